@@ -1,0 +1,108 @@
+"""What agent and engine say to each other: one JSON object a line, over the engine's standard input and output.
+
+The engine ends when its input does: it never outlives its agent.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from legion.config import RunConfig
+from legion.ids import WorkerId
+from legion.messages import DatasetManifest, Device, EvaluationRecord, Message, ModelShape, Plan, StepRecord
+
+
+class Prepare(Message):
+    """The first command: load, build the model on meta, listen."""
+
+    kind: Literal["prepare"] = "prepare"
+    config: RunConfig
+    manifest: DatasetManifest
+    identity_dir: Path  # see legion.identity.Identity.load
+    cache_dir: Path  # token shards and tokenizer.json, each named by its SHA-256
+    work_dir: Path  # where slices are written
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 0  # 0: any free port
+
+
+class Train(Message):
+    """Train by this plan, from theta_0 or from a slice laid out for this plan and rank."""
+
+    kind: Literal["train"] = "train"
+    plan: Plan
+    resume_slice: Path | None = None
+
+
+class Stop(Message):
+    """Finish or abort the step, tell the peers, end."""
+
+    kind: Literal["stop"] = "stop"
+    reason: str
+
+
+Command = Annotated[Prepare | Train | Stop, Field(discriminator="kind")]
+
+
+class Listening(Message):
+    """The answer to Prepare."""
+
+    kind: Literal["listening"] = "listening"
+    port: int
+    shape: ModelShape
+    device: Device
+
+
+class StepDone(Message):
+    kind: Literal["step_done"] = "step_done"
+    record: StepRecord
+
+
+class Evaluated(Message):
+    kind: Literal["evaluated"] = "evaluated"
+    record: EvaluationRecord
+
+
+class SliceWritten(Message):
+    """A slice of the checkpoint after `step` steps lies at `path`; the agent uploads it and deletes the file."""
+
+    kind: Literal["slice_written"] = "slice_written"
+    step: int
+    rank: int
+    tokens: int  # committed by the run so far
+    path: Path
+    sha256: str
+    size_bytes: int
+
+
+class Finished(Message):
+    """The run's last step is committed and its slice written."""
+
+    kind: Literal["finished"] = "finished"
+    step: int
+
+
+class Left(Message):
+    """The answer to Stop."""
+
+    kind: Literal["left"] = "left"
+    step: int
+
+
+class Failed(Message):
+    """The engine cannot go on; it ends with the error's exit code."""
+
+    kind: Literal["failed"] = "failed"
+    slug: str
+    message: str
+    hint: str
+    step: int
+    lost_peer: WorkerId | None = None
+
+
+Report = Annotated[
+    Listening | StepDone | Evaluated | SliceWritten | Finished | Left | Failed, Field(discriminator="kind")
+]
+
+COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)
+REPORTS: TypeAdapter[Report] = TypeAdapter(Report)

@@ -1,0 +1,126 @@
+"""What the engine knows of the network.
+
+The seam of design: `zero/` and `train/` see only this file. Implementations: `local` (threads of one process) and
+`network` (mutually authenticated gRPC); one contract test runs over both.
+
+Every member serves the current step's version of its slice to any member at any time of the step, and members run
+different numbers of micro-batches, so nothing is in lockstep but the vote at the step's end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from torch import Tensor
+
+from legion.ids import Epoch, Rank, Step, UnitId, WorkerId
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Work(Protocol, Generic[T_co]):
+    """Something under way. `wait` returns the result or raises what went wrong; it may be called again."""
+
+    def wait(self) -> T_co: ...
+
+    def done(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The ordered members of a cluster; the order has an epoch."""
+
+    epoch: Epoch
+    members: tuple[WorkerId, ...]
+    rank: Rank
+
+    @property
+    def world(self) -> int:
+        return len(self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """The micro-batches a gradient stands for, and how many tokens they held."""
+
+    indices: tuple[int, ...]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """One member's say at the end of a step."""
+
+    ok: bool
+    norm_squared: float  # of this member's slice of the gradient sum
+    loss_sum: float  # nats, summed over this member's tokens
+    batches: Batches  # computed by this member
+    reason: str = ""  # why not ok
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The same for every member: commit with these sums, or abort for this reason."""
+
+    commit: bool
+    norm_squared: float = 0.0
+    loss_sum: float = 0.0
+    tokens: int = 0
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes this member sent to and received from other members, payload and framing."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    by_peer: dict[WorkerId, int] = field(default_factory=dict)
+
+
+class Exchange(Protocol):
+    """One member's end of its cluster's network. Called from the compute thread only."""
+
+    @property
+    def group(self) -> Group: ...
+
+    @property
+    def traffic(self) -> Traffic: ...
+
+    def publish(self, step: Step, unit: UnitId, weights: Tensor) -> None:
+        """From now on the unit's part of my slice has `step`'s version: fp32, 1-D, mine to change only after the vote.
+
+        The tensor is served as it is, not copied. An empty part is published too.
+        """
+
+    def fetch(self, step: Step, unit: UnitId, out: Tensor) -> Work[None]:
+        """The whole unit at `step` into `out` (fp32, 1-D, padded size), pulled from all owners in parallel.
+
+        With a lossy weights codec every member, the owner included, sees the decoded values.
+        """
+
+    def send_gradient(self, step: Step, batches: Batches, unit: UnitId, gradient: Tensor) -> Work[None]:
+        """Each owner's range of `gradient` (fp32, 1-D, padded size, sum over the batches' tokens) to its owner.
+
+        Done when every owner has it: only then may the tensor change.
+        """
+
+    def collect(self, step: Step, unit: UnitId, batch_count: int, out: Tensor) -> Work[None]:
+        """The sum of everybody's parts for my range, in `out`, once they cover micro-batches 0..batch_count-1 exactly.
+
+        With static claims the order of the sum is that of the micro-batches; PartInvalid on overlap or gap.
+        """
+
+    def claim(self, step: Step) -> int | None:
+        """The next micro-batch to compute, or None when the step has no more."""
+
+    def vote(self, step: Step, ballot: Ballot) -> Work[Verdict]:
+        """The step's verdict, once every member has voted. Disjoint and complete batches are checked there."""
+
+    def close(self, reason: str = "") -> None:
+        """Tell the others we leave, and end. Work under way raises PeerLost."""
+
+
+def all_indices(batches: Sequence[Batches]) -> list[int]:
+    """Every index named, sorted, repeats kept."""
+    return sorted(index for batch in batches for index in batch.indices)

@@ -1,0 +1,224 @@
+"""RunConfig: the one truth about a run. The server holds it, workers fetch it, nobody has flags for what it says.
+
+Frozen and closed (`extra="forbid"`): a wrong value dies here, with the field's name. The server fills in what it
+finds out while preparing the data (`data.fingerprint`, `data.tokenizer.sha256`).
+"""
+
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import model_validator as check
+
+from legion.errors import ConfigInvalid
+
+CodecName = Literal["none", "bf16", "int8"]
+PresetName = Literal[
+    "tiny", "small", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "llama-1b", "llama-3b", "llama-7b"
+]
+Architecture = Literal["llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neo", "gpt_neox"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Section(BaseModel, frozen=True, extra="forbid"):
+    """A part of the configuration."""
+
+
+class ModelConfig(Section):
+    """A preset, or an allow-listed architecture with its transformers settings; `settings` override a preset's."""
+
+    preset: PresetName | None = "tiny"
+    architecture: Architecture | None = None
+    settings: dict[str, int | float | bool | str | None] = Field(default_factory=dict)
+
+    @check(mode="after")
+    def _one_source(self) -> Self:
+        if (self.preset is None) == (self.architecture is None):
+            raise ValueError("give either preset or architecture, not both and not neither")
+        return self
+
+
+class TokenizerConfig(Section):
+    """`bytes` (ids 0-255 are the bytes, 256 ends a document) or a Hugging Face tokenizer, pinned by its file's hash."""
+
+    kind: Literal["bytes", "huggingface"] = "bytes"
+    name: str | None = None  # a hub id, or a folder of the server with tokenizer.json
+    revision: str = "main"
+    sha256: Sha256 | None = None  # of tokenizer.json; filled in by the server
+
+    @check(mode="after")
+    def _named(self) -> Self:
+        if (self.kind == "huggingface") != (self.name is not None):
+            raise ValueError("a name is needed with kind 'huggingface', and only there")
+        return self
+
+
+class DataConfig(Section):
+    """What is trained on. Paths name files of the server, never of a worker."""
+
+    source: Literal["python_stdlib", "distributed_dummy", "text", "huggingface"] = "python_stdlib"
+    name: str | None = None  # huggingface: short name or hub id
+    paths: tuple[str, ...] = ()  # text: files or folders of the server
+    subset: str | None = None  # huggingface: the dataset's configuration name
+    split: str = "train"
+    revision: str = "main"  # the server pins it to a commit
+    text_column: str = "text"
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    seq_len: Annotated[int, Field(ge=8, le=65536)] = 128  # tokens
+    validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05  # of the files (documents, for the hub)
+    fingerprint: Sha256 | None = None  # of the prepared data; filled in by the server
+
+    @check(mode="after")
+    def _source_has_what_it_needs(self) -> Self:
+        if (self.source == "text") != bool(self.paths):
+            raise ValueError("paths are needed with source 'text', and only there")
+        if (self.source == "huggingface") != (self.name is not None):
+            raise ValueError("a name is needed with source 'huggingface', and only there")
+        return self
+
+
+class BatchConfig(Section):
+    """One step is `micro_batches` micro-batches of `micro_batch_blocks` blocks, whoever computes them."""
+
+    micro_batch_blocks: PositiveInt = 8
+    micro_batches: PositiveInt = 2
+
+
+class OptimizerConfig(Section):
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) with warm-up, decay to `min_lr_ratio`, and norm clipping."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: PositiveFloat = 3e-3
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.1  # not applied to parameters of one dimension
+    clip_norm: PositiveFloat | None = 1.0  # of the whole gradient, over all members
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_steps: NonNegativeInt = 20
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+
+
+class ClusterConfig(Section):
+    """How the members of a cluster share the model (ZeRO-3)."""
+
+    policy: Literal["solo", "auto", "fixed"] = "auto"
+    claims: Literal["static", "dynamic"] = "dynamic"
+    reduce_every: Literal["micro_batch", "step"] = "micro_batch"
+    reshard_after_forward: bool = True  # free a unit between its forward and its backward
+    prefetch_units: Annotated[int, Field(ge=0, le=8)] = 1
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast where the device computes it natively
+
+
+class CodecsConfig(Section):
+    """What travels inside a cluster: quantised once at the sender, summed in fp32 at the owner."""
+
+    weights: CodecName = "none"
+    gradients: CodecName = "none"
+
+
+class StartConfig(Section):
+    """The run starts when `workers` are ready, or with whoever is ready `wait_s` after the first."""
+
+    workers: PositiveInt = 1
+    wait_s: PositiveFloat = 600.0
+
+
+class CheckpointConfig(Section):
+    every_steps: PositiveInt = 200  # the last step is always a checkpoint
+    keep: PositiveInt = 3
+
+
+class EvaluationConfig(Section):
+    """Validation loss on held-out text, computed by the cluster itself."""
+
+    every_steps: NonNegativeInt = 0  # 0: at the end only
+    max_blocks: PositiveInt = 400
+
+
+class RunConfig(Section):
+    """Everything that defines a run."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    batch: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    codecs: CodecsConfig = CodecsConfig()
+    start: StartConfig = StartConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    steps: PositiveInt = 1000
+    seed: NonNegativeInt = 0
+
+    @check(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.optimizer.warmup_steps > self.steps:
+            raise ValueError(f"optimizer.warmup_steps ({self.optimizer.warmup_steps}) exceeds steps ({self.steps})")
+        return self
+
+
+# The flat names of earlier tools, accepted by PUT /training/config beside the nested ones.
+ALIASES = {
+    "dataset_type": ("data", "source"),
+    "dataset_name": ("data", "name"),
+    "model_size": ("model", "preset"),
+    "batch_size": ("batch", "micro_batch_blocks"),
+    "seq_len": ("data", "seq_len"),
+    "num_steps": ("steps",),
+}
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a configuration: where, what, and what is allowed there."""
+
+    field: str
+    problem: str
+    allowed: str
+
+
+def merge(config: RunConfig, change: dict[str, Any]) -> RunConfig:
+    """`config` with a partial, possibly flat body merged in; the whole is validated.
+
+    Raises ConfigInvalid with `details["errors"]`, a list of Problem, when the result is not a valid configuration.
+    """
+    body = config.model_dump(mode="json")
+    for key, value in change.items():
+        path = ALIASES.get(key, (key,))
+        _merge_into(body, path, value)
+    return validate(body)
+
+
+def validate(body: dict[str, Any]) -> RunConfig:
+    """A RunConfig from plain JSON values, or ConfigInvalid naming every field that is wrong."""
+    try:
+        return RunConfig.model_validate(body)
+    except ValidationError as error:
+        problems = [_problem(dict(entry)) for entry in error.errors(include_url=False)]
+        listed = "; ".join(
+            f"{p.field}: {p.problem}" + (f" (allowed: {p.allowed})" if p.allowed else "") for p in problems
+        )
+        raise ConfigInvalid(listed, errors=problems) from error
+
+
+def _merge_into(body: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    *parents, last = path
+    for parent in parents:
+        body = body[parent]
+    known = body.get(last)
+    # `model.settings` is one value, like a number: a new preset must not inherit another's overrides.
+    if isinstance(value, dict) and isinstance(known, dict) and last != "settings":
+        for key, inner in value.items():
+            _merge_into(known, (key,), inner)
+    else:
+        body[last] = value
+
+
+def _problem(entry: dict[str, Any]) -> Problem:
+    context = entry.get("ctx") or {}
+    allowed = str(context.get("expected", ""))
+    for bound, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
+        if bound in context:
+            allowed = f"{sign} {context[bound]}"
+    if entry["type"] == "extra_forbidden":
+        allowed = "one of the fields that GET /training/config shows"
+    return Problem(".".join(str(part) for part in entry["loc"]) or "(whole)", entry["msg"], allowed)

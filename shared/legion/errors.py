@@ -1,0 +1,269 @@
+"""Every exception Legion raises, in one tree.
+
+Each class says what happened (`title`), what a person can do (`hint`), whether trying again can help
+(`retryable`), and how it leaves the program (`exit_code` of a process, `status` of an HTTP response).
+Foreign errors are mapped to these at the border where they appear: gRPC, HTTP, the operating system.
+
+    LegionError
+    +- Unusable        bad input: configuration, arguments, files
+    +- Refused         identity, invites, permissions
+    +- DataError       dataset or tokenizer
+    +- PeerError       other members of a cluster
+    +- Unavailable     server, network, storage
+    +- RunError        the run itself cannot go on
+"""
+
+from typing import Any, ClassVar
+
+
+class LegionError(Exception):
+    """The base. `str(error)` is one sentence with the values at hand; `hint` says what to do."""
+
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Something went wrong in Legion"
+    hint: str = "Report this with the log around it."
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str = "", *, hint: str | None = None, **details: Any) -> None:
+        super().__init__(message or self.title)
+        self.details = details
+        if hint is not None:
+            self.hint = hint
+
+
+class Unusable(LegionError):
+    """Input that cannot be used as it is."""
+
+    slug = "unusable"
+    title = "That cannot be used"
+    hint = "Correct it and try again."
+    exit_code = 2
+    status = 422
+
+
+class ConfigInvalid(Unusable):
+    """A run configuration that does not fit together. `details["errors"]` lists field, problem, allowed values."""
+
+    slug = "config-invalid"
+    title = "The run's configuration is not valid"
+    hint = "Change the named fields; GET /training/config shows the whole configuration."
+
+
+class ConfigLocked(Unusable):
+    slug = "config-locked"
+    title = "The run has started; its configuration can no longer change"
+    hint = "Start a new run in another data folder to train with another configuration."
+    status = 409
+
+
+class NotFound(Unusable):
+    slug = "not-found"
+    title = "There is no such thing here"
+    hint = "Check the name; the parent path lists what exists."
+    status = 404
+
+
+class CheckpointInvalid(Unusable):
+    slug = "checkpoint-invalid"
+    title = "The checkpoint cannot be used"
+    hint = "Use another checkpoint; this one is incomplete or damaged."
+    exit_code = 5
+
+
+class Refused(LegionError):
+    """The other side does not let us in, or we do not trust it."""
+
+    slug = "refused"
+    title = "Permission denied"
+    hint = "Ask the operator of the server."
+    exit_code = 10
+    status = 403
+
+
+class Unauthenticated(Refused):
+    slug = "unauthenticated"
+    title = "A valid token is needed"
+    hint = "Send the admin's or the worker's token as 'Authorization: Bearer ...'."
+    status = 401
+
+
+class InviteInvalid(Refused):
+    slug = "invite-invalid"
+    title = "The invite is not valid"
+    hint = "Ask the operator for a new invite ('legion-server invite')."
+
+
+class InviteExpired(InviteInvalid):
+    slug = "invite-expired"
+    title = "The invite has expired"
+
+
+class InviteUsed(InviteInvalid):
+    slug = "invite-used"
+    title = "The invite was used already"
+
+
+class WrongAuthority(Refused):
+    slug = "wrong-authority"
+    title = "The server's certificate authority is not the one the invite names"
+    hint = "Do not go on: somebody may be between you and the server. Ask the operator for a fresh invite."
+
+
+class WorkerRevoked(Refused):
+    slug = "worker-revoked"
+    title = "This worker's access was revoked"
+    hint = "Ask the operator for a new invite, then join again."
+
+
+class ProtocolMismatch(Refused):
+    slug = "protocol-mismatch"
+    title = "Client and server speak different protocol versions"
+    hint = "Install the same Legion version on both sides."
+    exit_code = 11
+    status = 426
+
+
+class TooManyRequests(Refused):
+    slug = "too-many-requests"
+    title = "Too many requests"
+    hint = "Wait for the time that Retry-After names."
+    retryable = True
+    status = 429
+
+
+class DataError(LegionError):
+    slug = "data"
+    title = "The dataset cannot be used"
+    hint = "Check the dataset's name and files on the server."
+    exit_code = 20
+    status = 422
+
+
+class DatasetMissing(DataError):
+    slug = "dataset-missing"
+    title = "The dataset does not exist"
+
+
+class DatasetEmpty(DataError):
+    slug = "dataset-empty"
+    title = "The dataset holds no text"
+    hint = "Add files with text, or lower data.seq_len."
+
+
+class FingerprintMismatch(DataError):
+    slug = "fingerprint-mismatch"
+    title = "The data is not the data this run was started with"
+    hint = "Clear the client's data cache; if it happens again, the server's data folder was changed under the run."
+
+
+class PeerError(LegionError):
+    slug = "peer"
+    title = "Another computer of the cluster failed"
+    exit_code = 30
+    status = 502
+
+
+class PeerLost(PeerError):
+    slug = "peer-lost"
+    title = "A computer of this cluster left"
+    hint = "Start it again and resume the run from its last checkpoint."
+    retryable = True
+
+
+class PeerRefused(PeerError):
+    slug = "peer-refused"
+    title = "A computer of this cluster does not accept us"
+    hint = "Both sides need certificates of the same server and the same plan; restart the client to renew them."
+
+
+class PartInvalid(PeerError):
+    """A frame or tensor that must not be used: truncated, repeated, wrong shape, wrong owner, wrong CRC."""
+
+    slug = "part-invalid"
+    title = "A peer sent data that does not fit the plan"
+    hint = "The sender is broken or hostile; the operator can revoke it."
+
+
+class NotFinite(PeerError):
+    slug = "not-finite"
+    title = "A gradient or weight is NaN or infinite"
+    hint = "Lower the learning rate or use fp32; if one worker alone does this, its hardware is suspect."
+
+
+class Unavailable(LegionError):
+    slug = "unavailable"
+    title = "A service cannot be reached"
+    hint = "Check that it runs and that the address is right."
+    retryable = True
+    exit_code = 40
+    status = 503
+
+
+class ServerUnreachable(Unavailable):
+    slug = "server-unreachable"
+    title = "The Legion server cannot be reached"
+    hint = "Check the address and your connection; the client keeps trying by itself."
+
+
+class PortInUse(Unavailable):
+    slug = "port-in-use"
+    title = "The port is in use"
+    hint = "Stop the other program, or choose another port with --port."
+    retryable = False
+    exit_code = 41
+
+
+class StorageFailed(Unavailable):
+    """Disk full, read-only or missing folder. Nothing half-written stays behind."""
+
+    slug = "storage-failed"
+    title = "A file could not be written"
+    hint = "Free disk space or choose another folder; finished checkpoints are intact."
+    retryable = False
+    exit_code = 42
+    status = 507
+
+
+class RunError(LegionError):
+    slug = "run"
+    title = "The run cannot go on"
+    hint = "Resume it from its last checkpoint: legion-server up --resume."
+    exit_code = 50
+    status = 409
+
+
+class StepAborted(RunError):
+    slug = "step-aborted"
+    title = "The step was aborted on all members"
+
+
+class EngineDied(RunError):
+    slug = "engine-died"
+    title = "The training engine ended unexpectedly"
+    hint = "See the engine's log; out of memory and driver faults end it without a message."
+    exit_code = 51
+
+
+class VerificationFailed(RunError):
+    slug = "verification-failed"
+    title = "The run differs from the single-process reference"
+    hint = "Training is not exact: report this with the printed table."
+    exit_code = 1
+
+
+def every_error() -> list[type[LegionError]]:
+    """All classes of the tree, parents first; the documentation and its test list them."""
+    found: list[type[LegionError]] = [LegionError]
+    for kind in found:
+        found.extend(sorted(kind.__subclasses__(), key=lambda c: c.__name__))
+    return found
+
+
+def by_slug(slug: str, message: str, *, hint: str | None = None) -> LegionError:
+    """The error a peer process or the server named; an unknown slug becomes a plain LegionError."""
+    for kind in every_error():
+        if kind.slug == slug:
+            return kind(message, hint=hint)
+    return LegionError(message, hint=hint)

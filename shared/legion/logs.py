@@ -1,0 +1,39 @@
+"""Logging, configured once per process by its entry point; importing Legion configures nothing."""
+
+import json
+import logging
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TextIO
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time (s since 1970), level, name, event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "name": record.name,
+            "event": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def configure(
+    *, level: str = "info", file: Path | None = None, json_lines: bool = False, stream: TextIO | None = None
+) -> None:
+    """Send Legion's log to `stream` (default stderr) and, with `file`, to five rotating files of 10 MB."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(stream or sys.stderr)]
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(RotatingFileHandler(file, maxBytes=10_000_000, backupCount=5, encoding="utf-8"))
+    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s %(message)s", "%H:%M:%S")
+    for handler in handlers:
+        handler.setFormatter(JsonLines() if json_lines else plain)
+    logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
+    for noisy in ("httpx", "httpcore", "asyncio", "datasets", "filelock", "aiosqlite", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,351 @@
+"""Every REST body and WebSocket event, as frozen models. A change that old programs cannot read raises PROTOCOL."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from legion.config import RunConfig, Sha256
+from legion.ids import Epoch, RunId, WorkerId
+
+PROTOCOL = 1
+HEARTBEAT_S = 30.0
+OFFLINE_AFTER_S = 90.0
+
+WorkerState = Literal["joining", "preparing", "ready", "training", "paused", "leaving", "offline", "revoked"]
+RunPhase = Literal["waiting", "training", "finishing", "complete", "failed"]
+
+
+class Message(BaseModel, frozen=True, extra="forbid"):
+    """A body that travels as JSON."""
+
+
+class Device(Message):
+    kind: Literal["cpu", "cuda", "mps", "xpu"]
+    name: str
+    memory_bytes: int
+
+
+class Hardware(Message):
+    """What a worker says of its machine; the coordinator bounds what it believes."""
+
+    os: str
+    cpu_count: int
+    memory_bytes: int
+    free_disk_bytes: int
+    devices: tuple[Device, ...] = ()
+    legion_version: str
+
+
+class Endpoint(Message):
+    """Where other members of the plan reach a worker."""
+
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class Health(Message):
+    status: Literal["ok"] = "ok"
+    protocol: int
+    legion_version: str
+    run_id: RunId
+    phase: RunPhase
+    uptime_s: float
+
+
+class EnrolRequest(Message):
+    protocol: int
+    token: str
+    csr_pem: str
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    hardware: Hardware
+
+
+class EnrolReply(Message):
+    worker_id: WorkerId
+    run_id: RunId
+    certificate_pem: str  # the worker's, for 30 days
+    authority_pem: str
+    token: str  # bearer token of this worker, for REST
+
+
+class RenewRequest(Message):
+    """A new certificate for the key of the old one; sent with the worker's own token."""
+
+    csr_pem: str
+
+
+class RenewReply(Message):
+    certificate_pem: str
+
+
+class TensorShape(Message):
+    name: str  # as in the Hugging Face checkpoint
+    shape: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+
+class UnitShape(Message):
+    """The parameters a unit owns, in their order in the flat space; a tied parameter belongs to the first unit."""
+
+    name: str
+    tensors: tuple[TensorShape, ...]
+
+    @property
+    def numel(self) -> int:
+        """Elements, before padding."""
+        return sum(tensor.numel for tensor in self.tensors)
+
+
+class ModelShape(Message):
+    """What an engine found when it built the model; the coordinator compares the members' answers."""
+
+    units: tuple[UnitShape, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Elements of each unit, for `layout.Layout`."""
+        return tuple(unit.numel for unit in self.units)
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.sizes)
+
+
+class Heartbeat(Message):
+    """Sent every HEARTBEAT_S, and at once when `state` changes."""
+
+    protocol: int
+    state: WorkerState
+    epoch: Epoch = Epoch(0)  # of the plan the worker follows; 0: none
+    step: int = 0
+    endpoint: Endpoint | None = None  # set once the engine listens
+    shape: ModelShape | None = None  # set once the engine has built the model
+    # Relative memory and speed, for the share of the model this worker holds.
+    share: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    lost_peer: WorkerId | None = None  # a member whose connection died under us
+    # The slug of a LegionError and its sentence: why the worker is leaving, if not by its own wish.
+    failure: str | None = None
+    failure_message: str | None = None
+
+
+class HeartbeatReply(Message):
+    phase: RunPhase
+    epoch: Epoch  # of the newest plan; the worker fetches it when it differs
+    interval_s: float
+    certificate_renewal: bool = False
+
+
+class Member(Message):
+    worker_id: WorkerId
+    endpoint: Endpoint
+    share: int
+
+
+class Plan(Message):
+    """Who trains, in which order. Members' ranks are their positions; the order has an epoch."""
+
+    run_id: RunId
+    epoch: Epoch
+    members: tuple[Member, ...]
+    shape: ModelShape
+    first_step: int  # 0, or the step of the checkpoint the members start from
+    config_digest: Sha256
+
+
+class WorkerView(Message):
+    """One worker, for admins. Everybody else sees WorkerSummary."""
+
+    worker_id: WorkerId
+    name: str
+    state: WorkerState
+    hardware: Hardware
+    endpoint: Endpoint | None
+    enrolled_at: float  # s since 1970
+    last_seen: float
+    epoch: Epoch
+    step: int
+    failure: str | None = None
+
+
+class WorkersSummary(Message):
+    """Aggregate state, for anyone."""
+
+    total: int
+    by_state: dict[WorkerState, int]
+
+
+class StepRecord(Message):
+    """What one member saw in one step. Loss and norm are the cluster's, the rest is the member's own."""
+
+    step: int
+    loss: float  # nats per token, mean over all tokens of the step
+    grad_norm: float  # of the whole gradient, before clipping
+    lr: float
+    step_tokens: int  # of all members
+    tokens: int  # of this member
+    micro_batches: int  # of this member
+    step_s: float
+    compute_s: float
+    waiting_s: float  # for weights, gradients and votes
+    sent_bytes: int
+    received_bytes: int
+    peak_rss_bytes: int
+    state_bytes: int  # of this member's slice: weights, moments, gradient
+
+
+class EvaluationRecord(Message):
+    """Validation loss of the whole cluster after `step` steps."""
+
+    step: int
+    loss: float  # nats per token
+    tokens: int
+
+
+class MetricsReport(Message):
+    """From a worker, for itself: records not reported before. Delivery is at least once; (epoch, step) is the key."""
+
+    epoch: Epoch
+    steps: tuple[StepRecord, ...] = ()
+    evaluations: tuple[EvaluationRecord, ...] = ()
+
+
+class WorkerTotals(Message):
+    """Sums over a run."""
+
+    worker_id: WorkerId
+    tokens: int
+    micro_batches: int
+    compute_s: float
+    waiting_s: float
+    sent_bytes: int
+    received_bytes: int
+    peak_rss_bytes: int
+    state_bytes: int
+
+
+class StepSummary(Message):
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+    tokens: int
+    tokens_per_s: float
+
+
+class MetricsView(Message):
+    """GET /metrics as JSON. `recent` is the tail of the run; ?since=STEP asks for more. Worker ids only for admins."""
+
+    run_id: RunId
+    phase: RunPhase
+    step: int  # steps committed
+    steps: int  # of the whole run
+    tokens: int
+    tokens_per_s: float
+    recent: tuple[StepSummary, ...]
+    evaluations: tuple[EvaluationRecord, ...]
+    workers: tuple[WorkerTotals, ...]
+    # Of the held-out files: nats per token under their own unigram and bigram statistics.
+    unigram_entropy: float | None = None
+    bigram_entropy: float | None = None
+    failure: str | None = None
+
+
+class ShardRef(Message):
+    """A content-addressed file of token ids (little-endian, `DatasetManifest.token_bytes` each)."""
+
+    sha256: Sha256
+    size_bytes: int
+    tokens: int
+
+
+class Lease(Message):
+    """A range of a hub file that a worker streams by itself: a parquet row group, or a byte range of JSON lines."""
+
+    file: str
+    row_group: int | None = None
+    start_byte: int | None = None
+    stop_byte: int | None = None
+    blocks: int  # how many blocks it stands for; fixed by the server, so that block numbers never depend on reading
+
+
+class DatasetManifest(Message):
+    """What `GET /data/manifest` says. The fingerprint is the SHA-256 of this message without it, as canonical JSON."""
+
+    fingerprint: Sha256
+    kind: Literal["packed", "streamed"]
+    token_bytes: Literal[1, 2, 4]
+    vocab_size: int
+    seq_len: int
+    tokenizer_sha256: Sha256  # of tokenizer.json, itself served by hash
+    end_of_text: int  # the id between documents
+    train: tuple[ShardRef, ...] = ()
+    validation: tuple[ShardRef, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    text_column: str = "text"
+
+
+class SliceRef(Message):
+    """One member's slice of a checkpoint: safetensors with weights and moments of its ranges."""
+
+    rank: int
+    sha256: Sha256
+    size_bytes: int
+
+
+class CheckpointManifest(Message):
+    """What belongs to the checkpoint after `step` steps. Complete when all slices are there."""
+
+    run_id: RunId
+    epoch: Epoch
+    step: int
+    tokens: int
+    shares: tuple[int, ...]
+    shape: ModelShape
+    config_digest: Sha256
+    slices: tuple[SliceRef, ...] = ()
+
+
+class CheckpointView(Message):
+    step: int
+    complete: bool
+    assembled: bool
+    weights_digest: str | None  # root over the weights; set when assembled
+    manifest: CheckpointManifest
+    files: tuple[str, ...] = ()  # of the assembled folder: GET /checkpoints/{step}/files/{name}
+
+
+class InviteRequest(Message):
+    uses: Annotated[int, Field(ge=1, le=10_000)] = 1
+    valid_s: Annotated[float, Field(gt=0, le=31_536_000)] = 7 * 86_400
+
+
+class InviteReply(Message):
+    invite: str  # legion://HOST:PORT/?token=...&ca=SHA256
+    expires_at: float
+
+
+EventType = Literal[
+    "worker_joined",
+    "worker_state",
+    "worker_lost",
+    "plan",
+    "phase",
+    "config",
+    "step",
+    "evaluation",
+    "checkpoint",
+    "gap",
+]
+
+
+class Event(Message):
+    """One line of the event stream. Numbers grow by one; `gap` says that older events were dropped."""
+
+    number: int
+    type: EventType
+    at: float  # s since 1970
+    data: dict[str, Any] = Field(default_factory=dict)
