@@ -134,7 +134,7 @@ class Layout:
 
 
 def moves(old: Layout, new: Layout) -> Iterator[Move]:
-    """Everything that must be copied to go from one layout of the same units to another, owners staying put included."""
+    """Everything that must be copied to go from one layout of the same units to another, what stays put included."""
     if old.units != new.units:
         raise ConfigInvalid(f"layouts of different models: units {old.units} and {new.units}")
     for unit in (UnitId(u) for u in range(len(old.units))):

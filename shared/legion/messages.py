@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from legion.config import RunConfig, Sha256
+from legion.config import Sha256
 from legion.ids import Epoch, RunId, WorkerId
 
 PROTOCOL = 1
