@@ -1,0 +1,104 @@
+"""Keys, invites and TLS contexts: what is written is read back, and what is wrong is refused by name."""
+
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509 import load_pem_x509_csr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from legion import identity
+from legion.errors import InviteInvalid, StorageFailed, Unusable
+from legion.identity import Identity, Invite
+
+SHA = "ab" * 32
+
+
+def test_worker_id_belongs_to_the_public_half() -> None:
+    key = identity.new_key()
+    worker = identity.worker_id_of_key(key)
+    assert worker == identity.worker_id_of_key(key.public_key())
+    assert len(worker) == 32
+    assert worker != identity.worker_id_of_key(identity.new_key())
+
+
+def test_key_survives_pem() -> None:
+    key = identity.new_key()
+    assert identity.worker_id_of_key(identity.load_key(identity.key_pem(key))) == identity.worker_id_of_key(key)
+
+
+def test_foreign_keys_are_refused() -> None:
+    other_curve = identity.key_pem(ec.generate_private_key(ec.SECP384R1()))
+    other_kind = identity.key_pem(rsa.generate_private_key(65537, 2048))  # type: ignore[arg-type]
+    for pem in (other_curve, other_kind, b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"):
+        with pytest.raises(Unusable, match="private key"):
+            identity.load_key(pem)
+
+
+def test_signing_request_names_the_worker_and_is_signed() -> None:
+    key = identity.new_key()
+    request = load_pem_x509_csr(identity.signing_request(key).encode())
+    assert request.is_signature_valid
+    assert request.subject.rfc4514_string() == f"CN={identity.host_name(identity.worker_id_of_key(key))}"
+
+
+@given(
+    st.from_regex(r"[a-z][a-z0-9.-]{0,30}[a-z0-9]", fullmatch=True) | st.ip_addresses().map(str),
+    st.integers(1, 65535),
+    st.text(min_size=1, max_size=60),
+)
+def test_invites_survive_their_text(host: str, port: int, token: str) -> None:
+    invite = Invite(host, port, token, SHA)
+    assert Invite.parse(f" {invite}\n") == invite
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "looks like legion://"),
+        (f"https://host:1/?token=t&ca={SHA}", "looks like legion://"),
+        (f"legion://host/?token=t&ca={SHA}", "no host and port"),
+        (f"legion://host:99999/?token=t&ca={SHA}", "address"),
+        (f"legion://host:1/?ca={SHA}", "'token' exactly once"),
+        (f"legion://host:1/?token=a&token=b&ca={SHA}", "'token' exactly once"),
+        ("legion://host:1/?token=t", "'ca' exactly once"),
+        (f"legion://host:1/?token=t&ca={SHA[:-1]}", "cut short"),
+        (f"legion://host:1/?token=t&ca={'g' * 64}", "cut short"),
+        ("legion://[::1/?token=t", "address"),
+    ],
+)
+def test_bad_invites_say_what_is_wrong(text: str, says: str) -> None:
+    with pytest.raises(InviteInvalid, match=says):
+        Invite.parse(text)
+
+
+def test_base_url_brackets_ipv6() -> None:
+    assert Invite("::1", 8000, "t", SHA).base_url == "https://[::1]:8000"
+
+
+def test_missing_identity_says_join(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match="no identity") as caught:
+        Identity.load(tmp_path)
+    assert "invite" in caught.value.hint
+
+
+def test_write_private_replaces_whole_and_hides(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "secret"
+    identity.write_private(path, b"one")
+    identity.write_private(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [p.name for p in path.parent.iterdir()] == ["secret"]
+
+
+def test_write_private_names_the_path_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageFailed, match="file/secret"):
+        identity.write_private(tmp_path / "file" / "secret", b"x")
+
+
+def test_unverified_context_is_the_only_trusting_one() -> None:
+    assert identity.unverified_context().verify_mode is ssl.CERT_NONE
