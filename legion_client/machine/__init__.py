@@ -1,0 +1,1 @@
+"""What can be read from this machine; nothing here decides anything."""

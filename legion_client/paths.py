@@ -1,0 +1,49 @@
+"""Where the client keeps its files: one home folder, chosen once.
+
+identity/    key, certificate, authority, enrolment.json (all owner-only)
+cache/       token shards and tokenizers, each named by its SHA-256; may be deleted at any time
+work/        slices between engine and upload; emptied at every start
+logs/        engine.log
+settings.toml  what the volunteer decided
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+HOME_VARIABLE = "LEGION_HOME"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The client's folder and what lies in it."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, chosen: Path | None = None) -> "Home":
+        """`chosen`, else $LEGION_HOME, else the platform's place for application data. Creates nothing."""
+        named = chosen or os.environ.get(HOME_VARIABLE)
+        return cls(Path(named).expanduser().absolute() if named else platformdirs.user_data_path("legion", False))
+
+    @property
+    def identity(self) -> Path:
+        return self.root / "identity"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    @property
+    def engine_log(self) -> Path:
+        return self.root / "logs" / "engine.log"
+
+    @property
+    def settings(self) -> Path:
+        return self.root / "settings.toml"
