@@ -4,6 +4,8 @@ Frozen and closed (`extra="forbid"`): a wrong value dies here, with the field's 
 finds out while preparing the data (`data.fingerprint`, `data.tokenizer.sha256`).
 """
 
+import hashlib
+import json
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
@@ -155,6 +157,12 @@ class RunConfig(Section):
         if self.optimizer.warmup_steps > self.steps:
             raise ValueError(f"optimizer.warmup_steps ({self.optimizer.warmup_steps}) exceeds steps ({self.steps})")
         return self
+
+
+def config_digest(config: RunConfig) -> str:
+    """SHA-256 of the configuration as canonical JSON: what a plan and a checkpoint say they belong to."""
+    body = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(body.encode()).hexdigest()
 
 
 # The flat names of earlier tools, accepted by PUT /training/config beside the nested ones.

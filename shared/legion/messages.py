@@ -20,6 +20,27 @@ class Message(BaseModel, frozen=True, extra="forbid"):
     """A body that travels as JSON."""
 
 
+class FieldProblem(Message):
+    """One thing wrong with a request: where, what, and what is allowed there (empty: no simple answer)."""
+
+    field: str
+    problem: str
+    allowed: str = ""
+
+
+class Problem(Message):
+    """The body of every error answer (RFC 9457, application/problem+json), made of a LegionError."""
+
+    type: str  # "urn:legion:problem:" + slug
+    title: str
+    status: int
+    detail: str  # the error's sentence
+    slug: str  # for legion.errors.by_slug
+    hint: str
+    retryable: bool = False
+    errors: tuple[FieldProblem, ...] = ()
+
+
 class Device(Message):
     kind: Literal["cpu", "cuda", "mps", "xpu"]
     name: str
