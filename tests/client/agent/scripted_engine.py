@@ -1,0 +1,103 @@
+"""A process that speaks the engine's side of the protocol and follows a script instead of training.
+
+    python scripted_engine.py SCRIPT.json      script: {"steps": 5, "die_at": 3, "ignore_stop": true, ...}
+
+Used by the agent's tests until a real engine is wanted: pipe, exit codes and signals are real.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from legion.messages import Device, EvaluationRecord, StepRecord
+from legion_client.engine.protocol import (
+    COMMANDS,
+    Evaluated,
+    Failed,
+    Finished,
+    Left,
+    Listening,
+    Prepare,
+    Report,
+    StepDone,
+    Stop,
+    Train,
+)
+
+
+def say(report: Report) -> None:
+    sys.stdout.write(report.model_dump_json() + "\n")
+    sys.stdout.flush()
+
+
+def step_record(step: int) -> StepRecord:
+    return StepRecord(
+        step=step,
+        loss=5.0 - 0.1 * step,
+        grad_norm=1.0,
+        lr=1e-3,
+        step_tokens=2048,
+        tokens=1024,
+        micro_batches=1,
+        step_s=0.1,
+        compute_s=0.08,
+        waiting_s=0.02,
+        sent_bytes=100,
+        received_bytes=200,
+        peak_rss_bytes=1000,
+        state_bytes=500,
+    )
+
+
+def train(script: dict[str, object], command: Train) -> bool:
+    """Whether the run came to its end."""
+    first = command.plan.first_step
+    steps = int(str(script.get("steps", 3)))
+    for step in range(first, first + steps):
+        if script.get("die_at") == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if script.get("fail_at") == step:
+            say(Failed(slug="not-finite", message="the loss is NaN", hint="lower the rate", step=step))
+            sys.exit(30)
+        say(StepDone(record=step_record(step)))
+    if script.get("hang"):
+        return False
+    say(Evaluated(record=EvaluationRecord(step=first + steps, loss=2.0, tokens=4096)))
+    say(Finished(step=first + steps))
+    return True
+
+
+def main() -> None:
+    script = json.loads(Path(sys.argv[1]).read_text())
+    sys.stderr.write(f"scripted engine pid={os.getpid()} threads={os.environ.get('OMP_NUM_THREADS')}\n")
+    if script.get("print"):
+        sys.stdout.write("a library prints a banner\n")
+    if script.get("nonsense"):
+        sys.stdout.write('{"kind": "nonsense"}\n')
+        sys.stdout.flush()
+    for line in sys.stdin:
+        match COMMANDS.validate_json(line):
+            case Prepare() as prepare:
+                with socket.socket() as listener:
+                    listener.bind((prepare.listen_host, prepare.listen_port))
+                    port = listener.getsockname()[1]
+                shape = json.loads(Path(sys.argv[1]).with_name("shape.json").read_text())
+                device = Device(kind="cpu", name="scripted", memory_bytes=1)
+                say(Listening(port=port, shape=shape, device=device))
+            case Train() as command:
+                if train(script, command):
+                    return
+            case Stop():
+                if script.get("ignore_stop"):
+                    continue
+                say(Left(step=1))
+                return
+    if script.get("survive_input"):
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The agent's state machine: the way through a run, every way out of it, and what holds for any order of events."""
+
+from pathlib import Path
+from typing import get_args
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from legion.errors import EngineDied, LegionError, PeerLost, RunError, WorkerRevoked
+from legion.ids import Epoch, RunId, WorkerId
+from legion.messages import Endpoint, Member, ModelShape, Plan, TensorShape, UnitShape, WorkerState
+from legion_client.agent.lifecycle import (
+    LEAVE_S,
+    Action,
+    DeadlinePassed,
+    Downloaded,
+    Drain,
+    Drained,
+    EngineFailed,
+    EngineFinished,
+    EngineGone,
+    EngineLeft,
+    EngineListens,
+    Event,
+    FetchSlice,
+    KillEngine,
+    PartFailed,
+    Phase,
+    PlanArrived,
+    RunPhaseSeen,
+    SendStop,
+    SendTrain,
+    SetDeadline,
+    SliceBuilt,
+    StartEngine,
+    State,
+    StopAsked,
+    transition,
+)
+
+SHAPE = ModelShape(units=(UnitShape(name="all", tensors=(TensorShape(name="w", shape=(4096,)),)),))
+SLICE = Path("slice.safetensors")
+DEATH = EngineDied("the engine was killed by SIGKILL")
+
+
+def plan(first_step: int = 0, epoch: int = 1) -> Plan:
+    member = Member(worker_id=WorkerId("a" * 32), endpoint=Endpoint(host="127.0.0.1", port=1), share=1)
+    return Plan(
+        run_id=RunId("run-1"),
+        epoch=Epoch(epoch),
+        members=(member,),
+        shape=SHAPE,
+        first_step=first_step,
+        config_digest="0" * 64,
+    )
+
+
+def follow(*events: Event, state: State | None = None) -> tuple[State, list[Action]]:
+    state, actions = state or State(), []
+    for event in events:
+        state, new = transition(state, event)
+        actions.extend(new)
+    return state, actions
+
+
+TO_READY = (Downloaded(), EngineListens())
+
+
+def test_a_run_from_the_start_to_its_end() -> None:
+    state, actions = follow(*TO_READY, PlanArrived(plan()), EngineFinished(), EngineGone(DEATH), Drained())
+    assert state == State(Phase.ENDED, plan())
+    assert actions == [StartEngine(), SendTrain(plan(), None), Drain()]
+
+
+def test_a_resumed_run_fetches_its_slice_before_it_trains() -> None:
+    state, actions = follow(*TO_READY, PlanArrived(plan(first_step=40)))
+    assert (state.phase, state.said, state.epoch) == (Phase.LOADING, "training", 1)
+    assert actions[-1] == FetchSlice(plan(first_step=40))
+    state, actions = follow(SliceBuilt(SLICE), state=state)
+    assert (state.phase, actions) == (Phase.TRAINING, [SendTrain(plan(first_step=40), SLICE)])
+
+
+def test_finishing_has_no_deadline_until_somebody_asks_to_stop() -> None:
+    state, actions = follow(*TO_READY, PlanArrived(plan()), EngineFinished())
+    assert actions[-1] == Drain()
+    state, actions = follow(StopAsked("Ctrl-C"), state=state)
+    assert state.phase is Phase.LEAVING
+    assert SetDeadline(Phase.LEAVING, LEAVE_S) in actions
+
+
+def test_stop_while_training_asks_the_engine_and_ends_without_an_error() -> None:
+    state, actions = follow(*TO_READY, PlanArrived(plan()), StopAsked("Ctrl-C"))
+    assert (state.phase, state.said) == (Phase.STOPPING, "leaving")
+    assert SendStop("Ctrl-C") in actions
+    state, _ = follow(EngineLeft(), Drained(), state=state)
+    assert (state.phase, state.error) == (Phase.ENDED, None)
+
+
+def test_an_engine_that_ignores_stop_is_killed() -> None:
+    state, _ = follow(*TO_READY, StopAsked("Ctrl-C"))
+    state, actions = follow(DeadlinePassed(Phase.STOPPING), state=state)
+    assert (state.phase, KillEngine() in actions) == (Phase.LEAVING, True)
+    state, _ = follow(DeadlinePassed(Phase.LEAVING), state=state)
+    assert state.phase is Phase.ENDED
+
+
+def test_a_late_deadline_of_a_phase_left_behind_changes_nothing() -> None:
+    state, _ = follow(*TO_READY, StopAsked("Ctrl-C"), EngineLeft())
+    assert transition(state, DeadlinePassed(Phase.STOPPING)) == (state, ())
+
+
+def test_an_engine_killed_while_it_trains_is_reported() -> None:
+    state, _ = follow(*TO_READY, PlanArrived(plan()), EngineGone(DEATH))
+    assert (state.phase, state.error) == (Phase.LEAVING, DEATH)
+
+
+def test_the_engine_knows_better_than_the_server_why_the_run_failed() -> None:
+    lost = WorkerId("b" * 32)
+    state, _ = follow(*TO_READY, PlanArrived(plan()), RunPhaseSeen("failed"))
+    assert isinstance(state.error, RunError)
+    error = PeerLost("b left")
+    state, _ = follow(EngineFailed(error, lost), state=state)
+    assert (state.error, state.lost_peer) == (error, lost)
+
+
+def test_the_cause_is_kept_when_its_consequences_follow() -> None:
+    revoked = WorkerRevoked("revoked")
+    state, _ = follow(*TO_READY, PlanArrived(plan()), PartFailed(revoked), EngineGone(DEATH), Drained())
+    assert (state.phase, state.error) == (Phase.ENDED, revoked)
+
+
+def test_a_worker_never_planned_in_leaves_when_the_run_completes() -> None:
+    state, actions = follow(*TO_READY, RunPhaseSeen("complete"))
+    assert (state.phase, state.error) == (Phase.STOPPING, None)
+    assert SendStop("the run is complete") in actions
+
+
+def test_a_member_hears_of_completion_from_its_engine_only() -> None:
+    state, _ = follow(*TO_READY, PlanArrived(plan()))
+    assert transition(state, RunPhaseSeen("complete")) == (state, ())
+
+
+_errors: st.SearchStrategy[LegionError] = st.sampled_from([PeerLost("left"), WorkerRevoked("gone"), DEATH])
+_events: st.SearchStrategy[Event] = st.one_of(
+    st.sampled_from([Downloaded(), EngineListens(), EngineFinished(), EngineLeft(), Drained(), SliceBuilt(SLICE)]),
+    st.builds(lambda first: PlanArrived(plan(first)), st.sampled_from([0, 7])),
+    st.builds(RunPhaseSeen, st.sampled_from(["waiting", "training", "finishing", "complete", "failed"])),
+    st.builds(EngineFailed, _errors),
+    st.just(EngineGone(DEATH)),
+    st.just(StopAsked("Ctrl-C")),
+    st.builds(PartFailed, _errors),
+    st.builds(DeadlinePassed, st.sampled_from(list(Phase))),
+)
+
+
+@given(st.lists(_events, max_size=30))
+def test_whatever_happens_in_whatever_order(events: list[Event]) -> None:
+    state, seen = State(), []
+    starts = trains = drains = 0
+    for event in events:
+        before = state
+        state, actions = transition(state, event)
+        seen.append(state.phase)
+        assert state.said in get_args(WorkerState)
+        starts += sum(isinstance(action, StartEngine) for action in actions)
+        trains += sum(isinstance(action, SendTrain) for action in actions)
+        drains += sum(isinstance(action, Drain) for action in actions)
+        if before.phase is Phase.ENDED:
+            assert (state, actions) == (before, ())
+        if before.error is not None:
+            assert state.error is not None
+        # Every way out has a deadline or an unlimited drain behind it: nothing waits for what will never come.
+        if state.phase is Phase.STOPPING and before.phase is not Phase.STOPPING:
+            assert any(isinstance(action, SetDeadline) for action in actions)
+        if state.phase in (Phase.FINISHING, Phase.LEAVING) and state.phase is not before.phase:
+            assert Drain() in actions
+    assert starts <= 1
+    assert trains <= 1
+    assert drains <= 2
+    order = list(Phase)
+    assert seen == sorted(seen, key=order.index)
+
+
+@given(st.lists(_events, max_size=30))
+def test_stop_always_ends(events: list[Event]) -> None:
+    state, _ = follow(*events, StopAsked("Ctrl-C"))
+    state, _ = follow(DeadlinePassed(Phase.STOPPING), DeadlinePassed(Phase.LEAVING), state=state)
+    assert state.phase is Phase.ENDED
