@@ -7,9 +7,8 @@ Every member serves the current step's version of its slice to any member at any
 different numbers of micro-batches, so nothing is in lockstep but the vote at the step's end.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -47,14 +46,19 @@ class Batches:
     tokens: int
 
 
+Purpose = Literal["step", "evaluation"]
+
+
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """One member's say at the end of a step."""
+    """One member's say at the end of a step, or of an evaluation."""
 
     ok: bool
-    norm_squared: float  # of this member's slice of the gradient sum
-    loss_sum: float  # nats, summed over this member's tokens
     batches: Batches  # computed by this member
+    batch_count: int  # of all members together
+    loss_sum: float = 0.0  # nats, summed over this member's tokens
+    norm_squared: float = 0.0  # of this member's slice of the gradient sum
+    purpose: Purpose = "step"
     reason: str = ""  # why not ok
 
 
@@ -70,12 +74,12 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Traffic:
-    """Bytes this member sent to and received from other members, payload and framing."""
+class Usage:
+    """What the network cost this member since it joined: bytes with their framing, and seconds spent waiting."""
 
     sent_bytes: int = 0
     received_bytes: int = 0
-    by_peer: dict[WorkerId, int] = field(default_factory=dict)
+    waiting_s: float = 0.0
 
 
 class Exchange(Protocol):
@@ -85,7 +89,7 @@ class Exchange(Protocol):
     def group(self) -> Group: ...
 
     @property
-    def traffic(self) -> Traffic: ...
+    def usage(self) -> Usage: ...
 
     def publish(self, step: Step, unit: UnitId, weights: Tensor) -> None:
         """From now on the unit's part of my slice has `step`'s version: fp32, 1-D, mine to change only after the vote.
@@ -115,12 +119,7 @@ class Exchange(Protocol):
         """The next micro-batch to compute, or None when the step has no more."""
 
     def vote(self, step: Step, ballot: Ballot) -> Work[Verdict]:
-        """The step's verdict, once every member has voted. Disjoint and complete batches are checked there."""
+        """The verdict, once every member has voted for the same purpose. Batches must be disjoint and complete."""
 
     def close(self, reason: str = "") -> None:
         """Tell the others we leave, and end. Work under way raises PeerLost."""
-
-
-def all_indices(batches: Sequence[Batches]) -> list[int]:
-    """Every index named, sorted, repeats kept."""
-    return sorted(index for batch in batches for index in batch.indices)

@@ -1,0 +1,54 @@
+"""Mutual TLS 1.3 for gRPC, from a worker's identity.
+
+grpcio has no option for the TLS version. Its cipher list, though, names TLS 1.2 suites only, and one that needs an
+RSA certificate can never be agreed on with our ECDSA certificates: what is left is TLS 1.3, whose suites the list
+does not touch. A test connects with a 1.2 client and is refused.
+"""
+
+import os
+
+import grpc
+
+from legion.identity import Identity
+
+# Read by gRPC's core once, when it first makes a secure connection.
+os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
+
+HANDSHAKE_S = 5
+
+
+def server_credentials(identity: Identity) -> grpc.ServerCredentials:
+    """Shows our certificate; wants one of the same authority from every caller."""
+    return grpc.ssl_server_credentials(
+        [(identity.key_pem, identity.certificate_pem)], identity.authority_pem, require_client_auth=True
+    )
+
+
+def channel_credentials(identity: Identity) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(identity.authority_pem, identity.key_pem, identity.certificate_pem)
+
+
+_KEEPALIVE = [
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A frame and its few bytes of framing.
+    ("grpc.max_receive_message_length", (1 << 20) + 64),
+    ("grpc.max_send_message_length", (1 << 20) + 64),
+]
+SERVER_OPTIONS = [
+    *_KEEPALIVE,
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_S * 1000),
+    ("grpc.so_reuseport", 0),  # a second listener on the port must fail, not share
+]
+CHANNEL_OPTIONS = [
+    *_KEEPALIVE,
+    ("grpc.enable_retries", 0),  # the retry policy is in peers.py, once
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.use_local_subchannel_pool", 1),
+]

@@ -1,0 +1,114 @@
+"""Tensor parts to frames and back: bounded pieces, CRC and lengths checked before anything is written.
+
+A frame is a `peer.proto` Frame. Its bytes are put together and taken apart by hand here, because the generated
+code would copy every payload twice; a test holds the two equal.
+"""
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from legion.codec.api import Codec, Floats, encoded_bytes
+from legion.errors import PartInvalid
+from legion.layout import CHUNK
+from legion.proto.peer_pb2 import PartHeader
+
+PAYLOAD_BYTES = 1 << 20  # at most, in one frame
+_CRC_TAG = 0x0D  # field 1, fixed32
+_PAYLOAD_TAG = 0x12  # field 2, length-delimited
+_HEADER_BYTES = 4096  # the largest header that is read
+
+
+def encode_frame(payload: bytes | memoryview) -> bytes:
+    length = len(payload)
+    size = bytearray()
+    while length > 0x7F:
+        size.append(length & 0x7F | 0x80)
+        length >>= 7
+    size.append(length)
+    crc = zlib.crc32(payload).to_bytes(4, "little")
+    return b"".join((b"\x0d", crc, b"\x12", size, payload))
+
+
+def decode_frame(message: bytes) -> memoryview:
+    """The payload, not copied. PartInvalid when the message is not exactly one frame with the right CRC."""
+    view = memoryview(message)
+    if len(view) < 7 or view[0] != _CRC_TAG or view[5] != _PAYLOAD_TAG:
+        raise PartInvalid(f"a message of {len(view)} bytes is no frame")
+    length, shift, at = 0, 0, 6
+    while True:
+        if at >= len(view) or shift > 21:
+            raise PartInvalid("a frame's length is damaged")
+        byte = view[at]
+        at += 1
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    payload = view[at:]
+    if length != len(payload):
+        raise PartInvalid(f"a frame announces {length} bytes and holds {len(payload)}")
+    if zlib.crc32(payload) != int.from_bytes(view[1:5], "little"):
+        raise PartInvalid("a frame's CRC does not match its payload")
+    return payload
+
+
+def frames_of(header: PartHeader, codec: Codec, values: Floats) -> Iterator[bytes]:
+    """The header's frame, then the values' frames, encoded one by one: memory stays at one frame.
+
+    `values` is a whole number of chunks; the header's size fields are filled in here.
+    """
+    header.codec = codec.wire_id
+    header.numel = values.size
+    header.size_bytes = encoded_bytes(codec, values.size)
+    yield encode_frame(header.SerializeToString())
+    step = chunks_per_frame(codec) * CHUNK
+    for start in range(0, values.size, step):
+        yield encode_frame(codec.encode(values[start : start + step]))
+
+
+def chunks_per_frame(codec: Codec) -> int:
+    return PAYLOAD_BYTES // codec.chunk_bytes
+
+
+def decode_header(message: bytes) -> PartHeader:
+    payload = decode_frame(message)
+    if len(payload) > _HEADER_BYTES:
+        raise PartInvalid(f"a header of {len(payload)} bytes is too long")
+    header = PartHeader()
+    try:
+        header.ParseFromString(bytes(payload))
+    except DecodeError as error:
+        raise PartInvalid("a header cannot be read") from error
+    return header
+
+
+class PartWriter:
+    """Frames of one part into `out`, in order. `finish` says whether all of it came."""
+
+    def __init__(self, header: PartHeader, codec: Codec, out: Floats) -> None:
+        if header.numel != out.size or header.size_bytes != encoded_bytes(codec, out.size):
+            raise PartInvalid(f"a part of {header.numel} elements ({header.size_bytes} bytes) where {out.size} belong")
+        self._codec = codec
+        self._out = out
+        self._at = 0  # elements written
+
+    def write(self, message: bytes) -> None:
+        payload = decode_frame(message)
+        chunks, rest = divmod(len(payload), self._codec.chunk_bytes)
+        end = self._at + chunks * CHUNK
+        if rest or not chunks or end > self._out.size:
+            raise PartInvalid(f"a frame of {len(payload)} bytes after {self._at} of {self._out.size} elements")
+        self._codec.decode(payload, self._out[self._at : end])
+        self._at = end
+
+    def finish(self) -> None:
+        if self._at != self._out.size:
+            raise PartInvalid(f"a part ended after {self._at} of {self._out.size} elements")
+
+
+def all_finite(values: Floats) -> bool:
+    """Whether a part is usable: one pass, no temporary; NaN, infinity and overflow all make the sum not finite."""
+    return bool(np.isfinite(np.dot(values, values)))

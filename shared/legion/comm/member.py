@@ -1,0 +1,149 @@
+"""One member of a cluster, on the event loop: what it offers to the others, and its links to them.
+
+    compute thread            event loop
+    MemberExchange --bridge--> Member --links--> other Members
+                                  ^---- server or local link calls of the others
+
+The links are gRPC (`peers`) or direct calls (`local`); everything else is the same code.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any, Protocol
+
+from legion.codec.api import Codec, Floats
+from legion.comm.api import Ballot, Batches, Group, Usage, Verdict
+from legion.comm.ballots import BallotBox, Claims
+from legion.comm.mailbox import Mailbox, Shelf
+from legion.comm.waiting import Changes
+from legion.errors import LegionError, PartInvalid
+from legion.ids import Rank, Step, UnitId, WorkerId
+from legion.layout import CHUNK, Layout
+
+LEADER = Rank(0)
+_PIECE = 64 * CHUNK  # elements re-encoded at a time when a member reads its own lossy weights
+
+
+class Link(Protocol):
+    """One other member, seen from here. Every call is safe to repeat."""
+
+    async def fetch(self, step: Step, unit: UnitId, out: Floats) -> None: ...
+
+    async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None: ...
+
+    async def claim(self, step: Step, serial: int) -> int | None: ...
+
+    async def vote(self, step: Step, ballot: Ballot) -> Verdict: ...
+
+
+class Member:
+    """What one member holds for the others. All methods run on the loop."""
+
+    def __init__(
+        self, group: Group, layout: Layout, *, batch_count: int, ordered: bool, weights: Codec, gradients: Codec
+    ) -> None:
+        if layout.world != group.world:
+            raise ValueError(f"a layout for {layout.world} in a group of {group.world}")
+        self.group = group
+        self.layout = layout
+        self.weights_codec = weights
+        self.gradients_codec = gradients
+        self.usage = Usage()
+        self.links: Mapping[Rank, Link] = {}
+        self.changes = Changes()
+        self.shelf = Shelf(self.changes)
+        self.mailbox = Mailbox(self.changes, ordered=ordered)
+        self._claims = Claims(batch_count)
+        self._ballots = BallotBox(self.changes, frozenset(group.members))
+        self._serials: tuple[Step, int] = (Step(-1), 0)
+
+    @property
+    def me(self) -> WorkerId:
+        return self.group.members[self.group.rank]
+
+    def require_unit(self, unit: int) -> UnitId:
+        if not 0 <= unit < len(self.layout.units):
+            raise PartInvalid(f"unit {unit} of {len(self.layout.units)}")
+        return UnitId(unit)
+
+    async def gather(self, step: Step, unit: UnitId, out: Floats) -> None:
+        """The unit from all its owners at once, my own part included."""
+        async with Together() as together:
+            for rank in self.layout.ranks:
+                bounds = self.layout.bounds(unit, rank)
+                if len(bounds):
+                    together.start(self._gather_part(rank, step, unit, out[bounds.start : bounds.stop]))
+
+    async def _gather_part(self, rank: Rank, step: Step, unit: UnitId, out: Floats) -> None:
+        if rank != self.group.rank:
+            await self.links[rank].fetch(step, unit, out)
+            return
+        values = await self.shelf.get(step, unit)
+        if not self.weights_codec.lossy:
+            out[:] = values
+            return
+        # Everybody computes with the same weights, so the owner too takes what the wire would have given.
+        for start in range(0, values.size, _PIECE):
+            piece = memoryview(self.weights_codec.encode(values[start : start + _PIECE]))
+            self.weights_codec.decode(piece, out[start : start + _PIECE])
+
+    async def scatter(self, step: Step, batches: Batches, unit: UnitId, gradient: Floats) -> None:
+        """Each owner's range of a gradient to its owner, all at once."""
+        async with Together() as together:
+            for rank in self.layout.ranks:
+                bounds = self.layout.bounds(unit, rank)
+                if len(bounds):
+                    together.start(self._scatter_part(rank, step, batches, unit, gradient[bounds.start : bounds.stop]))
+
+    async def _scatter_part(self, rank: Rank, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None:
+        if rank != self.group.rank:
+            await self.links[rank].send_gradient(step, batches, unit, values)
+        elif await self.mailbox.admit(self.me, step, unit, batches):
+            self.mailbox.add(self.me, step, unit, batches, values)
+
+    async def claim(self, step: Step) -> int | None:
+        serial = self._serials[1] if self._serials[0] == step else 0
+        self._serials = (step, serial + 1)
+        if self.group.rank == LEADER:
+            return self.give_claim(self.me, step, serial)
+        return await self.links[LEADER].claim(step, serial)
+
+    def give_claim(self, worker: WorkerId, step: Step, serial: int) -> int | None:
+        if self.changes.failure is not None:
+            raise self.changes.failure
+        self._require_leader()
+        return self._claims.claim(worker, step, serial)
+
+    async def vote(self, step: Step, ballot: Ballot) -> Verdict:
+        if self.group.rank == LEADER:
+            return await self.take_vote(self.me, step, ballot)
+        return await self.links[LEADER].vote(step, ballot)
+
+    async def take_vote(self, worker: WorkerId, step: Step, ballot: Ballot) -> Verdict:
+        self._require_leader()
+        return await self._ballots.vote(worker, step, ballot)
+
+    def _require_leader(self) -> None:
+        if self.group.rank != LEADER:
+            raise PartInvalid("claims and votes go to the first member of the plan")
+
+
+class Together:
+    """Coroutines that succeed together: the first failure cancels the others and comes out, unwrapped."""
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._group.create_task(work)
+
+    async def __aenter__(self) -> "Together":
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        try:
+            await self._group.__aexit__(*exc_info)
+        except BaseExceptionGroup as failed:
+            ours = failed.subgroup(LegionError)
+            raise (ours or failed).exceptions[0] from None

@@ -1,0 +1,87 @@
+"""A member on the real network: one listening server, one link and one watch to every other member."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+
+from legion.comm.credentials import CHANNEL_OPTIONS, SERVER_OPTIONS, channel_credentials, server_credentials
+from legion.comm.member import Member
+from legion.comm.peers import GrpcLink
+from legion.comm.server import PeerService
+from legion.errors import PortInUse
+from legion.identity import Identity, host_name
+from legion.ids import Rank
+from legion.messages import Endpoint
+
+logger = logging.getLogger(__name__)
+GRACE_S = 2.0  # for answers under way when the server stops
+
+
+class PeerNetwork:
+    """Listens from the start; answers once it has joined a plan as a member. Lives on the event loop."""
+
+    def __init__(self, identity: Identity, server: Any, service: PeerService, port: int) -> None:
+        self._identity = identity
+        self._server = server
+        self._service = service
+        self.port = port
+
+    @contextlib.asynccontextmanager
+    async def joined(self, member: Member, endpoints: Mapping[Rank, Endpoint]) -> AsyncIterator[None]:
+        """As long as the block runs: links to the others, watches over them, answers for them."""
+        credentials = channel_credentials(self._identity)
+        channels = {
+            rank: grpc.aio.secure_channel(
+                f"{endpoint.host}:{endpoint.port}",
+                credentials,
+                options=[
+                    *CHANNEL_OPTIONS,
+                    ("grpc.ssl_target_name_override", host_name(member.group.members[rank])),
+                ],
+            )
+            for rank, endpoint in endpoints.items()
+            if rank != member.group.rank
+        }
+        links = {rank: GrpcLink(channel, member.group.members[rank], member) for rank, channel in channels.items()}
+        member.links = links
+        self._service.member = member
+        loop = asyncio.get_running_loop()
+        closing: list[asyncio.Task[None]] = []
+        # A failed cluster answers nobody: calls under way end at once instead of waiting for their peers.
+        member.changes.on_failure.append(
+            lambda: closing.extend(loop.create_task(channel.close()) for channel in channels.values())
+        )
+        watches = [loop.create_task(link.watch(), name="watch") for link in links.values()]
+        try:
+            yield
+        finally:
+            for watch in watches:
+                watch.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
+            await asyncio.gather(*closing, *(channel.close() for channel in channels.values()))
+
+    async def leave(self, reason: str) -> None:
+        """Tell those who watch us, then stop listening."""
+        self._service.say_farewell(reason)
+        await self._server.stop(GRACE_S)
+
+
+async def listen(identity: Identity, host: str, port: int) -> PeerNetwork:
+    """A server on `host`; port 0 takes any free one. PortInUse if that is not possible."""
+    service = PeerService()
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server.add_generic_rpc_handlers((service,))
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        bound = server.add_secure_port(address, server_credentials(identity))
+    except RuntimeError as error:
+        raise PortInUse(f"cannot listen on {address}: the port is in use or not ours") from error
+    if not bound:
+        raise PortInUse(f"cannot listen on {address}: the port is in use or not ours")
+    await server.start()
+    logger.info("listening address=%s port=%d", host, bound)
+    return PeerNetwork(identity, server, service, bound)

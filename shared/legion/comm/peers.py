@@ -1,0 +1,193 @@
+"""A link to another member over gRPC: how it is called, when it is tried again, and when it counts as lost.
+
+One rule for time: every call is tried again until it succeeds or the peer is lost, and one thing decides that a
+peer is lost: its watch, a call that stays open as long as the peer is there. What a peer needs time for (computing
+the step) has no deadline while the watch lives; what crosses the network has one, derived from measured speed.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+
+from legion.codec.api import Floats
+from legion.codec.registry import by_wire_id
+from legion.comm.api import Ballot, Batches, Verdict
+from legion.comm.frames import PartWriter, decode_header, frames_of
+from legion.comm.member import Member
+from legion.comm.server import EPOCH_KEY, SERVICE, message_of
+from legion.errors import LegionError, PartInvalid, PeerLost, PeerRefused, RunError, by_slug
+from legion.ids import Step, UnitId, WorkerId
+from legion.proto.peer_pb2 import (
+    ClaimReply,
+    ClaimRequest,
+    FetchRequest,
+    PartHeader,
+    Presence,
+    VerdictMessage,
+    WatchRequest,
+)
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+FIRST_CONTACT_S = 120.0  # members learn of a plan up to a few heartbeats apart
+SILENT_S = 5.0  # without a watch, after there was one: lost
+RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # pauses between tries; the last repeats
+COMPLETE = "complete"  # the farewell of a member that has nothing left to do
+
+
+class Pace:
+    """How long a transfer may take: ten times what the measured speed says, and 10 s of grace."""
+
+    def __init__(self) -> None:
+        self._bytes_per_s = 125_000.0  # until measured: 1 Mbit/s
+
+    def deadline_s(self, size_bytes: int) -> float:
+        return 10.0 + 10.0 * size_bytes / self._bytes_per_s
+
+    def measured(self, size_bytes: int, took_s: float) -> None:
+        """An average over recent transfers; small ones say nothing about speed."""
+        if size_bytes >= 65_536 and took_s > 0:
+            self._bytes_per_s += 0.25 * (size_bytes / took_s - self._bytes_per_s)
+
+
+class GrpcLink:
+    """See `member.Link`. `watch` must run as long as the link is used."""
+
+    def __init__(self, channel: Any, peer: WorkerId, member: Member) -> None:
+        self._peer = peer
+        self._member = member
+        self._channel = channel
+        self._metadata = ((EPOCH_KEY, str(member.group.epoch)),)
+        self._pace = Pace()
+        self._fetch = channel.unary_stream(SERVICE + "Fetch")
+        self._send_gradient = channel.stream_unary(SERVICE + "SendGradient")
+        self._claim = channel.unary_unary(SERVICE + "Claim")
+        self._vote = channel.unary_unary(SERVICE + "Vote")
+        self._watch = channel.unary_stream(SERVICE + "Watch")
+
+    async def fetch(self, step: Step, unit: UnitId, out: Floats) -> None:
+        request = FetchRequest(step=step, unit=unit).SerializeToString()
+
+        async def once() -> None:
+            call = self._fetch(request, metadata=self._metadata)
+            try:
+                await self._read_part(call, step, unit, out)
+            finally:
+                call.cancel()
+
+        await self._persist(once)
+
+    async def _read_part(self, call: Any, step: Step, unit: UnitId, out: Floats) -> None:
+        first = await call.read()
+        if first is grpc.aio.EOF:
+            raise PartInvalid(f"{self._peer} sent no weights")
+        header = decode_header(first)
+        if (header.step, header.unit) != (step, unit):
+            raise PartInvalid(f"{self._peer} sent unit {header.unit} of step {header.step}, not {unit} of {step}")
+        writer = PartWriter(header, by_wire_id(header.codec), out)
+        started = time.monotonic()
+        async with asyncio.timeout(self._pace.deadline_s(header.size_bytes)):
+            while (frame := await call.read()) is not grpc.aio.EOF:
+                self._member.usage.received_bytes += len(frame)
+                writer.write(frame)
+        writer.finish()
+        self._pace.measured(header.size_bytes, time.monotonic() - started)
+
+    async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None:
+        async def once() -> None:
+            header = PartHeader(step=step, unit=unit, batches=batches.indices, tokens=batches.tokens)
+
+            async def frames() -> Any:
+                for frame in frames_of(header, self._member.gradients_codec, values):
+                    self._member.usage.sent_bytes += len(frame)
+                    yield frame
+
+            await self._send_gradient(frames(), metadata=self._metadata)
+
+        await self._persist(once)
+
+    async def claim(self, step: Step, serial: int) -> int | None:
+        request = ClaimRequest(step=step, serial=serial).SerializeToString()
+        reply = ClaimReply.FromString(await self._persist(lambda: self._claim(request, metadata=self._metadata)))
+        return reply.index if reply.HasField("index") else None
+
+    async def vote(self, step: Step, ballot: Ballot) -> Verdict:
+        request = message_of(step, ballot).SerializeToString()
+        reply = VerdictMessage.FromString(await self._persist(lambda: self._vote(request, metadata=self._metadata)))
+        return Verdict(reply.commit, reply.norm_squared, reply.loss_sum, reply.tokens, reply.reason)
+
+    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        tries = 0
+        while True:
+            try:
+                return await attempt()
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                mapped = peer_error(self._peer, error)
+                if not mapped.retryable:
+                    raise mapped from error
+            except asyncio.CancelledError:
+                # Calls under way are cancelled when the cluster fails; what failed is the better answer.
+                if self._member.changes.failure is None:
+                    raise
+            if self._member.changes.failure is not None:
+                raise self._member.changes.failure
+            await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+            tries += 1
+
+    async def watch(self) -> None:
+        """Until the peer says farewell. If it is lost, the member fails with PeerLost."""
+        patience_s, silent_since = FIRST_CONTACT_S, time.monotonic()
+        while self._member.changes.failure is None:
+            contact, error = await self._watch_once()
+            if error is None:
+                return
+            if contact:
+                patience_s, silent_since = SILENT_S, time.monotonic()
+            if not error.retryable or time.monotonic() - silent_since > patience_s:
+                logger.warning("peer lost peer=%s why=%s", self._peer, error)
+                lost = PeerLost(f"{self._peer} cannot be reached ({error})") if error.retryable else error
+                self._member.changes.fail(lost, peer=self._peer)
+                return
+            await asyncio.sleep(RETRY_S[2])
+
+    async def _watch_once(self) -> tuple[bool, LegionError | None]:
+        """Whether the peer was there, and how the watch ended; None: by a farewell."""
+        call = self._watch(WatchRequest().SerializeToString(), metadata=self._metadata)
+        contact = False
+        try:
+            while (message := await call.read()) is not grpc.aio.EOF:
+                contact = True
+                presence = Presence.FromString(message)
+                if presence.leaving:
+                    self._take_leave(presence.reason)
+                    return contact, None
+            return contact, PeerLost(f"{self._peer} has stopped")
+        except grpc.aio.AioRpcError as error:
+            return contact, peer_error(self._peer, error)
+        finally:
+            call.cancel()
+
+    def _take_leave(self, reason: str) -> None:
+        logger.info("peer left peer=%s reason=%s", self._peer, reason)
+        if reason != COMPLETE:
+            self._member.changes.fail(PeerLost(f"{self._peer} left: {reason}"), peer=self._peer)
+
+
+def peer_error(peer: WorkerId, error: grpc.aio.AioRpcError | TimeoutError) -> LegionError:
+    """What a failed call means. Retryable: the watch decides whether the peer is still there."""
+    if isinstance(error, TimeoutError):
+        return PeerLost(f"{peer} stalled in the middle of a transfer")
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return PeerRefused(f"{peer}: {details}")
+    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ABORTED):
+        slug, _, message = details.partition(": ")
+        named = by_slug(slug, message)
+        # The peer's own trouble, told once: trying again cannot change it.
+        return named if not named.retryable else RunError(message)
+    return PeerLost(f"{peer}: {code.name.lower().replace('_', ' ')}, {details}")

@@ -1,0 +1,188 @@
+"""What a member answers to the other members of its plan. The only code that reads foreign messages.
+
+Who calls is known from the certificate; it must be a member of the plan whose epoch the call names, and that is
+checked before a message is read.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import numpy as np
+
+from legion.codec.registry import by_wire_id
+from legion.comm.api import Ballot, Batches
+from legion.comm.frames import PartWriter, decode_header, frames_of
+from legion.comm.member import Member
+from legion.errors import LegionError, NotFinite, PartInvalid
+from legion.identity import host_name
+from legion.ids import Rank, Step
+from legion.proto.peer_pb2 import (
+    BallotMessage,
+    ClaimReply,
+    ClaimRequest,
+    FetchRequest,
+    PartHeader,
+    Presence,
+    Receipt,
+    VerdictMessage,
+)
+
+logger = logging.getLogger(__name__)
+
+SERVICE = "/legion.peer.v1.Peer/"
+EPOCH_KEY = "legion-epoch"
+Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
+Handler = Callable[..., Awaitable[Any]]
+
+
+class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Refuses everybody until `member` is set: then the plan is known."""
+
+    def __init__(self) -> None:
+        self.member: Member | None = None
+        self._farewell: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        answer = self._answer
+        self._handlers = {
+            SERVICE + "Fetch": grpc.unary_stream_rpc_method_handler(answer(self._fetch)),
+            SERVICE + "SendGradient": grpc.stream_unary_rpc_method_handler(answer(self._send_gradient)),
+            SERVICE + "Claim": grpc.unary_unary_rpc_method_handler(answer(self._claim)),
+            SERVICE + "Vote": grpc.unary_unary_rpc_method_handler(answer(self._vote)),
+            SERVICE + "Watch": grpc.unary_stream_rpc_method_handler(answer(self._watch)),
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._handlers.get(handler_call_details.method)
+
+    def say_farewell(self, reason: str) -> None:
+        """Those who watch us learn that we leave on purpose."""
+        if not self._farewell.done():
+            self._farewell.set_result(reason)
+
+    def _answer(self, handler: Handler) -> Handler:
+        async def answered(request: Any, context: Context) -> Any:
+            member, caller = await self._authorise(context)
+            try:
+                return await handler(member, caller, request, context)
+            except LegionError as error:
+                await _refuse(context, error)
+
+        return answered
+
+    async def _authorise(self, context: Context) -> tuple[Member, Rank]:
+        names = [name.decode() for name in context.auth_context().get("x509_subject_alternative_name", ())]
+        metadata = dict(context.invocation_metadata() or ())
+        try:
+            epoch = int(metadata.get(EPOCH_KEY, ""))
+        except ValueError:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the call names no plan")
+        member = self.member
+        if member is None or epoch > member.group.epoch:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this member does not know the plan yet")
+        assert member is not None  # abort raises
+        for rank, worker in enumerate(member.group.members):
+            if epoch == member.group.epoch and host_name(worker) in names and rank != member.group.rank:
+                return member, Rank(rank)
+        logger.warning("call refused names=%s epoch=%d", names, epoch)
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not a member of the plan")
+        raise AssertionError("abort raises")
+
+    async def _fetch(self, member: Member, caller: Rank, request: bytes, context: Context) -> None:
+        wanted = FetchRequest.FromString(request)
+        unit, step = member.require_unit(wanted.unit), Step(wanted.step)
+        values = await member.shelf.get(step, unit)
+        for frame in frames_of(PartHeader(step=step, unit=unit), member.weights_codec, values):
+            await context.write(frame)
+            member.usage.sent_bytes += len(frame)
+
+    async def _send_gradient(
+        self, member: Member, caller: Rank, frames: AsyncIterator[bytes], context: Context
+    ) -> bytes:
+        sender = member.group.members[caller]
+        try:
+            await self._receive_gradient(member, sender, frames)
+        except (PartInvalid, NotFinite) as error:
+            # This step can never be complete here: say why, to ourselves too.
+            logger.warning("gradient refused sender=%s why=%s", sender, error)
+            member.changes.fail(error)
+            raise
+        return Receipt().SerializeToString()
+
+    async def _receive_gradient(self, member: Member, sender: Any, frames: AsyncIterator[bytes]) -> None:
+        first = await anext(frames, None)
+        if first is None:
+            raise PartInvalid(f"{sender}: a gradient without a header")
+        header = decode_header(first)
+        unit, step = member.require_unit(header.unit), Step(header.step)
+        batches = Batches(tuple(header.batches), header.tokens)
+        mine = len(member.layout.bounds(unit, member.group.rank))
+        if header.numel != mine:
+            raise PartInvalid(f"{sender}: {header.numel} elements of unit {unit}, of which {mine} are mine")
+        codec = by_wire_id(header.codec)
+        if not await member.mailbox.admit(sender, step, unit, batches):
+            return
+        values = np.empty(mine, dtype=np.float32)
+        writer = PartWriter(header, codec, values)
+        async for frame in frames:
+            member.usage.received_bytes += len(frame)
+            writer.write(frame)
+        writer.finish()
+        member.mailbox.add(sender, step, unit, batches, values)
+
+    async def _claim(self, member: Member, caller: Rank, request: bytes, context: Context) -> bytes:
+        wanted = ClaimRequest.FromString(request)
+        index = member.give_claim(member.group.members[caller], Step(wanted.step), wanted.serial)
+        return ClaimReply(index=index).SerializeToString()
+
+    async def _vote(self, member: Member, caller: Rank, request: bytes, context: Context) -> bytes:
+        message = BallotMessage.FromString(request)
+        ballot = ballot_of(message)
+        verdict = await member.take_vote(member.group.members[caller], Step(message.step), ballot)
+        return VerdictMessage(
+            commit=verdict.commit,
+            norm_squared=verdict.norm_squared,
+            loss_sum=verdict.loss_sum,
+            tokens=verdict.tokens,
+            reason=verdict.reason,
+        ).SerializeToString()
+
+    async def _watch(self, member: Member, caller: Rank, request: bytes, context: Context) -> None:
+        await context.write(Presence().SerializeToString())
+        reason = await asyncio.shield(self._farewell)
+        await context.write(Presence(leaving=True, reason=reason).SerializeToString())
+
+
+async def _refuse(context: Context, error: LegionError) -> NoReturn:
+    """The error's slug and sentence travel; a failure that is not the caller's fault is ABORTED."""
+    callers_fault = isinstance(error, PartInvalid | NotFinite)
+    code = grpc.StatusCode.INVALID_ARGUMENT if callers_fault else grpc.StatusCode.ABORTED
+    await context.abort(code, f"{error.slug}: {error}")
+    raise AssertionError("abort raises")
+
+
+def ballot_of(message: BallotMessage) -> Ballot:
+    return Ballot(
+        ok=message.ok,
+        batches=Batches(tuple(message.batches), message.tokens),
+        batch_count=message.batch_count,
+        loss_sum=message.loss_sum,
+        norm_squared=message.norm_squared,
+        purpose="evaluation" if message.evaluation else "step",
+        reason=message.reason,
+    )
+
+
+def message_of(step: Step, ballot: Ballot) -> BallotMessage:
+    return BallotMessage(
+        step=step,
+        ok=ballot.ok,
+        batches=ballot.batches.indices,
+        tokens=ballot.batches.tokens,
+        batch_count=ballot.batch_count,
+        loss_sum=ballot.loss_sum,
+        norm_squared=ballot.norm_squared,
+        evaluation=ballot.purpose == "evaluation",
+        reason=ballot.reason,
+    )

@@ -1,0 +1,46 @@
+"""Waiting on the loop for a fact to become true, or for the cluster to fail."""
+
+import asyncio
+from collections.abc import Callable
+
+from legion.errors import LegionError
+from legion.ids import WorkerId
+
+
+class Changes:
+    """Facts that several coroutines wait for. One failure ends every wait, now and later."""
+
+    def __init__(self) -> None:
+        self._waiting: set[asyncio.Future[None]] = set()
+        self.failure: LegionError | None = None
+        self.lost_peer: WorkerId | None = None
+        self.on_failure: list[Callable[[], None]] = []
+
+    def happened(self) -> None:
+        """Something changed: everyone looks again."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+        self._waiting.clear()
+
+    def fail(self, error: LegionError, peer: WorkerId | None = None) -> None:
+        """The first failure stays: it is the cause of those that follow. `peer`: who left, if that is the failure."""
+        if self.failure is None:
+            self.failure = error
+            self.lost_peer = peer
+            for call in self.on_failure:
+                call()
+        self.happened()
+
+    async def until(self, fact: Callable[[], bool]) -> None:
+        while True:
+            if self.failure is not None:
+                raise self.failure
+            if fact():
+                return
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.add(future)
+            try:
+                await future
+            finally:
+                self._waiting.discard(future)

@@ -1,0 +1,107 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Frame(_message.Message):
+    __slots__ = ("crc", "payload")
+    CRC_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    crc: int
+    payload: bytes
+    def __init__(self, crc: _Optional[int] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class FetchRequest(_message.Message):
+    __slots__ = ("step", "unit")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    unit: int
+    def __init__(self, step: _Optional[int] = ..., unit: _Optional[int] = ...) -> None: ...
+
+class PartHeader(_message.Message):
+    __slots__ = ("step", "unit", "codec", "numel", "size_bytes", "batches", "tokens")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    NUMEL_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    unit: int
+    codec: int
+    numel: int
+    size_bytes: int
+    batches: _containers.RepeatedScalarFieldContainer[int]
+    tokens: int
+    def __init__(self, step: _Optional[int] = ..., unit: _Optional[int] = ..., codec: _Optional[int] = ..., numel: _Optional[int] = ..., size_bytes: _Optional[int] = ..., batches: _Optional[_Iterable[int]] = ..., tokens: _Optional[int] = ...) -> None: ...
+
+class Receipt(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ClaimRequest(_message.Message):
+    __slots__ = ("step", "serial")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    serial: int
+    def __init__(self, step: _Optional[int] = ..., serial: _Optional[int] = ...) -> None: ...
+
+class ClaimReply(_message.Message):
+    __slots__ = ("index",)
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    def __init__(self, index: _Optional[int] = ...) -> None: ...
+
+class BallotMessage(_message.Message):
+    __slots__ = ("step", "ok", "norm_squared", "loss_sum", "batches", "tokens", "reason", "batch_count", "evaluation")
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    OK_FIELD_NUMBER: _ClassVar[int]
+    NORM_SQUARED_FIELD_NUMBER: _ClassVar[int]
+    LOSS_SUM_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BATCH_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    step: int
+    ok: bool
+    norm_squared: float
+    loss_sum: float
+    batches: _containers.RepeatedScalarFieldContainer[int]
+    tokens: int
+    reason: str
+    batch_count: int
+    evaluation: bool
+    def __init__(self, step: _Optional[int] = ..., ok: _Optional[bool] = ..., norm_squared: _Optional[float] = ..., loss_sum: _Optional[float] = ..., batches: _Optional[_Iterable[int]] = ..., tokens: _Optional[int] = ..., reason: _Optional[str] = ..., batch_count: _Optional[int] = ..., evaluation: _Optional[bool] = ...) -> None: ...
+
+class VerdictMessage(_message.Message):
+    __slots__ = ("commit", "norm_squared", "loss_sum", "tokens", "reason")
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    NORM_SQUARED_FIELD_NUMBER: _ClassVar[int]
+    LOSS_SUM_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    commit: bool
+    norm_squared: float
+    loss_sum: float
+    tokens: int
+    reason: str
+    def __init__(self, commit: _Optional[bool] = ..., norm_squared: _Optional[float] = ..., loss_sum: _Optional[float] = ..., tokens: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Presence(_message.Message):
+    __slots__ = ("leaving", "reason")
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    leaving: bool
+    reason: str
+    def __init__(self, leaving: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,241 @@
+"""ZeRO stage 3 over an Exchange: the facade that the training loop sees.
+
+Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models" (arXiv 1910.02054), with
+weights pulled from their owners instead of collectives, so that members may run different numbers of micro-batches.
+
+[Note: a step]
+1. begin: my slice's weights are offered, room for gradient parts is opened.
+2. backward_of, any number of times: units come and go with the model's own forward and backward; gradients leave.
+3. finish: every part is in, everybody votes; on commit each owner updates its slice and offers it for the next step.
+Nothing is in flight between two steps but the next step's weights.
+
+Memory at its peak: 16 bytes for each element of the slice (weights, gradient, two moments), the units at work
+(prefetched weights included), and at most `gradient.IN_FLIGHT` gradients on their way.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from legion.comm.api import Ballot, Batches, Exchange, Verdict, Work
+from legion.config import ClusterConfig, OptimizerConfig
+from legion.errors import LegionError, RunError, StepAborted
+from legion.ids import Step, UnitId
+from legion.layout import Layout
+from legion.zero import hooks
+from legion.zero.flat import ModelUnit
+from legion.zero.gradient import GradientBuffer, GradientSender
+from legion.zero.optimizers import Slice, UnitAdamW
+from legion.zero.unit import GatheredUnit
+
+_NORM_PIECE = 1 << 18  # elements squared in float64 at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A step that all members made."""
+
+    loss: float  # nats per token
+    grad_norm: float  # of the mean gradient, before clipping
+    tokens: int
+
+
+class Zero3:
+    """One member's share of a model in training. Everything here runs on the compute thread."""
+
+    def __init__(
+        self,
+        units: Sequence[ModelUnit],
+        layout: Layout,
+        exchange: Exchange,
+        *,
+        cluster: ClusterConfig,
+        optimizer: OptimizerConfig,
+        batch_count: int,
+        device: torch.device,
+    ) -> None:
+        self._layout = layout
+        self._exchange = exchange
+        self._cluster = cluster
+        self._optimizer_config = optimizer
+        self._batch_count = batch_count
+        self._rank = exchange.group.rank
+        owned = layout.owned(self._rank)
+        self.slice = Slice(*(torch.zeros(owned) for _ in range(4)))
+        self._units = [GatheredUnit(UnitId(i), unit, exchange, device) for i, unit in enumerate(units)]
+        self._needs = [(UnitId(i), *(UnitId(n) for n in unit.needs)) for i, unit in enumerate(units)]
+        keep = cluster.reduce_every == "step"
+        self._gradients = [GradientBuffer(unit.flat, keep=keep) for unit in self._units]
+        self._sender = GradientSender(exchange)
+        self._optimizers: list[UnitAdamW] = []
+        self._collects: list[Work[None]] = []
+        self._step = Step(0)
+        self._batches: Batches | None = None
+        self._done: list[Batches] = []
+        for unit in self._units:
+            hooks.install(unit.number, unit.flat, self)
+
+    @property
+    def state_bytes(self) -> int:
+        """Weights, gradient and moments of this member's slice."""
+        return 16 * self.slice.weights.numel()
+
+    def part(self, unit: UnitId) -> Slice:
+        """The slice's part of a unit."""
+        start = self._layout.slice_offset(unit, self._rank)
+        return self.slice.part(start, start + len(self._layout.bounds(unit, self._rank)))
+
+    def start(self, step: Step) -> None:
+        """The slice holds the weights (and moments) after `step` steps: offer them."""
+        self._step = step
+        self._optimizers = [
+            UnitAdamW(
+                self._optimizer_config,
+                unit.flat.unit.parameters,
+                self._layout.bounds(unit.number, self._rank),
+                self.part(unit.number),
+                step,
+            )
+            for unit in self._units
+        ]
+        for unit in self._units:
+            self._publish(unit.number)
+
+    def _publish(self, unit: UnitId) -> None:
+        self._exchange.publish(self._step, unit, self.part(unit).weights)
+
+    # A step
+
+    def begin(self) -> None:
+        """Make room for the step's gradients."""
+        self._done = []
+        self._collects = [
+            self._exchange.collect(self._step, unit.number, self._batch_count, self.part(unit.number).gradient)
+            for unit in self._units
+        ]
+
+    @contextlib.contextmanager
+    def backward_of(self, index: int, tokens: int) -> Iterator[None]:
+        """Forward and backward of one micro-batch, whose loss is the *sum* over its tokens, inside the block."""
+        self._batches = Batches((index,), tokens)
+        yield
+        for unit, gradient in zip(self._units, self._gradients, strict=True):
+            if self._cluster.reduce_every == "micro_batch" and not gradient.untouched:
+                raise RunError(f"{unit.flat.unit.name}: some parameters got no gradient")
+            gradient.end_micro_batch()
+        self._done.append(self._batches)
+        self._batches = None
+
+    def finish(self, loss_sum: float, lr: float) -> Committed:
+        """Vote and, on commit, update. StepAborted if any member could not finish.
+
+        `loss_sum`: nats over all tokens of the micro-batches this member computed.
+        """
+        batches = Batches(
+            tuple(sorted(index for done in self._done for index in done.indices)),
+            sum(done.tokens for done in self._done),
+        )
+        try:
+            if self._cluster.reduce_every == "step" and self._done:
+                self._send_sums(batches)
+            self._sender.wait()
+            for collect in self._collects:
+                collect.wait()
+            self._release_all()
+            ballot = Ballot(True, batches, self._batch_count, loss_sum, self._norm_squared())
+        except LegionError as error:
+            self._vote(Ballot(False, batches, self._batch_count, reason=f"{error.title}: {error}"))
+            raise
+        verdict = self._vote(ballot)
+        norm = math.sqrt(verdict.norm_squared) / verdict.tokens
+        self._update(norm, verdict.tokens, lr)
+        return Committed(verdict.loss_sum / verdict.tokens, norm, verdict.tokens)
+
+    def _vote(self, ballot: Ballot) -> Verdict:
+        verdict = self._exchange.vote(self._step, ballot).wait()
+        if ballot.ok and not verdict.commit:
+            raise StepAborted(f"step {self._step} was aborted: {verdict.reason}")
+        return verdict
+
+    def _send_sums(self, batches: Batches) -> None:
+        for unit, gradient in zip(reversed(self._units), reversed(self._gradients), strict=True):
+            self._sender.send(self._step, batches, unit.number, gradient.take)
+
+    def _norm_squared(self) -> float:
+        """Of my slice of the gradient sum, added up in float64."""
+        pieces = self.slice.gradient.split(_NORM_PIECE)
+        return math.fsum(float(torch.dot(p, p)) for p in (piece.double() for piece in pieces))
+
+    def _update(self, norm: float, tokens: int, lr: float) -> None:
+        """Mean, clip, AdamW; each unit is offered as soon as it is new."""
+        scale = 1.0 / tokens
+        clip = self._optimizer_config.clip_norm
+        if clip is not None:
+            scale *= min(1.0, clip / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
+        self._step = Step(self._step + 1)
+        for unit, optimizer in zip(self._units, self._optimizers, strict=True):
+            self.part(unit.number).gradient.mul_(scale)
+            optimizer.update(lr)
+            self._publish(unit.number)
+
+    # Evaluation
+
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Forward passes without gradients inside the block, at the weights of the step to come."""
+        with torch.no_grad():
+            yield
+        self._release_all()
+
+    def vote_evaluation(self, batches: Batches, batch_count: int, loss_sum: float) -> Verdict:
+        """Everybody's sums; `batches` are those this member evaluated of `batch_count`."""
+        return self._vote(Ballot(True, batches, batch_count, loss_sum, purpose="evaluation"))
+
+    # What the model's hooks tell
+
+    def enter_forward(self, site: UnitId) -> None:
+        self._hold(site)
+        for ahead in range(site + 1, min(site + 1 + self._cluster.prefetch_units, len(self._units))):
+            self._hold(UnitId(ahead))
+        self._wait(site)
+
+    def leave_forward(self, site: UnitId) -> None:
+        # The last site's backward follows at once: what it holds stays.
+        backward_follows = torch.is_grad_enabled() and site == len(self._units) - 1
+        if not backward_follows and (self._cluster.reshard_after_forward or not torch.is_grad_enabled()):
+            self._drop(site)
+
+    def enter_backward(self, site: UnitId) -> None:
+        self._hold(site)
+        for ahead in range(site - 1, max(-1, site - 1 - self._cluster.prefetch_units), -1):
+            if not hooks.only_looks_up(self._units[ahead].flat.unit.modules):
+                self._hold(UnitId(ahead))
+        self._wait(site)
+
+    def gradient_ready(self, site: UnitId, parameter: int) -> None:
+        if not self._gradients[site].fill(parameter):
+            return
+        if self._cluster.reshard_after_forward:
+            self._drop(site)
+        if self._cluster.reduce_every == "micro_batch":
+            assert self._batches is not None
+            self._sender.send(self._step, self._batches, site, self._gradients[site].take)
+
+    def _hold(self, site: UnitId) -> None:
+        for unit in self._needs[site]:
+            self._units[unit].hold(site, self._step)
+
+    def _wait(self, site: UnitId) -> None:
+        for unit in self._needs[site]:
+            self._units[unit].wait()
+
+    def _drop(self, site: UnitId) -> None:
+        for unit in self._needs[site]:
+            self._units[unit].drop(site)
+
+    def _release_all(self) -> None:
+        for unit in self._units:
+            unit.release()
