@@ -1,0 +1,192 @@
+"""The server's REST interface as typed calls. Transport errors and problem responses come out as LegionErrors."""
+
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from legion.config import RunConfig
+from legion.errors import ProtocolMismatch, ServerUnreachable, Unavailable, WrongAuthority, by_slug
+from legion.ids import Epoch, WorkerId
+from legion.messages import (
+    CheckpointManifest,
+    DatasetManifest,
+    Heartbeat,
+    HeartbeatReply,
+    MetricsReport,
+    Plan,
+    Problem,
+    RenewReply,
+    RenewRequest,
+)
+from legion_client.agent.cache import Download
+from legion_client.engine.protocol import SliceWritten
+
+CHUNK_BYTES = 2**20
+# A worker that waits longer than this on a silent connection has lost it.
+TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+
+Reply = TypeVar("Reply", bound=BaseModel)
+
+
+class Coordinator:
+    """One enrolled worker's view of its server. Close it, or use it in `async with`."""
+
+    def __init__(self, base_url: str, context: ssl.SSLContext, worker_id: WorkerId, token: str) -> None:
+        self.base_url = base_url
+        self.worker_id = worker_id
+        self.local_host: str | None = None  # our address on the way to the server, once there was an answer
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            verify=context,
+            timeout=TIMEOUT,
+            trust_env=False,  # a proxy from the environment would only see a tunnel it cannot open
+            headers={"Authorization": f"Bearer {token}"},
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def heartbeat(self, beat: Heartbeat) -> HeartbeatReply:
+        return await self._post(f"/workers/{self.worker_id}/heartbeat", beat, HeartbeatReply)
+
+    async def renew(self, csr_pem: str) -> RenewReply:
+        return await self._post(f"/workers/{self.worker_id}/certificate", RenewRequest(csr_pem=csr_pem), RenewReply)
+
+    async def leave(self) -> None:
+        """The server forgets where we are; the enrolment stays valid."""
+        await self._call("DELETE", f"/workers/{self.worker_id}")
+
+    async def config(self) -> RunConfig:
+        return await self._get("/training/config", RunConfig)
+
+    async def plan(self) -> Plan:
+        return await self._get("/training/plan", Plan)
+
+    async def manifest(self) -> DatasetManifest:
+        return await self._get("/data/manifest", DatasetManifest)
+
+    async def report(self, report: MetricsReport) -> None:
+        await self._send("POST", "/metrics", report)
+
+    async def checkpoint(self, step: int) -> CheckpointManifest:
+        return await self._get(f"/checkpoints/{step}", CheckpointManifest)
+
+    def download(self, path: str) -> Download:
+        """The file at `path` from any offset on; for `Cache.fetch`."""
+
+        async def chunks(offset: int) -> AsyncIterator[bytes]:
+            with naming_server(self.base_url):
+                async with self._http.stream("GET", path, headers={"Range": f"bytes={offset}-"}) as response:
+                    if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                        return  # all of it is here already
+                    await raise_for_problem(response)
+                    if offset and response.status_code != httpx.codes.PARTIAL_CONTENT:
+                        raise ProtocolMismatch(f"{self.base_url}{path} does not answer to ranges")
+                    async for chunk in response.aiter_bytes(CHUNK_BYTES):
+                        yield chunk
+
+        return chunks
+
+    async def read_range(self, path: str, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Bytes [start, stop) of the file at `path`, as they come."""
+        with naming_server(self.base_url):
+            async with self._http.stream("GET", path, headers={"Range": f"bytes={start}-{stop - 1}"}) as response:
+                await raise_for_problem(response)
+                if response.status_code != httpx.codes.PARTIAL_CONTENT:
+                    raise ProtocolMismatch(f"{self.base_url}{path} does not answer to ranges")
+                async for chunk in response.aiter_bytes(CHUNK_BYTES):
+                    yield chunk
+
+    async def upload_slice(self, epoch: Epoch, written: SliceWritten) -> None:
+        """Streamed from disk. The server answers once it has checked and stored the whole."""
+        headers = {
+            "Content-Length": str(written.size_bytes),
+            "Legion-Epoch": str(epoch),
+            "Legion-Tokens": str(written.tokens),
+            "Legion-Sha256": written.sha256,
+        }
+        path = f"/checkpoints/{written.step}/slices/{written.rank}"
+        await self._call("PUT", path, headers=headers, content=_chunks_of(written.path))
+
+    async def _get(self, path: str, kind: type[Reply]) -> Reply:
+        return parsed(await self._call("GET", path), kind)
+
+    async def _post(self, path: str, body: BaseModel, kind: type[Reply]) -> Reply:
+        return parsed(await self._send("POST", path, body), kind)
+
+    async def _send(self, method: str, path: str, body: BaseModel) -> httpx.Response:
+        json_body = body.model_dump_json().encode()
+        return await self._call(method, path, headers={"Content-Type": "application/json"}, content=json_body)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        content: bytes | AsyncIterator[bytes] | None = None,
+    ) -> httpx.Response:
+        with naming_server(self.base_url):
+            response = await self._http.request(method, path, headers=headers, content=content)
+            await raise_for_problem(response)
+        stream = response.extensions["network_stream"]
+        self.local_host = str(stream.get_extra_info("client_addr")[0])
+        return response
+
+
+@contextmanager
+def naming_server(base_url: str) -> Iterator[None]:
+    """httpx's transport errors as ours, with the server's address."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        reason = _certificate_problem(error)
+        if reason is not None:
+            raise WrongAuthority(
+                f"{base_url} does not prove to be the server that this computer joined: {reason}"
+            ) from error
+        raise ServerUnreachable(f"{base_url} cannot be reached: {str(error) or type(error).__name__}") from error
+
+
+async def raise_for_problem(response: httpx.Response) -> None:
+    if response.is_success:
+        return
+    await response.aread()
+    where = f"{response.request.method} {response.request.url.path}"
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError as error:
+        # Not Legion's answer: a proxy in between, or another program on that port.
+        kind = Unavailable if response.status_code >= 500 else ProtocolMismatch
+        raise kind(f"{where} was answered with status {response.status_code} and no explanation") from error
+    raise by_slug(problem.slug, problem.detail, hint=problem.hint)
+
+
+def _certificate_problem(error: BaseException) -> str | None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause.verify_message
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def parsed(response: httpx.Response, kind: type[Reply]) -> Reply:
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError as error:
+        where = f"{response.request.method} {response.request.url.path}"
+        raise ProtocolMismatch(f"{where} was answered with what is no {kind.__name__}") from error
+
+
+async def _chunks_of(file: Path) -> AsyncIterator[bytes]:
+    with file.open("rb") as source:
+        while chunk := source.read(CHUNK_BYTES):
+            yield chunk

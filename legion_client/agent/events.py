@@ -1,0 +1,46 @@
+"""The server's event stream. It only makes things faster: every fact in it also comes with the next heartbeat."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+
+from pydantic import ValidationError
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from legion.messages import Event
+from legion_client.agent.backoff import pauses
+
+logger = logging.getLogger(__name__)
+
+OPEN_S = 10.0
+
+
+async def follow(base_url: str, context: ssl.SSLContext | None, token: str, on_event: Callable[[Event], None]) -> None:
+    """Calls `on_event` for every event until cancelled, each number once; lost connections are made again."""
+    url = base_url.replace("http", "ws", 1) + "/ws/events"
+    waits = pauses()
+    last: int | None = None
+    while True:
+        query = "" if last is None else f"?after={last}"
+        try:
+            async with connect(
+                url + query,
+                ssl=context,
+                additional_headers={"Authorization": f"Bearer {token}"},
+                open_timeout=OPEN_S,
+                proxy=None,
+            ) as socket:
+                waits = pauses()
+                async for text in socket:
+                    event = Event.model_validate_json(text)
+                    if last is None or event.number > last:
+                        last = event.number
+                        on_event(event)
+        except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake) as error:
+            logger.debug("event stream lost reason=%s", error)
+        except (ValidationError, InvalidURI) as error:
+            logger.warning("event stream is of no use, going on by heartbeats alone reason=%s", error)
+            return
+        await asyncio.sleep(next(waits))

@@ -1,0 +1,106 @@
+"""What the engine produced, on its way to the server: records and slices.
+
+Invariant: nothing is dropped before the server has acknowledged it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from pathlib import Path
+
+from legion.errors import StorageFailed
+from legion.ids import Epoch
+from legion.messages import EvaluationRecord, MetricsReport, StepRecord
+from legion_client.agent.backoff import persistently
+from legion_client.agent.coordinator import Coordinator
+from legion_client.engine.protocol import SliceWritten
+
+logger = logging.getLogger(__name__)
+
+BATCH_S = 1.0  # records wait this long for company
+BATCH_RECORDS = 500
+
+
+class Outbox:
+    """Two queues, each emptied in order by one task. Records of one epoch are reported together."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._records: deque[tuple[Epoch, StepRecord | EvaluationRecord]] = deque()
+        self._slices: deque[tuple[Epoch, SliceWritten]] = deque()
+        self._record_waits = asyncio.Event()
+        self._slice_waits = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._delivered = asyncio.Condition()
+
+    def add_record(self, epoch: Epoch, record: StepRecord | EvaluationRecord) -> None:
+        self._records.append((epoch, record))
+        self._record_waits.set()
+
+    def add_slice(self, epoch: Epoch, written: SliceWritten) -> None:
+        self._slices.append((epoch, written))
+        self._slice_waits.set()
+
+    async def drained(self) -> None:
+        """Returns once everything is acknowledged; from the call on, nothing waits for company."""
+        self._hurry.set()
+        async with self._delivered:
+            await self._delivered.wait_for(lambda: not self._records and not self._slices)
+
+    async def send_records(self) -> None:
+        """Until cancelled. Raises what repeating does not cure."""
+        while True:
+            await self._record_waits.wait()
+            await self._pause()
+            batch = self._next_batch()
+            await persistently("metrics", self._coordinator.report, batch)
+            for _ in range(len(batch.steps) + len(batch.evaluations)):
+                self._records.popleft()
+            if not self._records:
+                self._record_waits.clear()
+            await self._announce()
+
+    async def send_slices(self) -> None:
+        """Until cancelled; a slice's file is removed once the server has it. Raises what repeating does not cure."""
+        while True:
+            await self._slice_waits.wait()
+            epoch, written = self._slices[0]
+            await persistently(f"slice of step {written.step}", self._coordinator.upload_slice, epoch, written)
+            await asyncio.to_thread(remove, written.path)
+            logger.info("slice delivered step=%d size_bytes=%d", written.step, written.size_bytes)
+            self._slices.popleft()
+            if not self._slices:
+                self._slice_waits.clear()
+            await self._announce()
+
+    def _next_batch(self) -> MetricsReport:
+        epoch = self._records[0][0]
+        steps: list[StepRecord] = []
+        evaluations: list[EvaluationRecord] = []
+        for of_epoch, record in list(self._records)[:BATCH_RECORDS]:
+            if of_epoch != epoch:
+                break
+            if isinstance(record, StepRecord):
+                steps.append(record)
+            else:
+                evaluations.append(record)
+        return MetricsReport(epoch=epoch, steps=tuple(steps), evaluations=tuple(evaluations))
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(BATCH_S):
+                await self._hurry.wait()
+        except TimeoutError:
+            return
+
+    async def _announce(self) -> None:
+        async with self._delivered:
+            self._delivered.notify_all()
+
+
+def remove(path: Path) -> None:
+    """A file that is gone already is fine."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageFailed(f"{path} cannot be removed: {error.strerror}") from error

@@ -1,0 +1,92 @@
+"""What must be on this machine before the engine can work: configuration, data, and on resume our slice."""
+
+import logging
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from legion.checkpoint.resume import build_slice, copies
+from legion.checkpoint.shards import SliceInfo
+from legion.config import RunConfig, config_digest
+from legion.data.manifest import check_fingerprint
+from legion.errors import CheckpointInvalid, ConfigInvalid, FingerprintMismatch, StorageFailed
+from legion.ids import Rank, WorkerId
+from legion.layout import Layout
+from legion.messages import DatasetManifest, Plan
+from legion_client.agent.backoff import persistently
+from legion_client.agent.cache import Cache
+from legion_client.agent.coordinator import Coordinator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A configuration whose data lies in the cache."""
+
+    config: RunConfig
+    manifest: DatasetManifest
+
+
+async def prepare(server: Coordinator, cache: Cache) -> Prepared:
+    """Fetches what is missing. FingerprintMismatch when the server's data is not what its configuration says."""
+    config = await persistently("configuration", server.config)
+    manifest = await persistently("data manifest", server.manifest)
+    check_fingerprint(manifest)
+    if config.data.fingerprint not in (None, manifest.fingerprint):
+        raise FingerprintMismatch(
+            f"the configuration names data {config.data.fingerprint[:12]}, the server has {manifest.fingerprint[:12]}"
+        )
+    wanted = [manifest.tokenizer_sha256, *(shard.sha256 for shard in (*manifest.train, *manifest.validation))]
+    for sha256 in dict.fromkeys(wanted):
+        await persistently(f"data file {sha256[:12]}", cache.fetch, sha256, server.download(f"/data/files/{sha256}"))
+    logger.info("data ready files=%d source=%s", len(wanted), config.data.source)
+    return Prepared(config, manifest)
+
+
+def rank_in(plan: Plan, worker: WorkerId) -> Rank | None:
+    """This worker's place in the plan, or None when it is no member."""
+    for rank, member in enumerate(plan.members):
+        if member.worker_id == worker:
+            return Rank(rank)
+    return None
+
+
+def check_plan(plan: Plan, prepared: Prepared) -> None:
+    """ConfigInvalid when the plan is of another configuration than the one prepared for."""
+    if plan.config_digest != config_digest(prepared.config):
+        raise ConfigInvalid(
+            "the run's configuration changed after this computer had prepared for it",
+            hint="Start the client again; it fetches the new configuration.",
+        )
+
+
+async def resume_slice(server: Coordinator, plan: Plan, rank: Rank, folder: Path) -> Path:
+    """Our slice of the checkpoint the plan starts from, cut from the old members' slices by byte ranges."""
+    manifest = await persistently("checkpoint", server.checkpoint, plan.first_step)
+    if manifest.step != plan.first_step or manifest.shape != plan.shape:
+        raise CheckpointInvalid(f"the server's checkpoint of step {plan.first_step} is of another step or model")
+    layout = Layout(plan.shape.sizes, tuple(member.share for member in plan.members))
+    info = SliceInfo(
+        run_id=manifest.run_id, step=manifest.step, rank=rank, epoch=manifest.epoch, tokens=manifest.tokens
+    )
+    path = folder / f"resume-{plan.first_step}-{rank}.safetensors"
+
+    def fetch(source: Rank, start: int, stop: int) -> AsyncIterator[bytes]:
+        return server.read_range(f"/checkpoints/{manifest.step}/slices/{source}", start, stop)
+
+    parts = copies(manifest, layout, rank)
+    written = await persistently("slice", build_slice, path, info, layout.owned(rank), parts, fetch)
+    logger.info("slice ready step=%d rank=%d size_bytes=%d", manifest.step, rank, written.size_bytes)
+    return path
+
+
+def empty_folder(folder: Path) -> None:
+    """An existing, empty folder; what a killed client left there is of no use to anybody."""
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise StorageFailed(f"{folder} cannot be used: {error.strerror or error}") from error
