@@ -202,7 +202,7 @@ class WorkersSummary(Message):
 class StepRecord(Message):
     """What one member saw in one step. Loss and norm are the cluster's, the rest is the member's own."""
 
-    step: int
+    step: int  # steps committed, this one included: from 1
     loss: float  # nats per token, mean over all tokens of the step
     grad_norm: float  # of the whole gradient, before clipping
     lr: float
