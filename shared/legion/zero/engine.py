@@ -22,7 +22,7 @@ import torch
 
 from legion.comm.api import Ballot, Batches, Exchange, Verdict, Work
 from legion.config import ClusterConfig, OptimizerConfig
-from legion.errors import LegionError, RunError, StepAborted
+from legion.errors import LegionError, StepAborted
 from legion.ids import Step, UnitId
 from legion.layout import Layout
 from legion.zero import hooks
@@ -67,8 +67,7 @@ class Zero3:
         self.slice = Slice(*(torch.zeros(owned) for _ in range(4)))
         self._units = [GatheredUnit(UnitId(i), unit, exchange, device) for i, unit in enumerate(units)]
         self._needs = [(UnitId(i), *(UnitId(n) for n in unit.needs)) for i, unit in enumerate(units)]
-        keep = cluster.reduce_every == "step"
-        self._gradients = [GradientBuffer(unit.flat, keep=keep) for unit in self._units]
+        self._gradients = [GradientBuffer(unit.flat) for unit in self._units]
         self._sender = GradientSender(exchange)
         self._optimizers: list[UnitAdamW] = []
         self._collects: list[Work[None]] = []
@@ -122,9 +121,7 @@ class Zero3:
         """Forward and backward of one micro-batch, whose loss is the *sum* over its tokens, inside the block."""
         self._batches = Batches((index,), tokens)
         yield
-        for unit, gradient in zip(self._units, self._gradients, strict=True):
-            if self._cluster.reduce_every == "micro_batch" and not gradient.untouched:
-                raise RunError(f"{unit.flat.unit.name}: some parameters got no gradient")
+        for gradient in self._gradients:
             gradient.end_micro_batch()
         self._done.append(self._batches)
         self._batches = None

@@ -19,39 +19,37 @@ IN_FLIGHT = 2  # gradient buffers on their way at a time; more would be memory f
 
 
 class GradientBuffer:
-    """One unit's gradient (fp32, padded). `fill` per parameter; `full` once every parameter has come."""
+    """One unit's gradient (fp32, padded): `fill` per parameter; what several micro-batches bring is added up."""
 
-    def __init__(self, unit: FlatUnit, *, keep: bool) -> None:
+    def __init__(self, unit: FlatUnit) -> None:
         self._unit = unit
-        self._keep = keep  # across micro-batches
-        self._missing = len(unit.parameters)
         self._flat: Tensor | None = None
-        self._fresh = True  # nothing summed up yet
-
-    @property
-    def untouched(self) -> bool:
-        return self._missing == len(self._unit.parameters)
+        self._holds_sum = False  # of earlier micro-batches
+        self._filled = 0  # parameters, in this micro-batch
 
     def fill(self, index: int) -> bool:
-        """Take over the gradient of parameter `index`; whether it was the unit's last."""
+        """Take over the gradient of parameter `index`; whether it was the unit's last of this micro-batch."""
         parameter, slot = self._unit.parameters[index], self._unit.unit.parameters[index]
-        if parameter.grad is None:
-            raise RunError(f"{slot.name} has no gradient after its backward")
+        assert parameter.grad is not None
         if self._flat is None:
-            self._flat = torch.empty_like(self._unit.flat)
+            self._flat = torch.empty(self._unit.flat.shape, device=self._unit.flat.device)
             self._flat[self._unit.numel :] = 0
         target = self._flat[slot.offset : slot.offset + slot.numel].view(slot.shape)
-        if self._fresh:
-            target.copy_(parameter.grad)
-        else:
+        if self._holds_sum:
             target.add_(parameter.grad)
+        else:
+            target.copy_(parameter.grad)
         parameter.grad = None
-        self._missing -= 1
-        return self._missing == 0
+        self._filled += 1
+        return self._filled == len(self._unit.parameters)
 
     def end_micro_batch(self) -> None:
-        self._missing = len(self._unit.parameters)
-        self._fresh = False
+        """RunError if a parameter was left out: a gradient is never made up of zeros."""
+        if self._filled != len(self._unit.parameters):
+            missing = len(self._unit.parameters) - self._filled
+            raise RunError(f"{self._unit.unit.name}: {missing} parameters got no gradient")
+        self._filled = 0
+        self._holds_sum = self._flat is not None
 
     def take(self) -> Tensor:
         """The gradient in host memory; the buffer starts anew."""
@@ -60,8 +58,7 @@ class GradientBuffer:
         if stage.host is not self._flat:
             stage.host.copy_(self._flat)
         self._flat = None
-        self._fresh = True
-        self._missing = len(self._unit.parameters)
+        self._holds_sum = False
         return stage.host
 
 

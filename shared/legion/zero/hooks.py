@@ -4,6 +4,7 @@ Forward: weights are held before a site's first module runs and dropped after it
 gradient of the site's output is there, dropped when the last gradient of the unit's own parameters is.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -31,7 +32,11 @@ def install(site: UnitId, unit: FlatUnit, sites: Sites) -> None:
         module.register_forward_pre_hook(lambda *_: sites.enter_forward(site))
     modules[-1].register_forward_hook(_leaving(site, sites, watch_output=not only_looks_up(modules)))
     for index, parameter in enumerate(unit.parameters):
-        parameter.register_post_accumulate_grad_hook(lambda _, index=index: sites.gradient_ready(site, index))  # type: ignore[misc]
+        parameter.register_post_accumulate_grad_hook(functools.partial(_ready, sites, site, index))
+
+
+def _ready(sites: Sites, site: UnitId, index: int, _parameter: Tensor) -> None:
+    sites.gradient_ready(site, index)
 
 
 def only_looks_up(modules: tuple[nn.Module, ...]) -> bool:
