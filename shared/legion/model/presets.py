@@ -174,7 +174,8 @@ def _given(config: ModelConfig) -> tuple[Architecture, Settings]:
     if config.preset is not None:
         architecture, settings = PRESETS[config.preset]
         return architecture, settings | config.settings
-    assert config.architecture is not None  # ModelConfig asks for one of the two
+    if config.architecture is None:
+        raise ConfigInvalid("model: give either preset or architecture")
     return config.architecture, dict(config.settings)
 
 
@@ -223,7 +224,7 @@ def _misfits(config: RunConfig, architecture: Architecture, vocab_size: int) -> 
     if config.data.seq_len > longest:
         problem = f"blocks of {config.data.seq_len} tokens are longer than the model's context"
         found.append(Problem("data.seq_len", problem, f"<= {longest}"))
-    if hidden % heads and "head_dim" not in config.model.settings:
+    if hidden % heads:
         problem = f"{heads} heads do not divide the hidden size {hidden}"
         found.append(
             Problem(where + _HEADS.get(architecture, "num_attention_heads"), problem, f"a divisor of {hidden}")
