@@ -1,0 +1,49 @@
+"""Who trains together: the members of a plan and their order. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from legion.config import RunConfig, config_digest
+from legion.errors import ConfigInvalid
+from legion.ids import Epoch, RunId
+from legion.layout import Layout
+from legion.messages import Member, ModelShape, Plan
+from legion_server.domain.membership import Worker
+
+
+def candidates(workers: Iterable[Worker]) -> list[Worker]:
+    """The workers that could start now, ordered by id: the order must not depend on who came first."""
+    ready = (w for w in workers if w.state == "ready" and w.endpoint is not None and w.shape is not None)
+    return sorted(ready, key=lambda worker: worker.worker_id)
+
+
+def agreeing(ready: Sequence[Worker]) -> list[Worker]:
+    """The largest group that built the same model; of equal ones, the one with the smallest worker id."""
+    groups: defaultdict[ModelShape | None, list[Worker]] = defaultdict(list)
+    for worker in ready:
+        groups[worker.shape].append(worker)
+    return max(groups.values(), key=len, default=[])  # groups stand in order of their smallest id: max keeps the first
+
+
+def check_split(members: Sequence[Worker]) -> None:
+    """ConfigInvalid when the model has fewer chunks than the plan would have members."""
+    for shape in {worker.shape for worker in members if worker.shape is not None}:
+        Layout(shape.sizes, tuple(worker.share for worker in members))
+
+
+def make_plan(run_id: RunId, config: RunConfig, epoch: Epoch, first_step: int, members: Sequence[Worker]) -> Plan:
+    """ConfigInvalid when these members cannot share the model."""
+    check_split(members)
+    shape = members[0].shape
+    if shape is None:
+        raise ConfigInvalid("a member of the plan has not built the model")
+    return Plan(
+        run_id=run_id,
+        epoch=epoch,
+        members=tuple(
+            Member(worker_id=w.worker_id, endpoint=w.endpoint, share=w.share) for w in members if w.endpoint is not None
+        ),
+        shape=shape,
+        first_step=first_step,
+        config_digest=config_digest(config),
+    )

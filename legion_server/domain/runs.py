@@ -1,0 +1,222 @@
+"""The life of a run. Pure: `tick` takes state and time and gives the next state with what is to be announced.
+
+waiting -> training -> finishing -> complete
+   ^          |            |
+   |          +-----+------+
+   |                v
+   +---resume--- failed
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from legion.config import RunConfig
+from legion.errors import ConfigInvalid
+from legion.ids import Epoch, Rank, RunId, WorkerId
+from legion.messages import OFFLINE_AFTER_S, Member, Plan, RunPhase
+from legion_server.domain import plan as plans
+from legion_server.domain.happenings import Happening
+from legion_server.domain.membership import NO_EPOCH, Worker
+
+Workers = Mapping[WorkerId, Worker]
+REPORTED_ONLY = "peer"  # slugs of consequences start like this: somebody else is the cause
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run ended: for admins and the orchestrator, and without names for everybody else."""
+
+    message: str
+    public: str
+    blamed: WorkerId | None = None
+    hearsay: bool = False  # others say so; the blamed worker's own words are better
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`step` counts committed steps; `epoch` is the newest plan's, 0 before the first."""
+
+    run_id: RunId
+    config: RunConfig
+    phase: RunPhase = "waiting"
+    epoch: Epoch = NO_EPOCH
+    plan: Plan | None = None
+    first_step: int = 0  # of the next plan, or of this one
+    step: int = 0
+    ready_since: float | None = None  # when the first worker was ready
+    failure: Failure | None = None
+
+    @property
+    def started(self) -> bool:
+        return self.epoch > 0
+
+    def rank_of(self, worker: WorkerId) -> Rank | None:
+        """The worker's rank in the plan, or None when it is no member."""
+        for rank, member in enumerate(self.plan.members if self.plan else ()):
+            if member.worker_id == worker:
+                return Rank(rank)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What is stored of this epoch's last checkpoint, and what a resumed run would start from."""
+
+    final_ranks: frozenset[int] = frozenset()
+    final_ready: bool = False  # assembled, or complete where nobody assembles
+    newest_complete: int = 0  # step; 0: none
+
+
+Outcome = tuple[Run, list[Happening]]
+
+
+def tick(run: Run, workers: Workers, now: float, stored: Stored) -> Outcome:
+    """The run's next state. Calling it again at the same time with its own result changes nothing."""
+    if run.phase == "waiting":
+        return _start(run, workers, now)
+    if run.phase in ("training", "finishing") and run.plan is not None:
+        return _watch(run, run.plan, workers, stored)
+    if run.phase == "failed":
+        return _in_own_words(run, workers, stored), []
+    return run, []
+
+
+def fail(run: Run, failure: Failure) -> Outcome:
+    """The run ends here; the first reason stays."""
+    if run.phase in ("failed", "complete"):
+        return run, []
+    after = replace(run, phase="failed", failure=failure)
+    return after, [_phase(after)]
+
+
+def resume(run: Run, checkpoint_step: int) -> Outcome:
+    """Back to waiting; the next plan starts from the checkpoint (0: from the beginning)."""
+    after = replace(
+        run,
+        phase="waiting",
+        plan=None,
+        first_step=checkpoint_step,
+        step=checkpoint_step,
+        ready_since=None,
+        failure=None,
+    )
+    return after, [_phase(after)]
+
+
+def _start(run: Run, workers: Workers, now: float) -> Outcome:
+    ready = plans.candidates(workers.values())
+    if not ready:
+        return replace(run, ready_since=None), []
+    run = replace(run, ready_since=run.ready_since if run.ready_since is not None else now)
+    wanted = run.config.start.workers
+    waited = now - (run.ready_since or now) >= run.config.start.wait_s
+    members = plans.agreeing(ready)
+    if len(members) < wanted and not waited:
+        # Enough workers that will never agree: waiting on would hide it.
+        return fail(run, _disagreement(ready)) if len(ready) >= wanted else (run, [])
+    if run.config.cluster.policy == "solo":
+        members = members[:1]
+    epoch = Epoch(run.epoch + 1)
+    try:
+        plan = plans.make_plan(run.run_id, run.config, epoch, run.first_step, members)
+    except ConfigInvalid as error:
+        return fail(run, Failure(f"{error}. {error.hint}", f"{error}. {error.hint}"))
+    run = replace(run, phase="training", epoch=epoch, plan=plan, step=run.first_step, ready_since=None)
+    started = Happening(
+        "plan",
+        {"epoch": epoch, "members": len(members), "first_step": run.first_step},
+        {"worker_ids": [member.worker_id for member in members]},
+    )
+    return run, [started, _phase(run)]
+
+
+def _watch(run: Run, plan: Plan, workers: Workers, stored: Stored) -> Outcome:
+    if stored.final_ready:
+        after = replace(run, phase="complete", step=run.config.steps)
+        return after, [_phase(after)]
+    failure = _loss(run, plan, workers, stored)
+    if failure is not None:
+        return fail(run, failure)
+    if run.phase == "training" and all(_at_end(run, plan, rank, workers, stored) for rank in range(len(plan.members))):
+        after = replace(run, phase="finishing", step=run.config.steps)
+        return after, [_phase(after)]
+    return run, []
+
+
+def _at_end(run: Run, plan: Plan, rank: int, workers: Workers, stored: Stored) -> bool:
+    if rank in stored.final_ranks:
+        return True
+    worker = workers.get(plan.members[rank].worker_id)
+    return worker is not None and worker.epoch == plan.epoch and worker.step >= run.config.steps
+
+
+def _loss(run: Run, plan: Plan, workers: Workers, stored: Stored) -> Failure | None:
+    """Why the plan's members can no longer finish, the cause rather than its consequences."""
+    needed = [member for rank, member in enumerate(plan.members) if rank not in stored.final_ranks]
+    for member in needed:
+        reason = _departure(workers.get(member.worker_id), plan)
+        if reason is not None:
+            return _failure(run, member, workers, reason, stored)
+    for member in needed:
+        worker = workers[member.worker_id]
+        peer = next((m for m in plan.members if m.worker_id == worker.lost_peer), None)
+        if worker.epoch == plan.epoch and peer is not None:
+            return _failure(run, peer, workers, f"does not answer, as {worker.label} reports", stored, hearsay=True)
+        if worker.epoch == plan.epoch and worker.failure is not None:
+            return _failure(run, member, workers, _own_words(worker), stored)
+    return None
+
+
+def _departure(worker: Worker | None, plan: Plan) -> str | None:
+    if worker is None or worker.state == "revoked":
+        return "was removed by the operator"
+    if worker.epoch == plan.epoch and worker.failure is not None:
+        return None if worker.failure.startswith(REPORTED_ONLY) else _own_words(worker)
+    if worker.said_goodbye or (worker.epoch == plan.epoch and worker.state == "leaving"):
+        return "left"
+    if worker.state == "offline":
+        return f"has been silent for {OFFLINE_AFTER_S:.0f} s"
+    if worker.dropped_epoch == plan.epoch:
+        return "was started anew"
+    return None
+
+
+def _own_words(worker: Worker) -> str:
+    return f"stopped: {worker.failure_message or worker.failure}"
+
+
+def _failure(
+    run: Run, member: Member, workers: Workers, reason: str, stored: Stored, *, hearsay: bool = False
+) -> Failure:
+    worker = workers.get(member.worker_id)
+    label = worker.label if worker else member.worker_id
+    start = f"step {stored.newest_complete}" if stored.newest_complete else "the beginning"
+    what_next = f"at step {run.step}; resume the run from {start} with 'legion-server up --resume'"
+    return Failure(
+        f"worker {label} {reason}, {what_next}",
+        f"a member of the cluster was lost {what_next}",
+        member.worker_id,
+        hearsay,
+    )
+
+
+def _in_own_words(run: Run, workers: Workers, stored: Stored) -> Run:
+    """A run failed by hearsay, once the blamed worker has said itself what happened to it."""
+    if run.failure is None or not run.failure.hearsay or run.failure.blamed is None or run.plan is None:
+        return run
+    worker = workers.get(run.failure.blamed)
+    rank = run.rank_of(run.failure.blamed)
+    if worker is None or rank is None or worker.failure is None or worker.failure.startswith(REPORTED_ONLY):
+        return run
+    return replace(run, failure=_failure(run, run.plan.members[rank], workers, _own_words(worker), stored))
+
+
+def _disagreement(ready: list[Worker]) -> Failure:
+    names = ", ".join(worker.label for worker in ready)
+    message = "built different models from the same configuration; install the same Legion and transformers on all"
+    return Failure(f"workers {names} {message}", f"{len(ready)} workers {message}")
+
+
+def _phase(run: Run) -> Happening:
+    public = {"phase": run.phase, "step": run.step, "failure": run.failure.public if run.failure else None}
+    return Happening("phase", public, {"failure": run.failure.message} if run.failure else {})

@@ -1,0 +1,67 @@
+"""Joins the slices of complete checkpoints into folders that transformers loads, one after another."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from legion.checkpoint.assemble import Assembled, assemble
+from legion.errors import LegionError, StorageFailed
+from legion_server.domain.checkpoints import Checkpoint
+from legion_server.service.coordinator import Coordinator
+from legion_server.service.slices import SliceFiles
+
+logger = logging.getLogger(__name__)
+
+
+class Assembler:
+    """`serve` is its one task; the byte copying runs in a thread."""
+
+    def __init__(self, coordinator: Coordinator, files: SliceFiles, blobs_dir: Path) -> None:
+        self._coordinator = coordinator
+        self._files = files
+        self._blobs_dir = blobs_dir
+        self._given_up: set[str] = set()  # folder names; a restarted server tries again
+
+    async def serve(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._coordinator.checkpoint_done.wait()
+            self._coordinator.checkpoint_done.clear()
+            while checkpoint := self._next():
+                await self._assemble(checkpoint)
+
+    def _next(self) -> Checkpoint | None:
+        waiting = (
+            c
+            for c in self._coordinator.state.checkpoints.values()
+            if c.complete and not c.assembled and c.folder_name not in self._given_up
+        )
+        return min(waiting, key=lambda checkpoint: checkpoint.step, default=None)
+
+    async def _assemble(self, checkpoint: Checkpoint) -> None:
+        try:
+            done = await asyncio.to_thread(self._joined, checkpoint)
+        except LegionError as error:
+            logger.error("checkpoint cannot be assembled step=%d reason=%s", checkpoint.step, error)
+            self._given_up.add(checkpoint.folder_name)
+            await self._coordinator.assembly_failed(checkpoint, error)
+        except Exception as error:
+            logger.exception("assembler failed step=%d", checkpoint.step)
+            self._given_up.add(checkpoint.folder_name)
+            await self._coordinator.assembly_failed(checkpoint, LegionError(f"{type(error).__name__}: {error}"))
+        else:
+            await self._coordinator.assembled(checkpoint, done.weights_digest, done.files)
+
+    def _joined(self, checkpoint: Checkpoint) -> Assembled:
+        dataset = self._coordinator.state.dataset
+        if dataset is None:
+            raise StorageFailed("the run's dataset is not known any more")
+        return assemble(
+            checkpoint.manifest,
+            {ref.rank: self._files.slice(checkpoint, ref.rank) for ref in checkpoint.manifest.slices},
+            self._coordinator.run.config,
+            dataset.manifest.vocab_size,
+            self._blobs_dir / dataset.manifest.tokenizer_sha256,
+            dataset.manifest.end_of_text,
+            self._files.folder(checkpoint.step),
+        )

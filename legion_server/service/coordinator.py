@@ -1,0 +1,338 @@
+"""The only writer: every change is loaded, decided by pure functions, saved, then seen and announced.
+
+Invariant: what callers read was saved before. A change that cannot be saved did not happen.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from legion.config import RunConfig
+from legion.errors import ConfigLocked, LegionError, NotFound, ProtocolMismatch, Refused, RunError, WorkerRevoked
+from legion.ids import Epoch, Rank, WorkerId, new_run_id
+from legion.messages import (
+    HEARTBEAT_S,
+    PROTOCOL,
+    Hardware,
+    Heartbeat,
+    HeartbeatReply,
+    MetricsReport,
+    Plan,
+    SliceRef,
+    StepRecord,
+    StepSummary,
+)
+from legion_server.domain import checkpoints as cp
+from legion_server.domain import membership, runs
+from legion_server.domain.checkpoints import Checkpoint
+from legion_server.domain.happenings import Happening
+from legion_server.domain.membership import Worker
+from legion_server.domain.runs import Failure, Run
+from legion_server.service.events import Events
+from legion_server.service.slices import SliceFiles
+from legion_server.service.state import Draft, State
+from legion_server.store.api import Change, Dataset, Store
+
+logger = logging.getLogger(__name__)
+
+Clock = Callable[[], float]  # s since 1970
+TICK_S = 1.0
+WAITING_HEARTBEAT_S = 5.0  # while a plan may appear at any moment; the event stream is faster, but may be broken
+
+
+class Coordinator:
+    """One run and its workers. `open` before use."""
+
+    def __init__(self, store: Store, events: Events, files: SliceFiles, clock: Clock, *, assembling: bool) -> None:
+        self._store = store
+        self._events = events
+        self._files = files
+        self._clock = clock
+        self._assembling = assembling
+        self._state: State | None = None
+        self._lock = asyncio.Lock()
+        self.checkpoint_done = asyncio.Event()  # a checkpoint became complete: the assembler's call
+
+    @property
+    def state(self) -> State:
+        """As saved."""
+        if self._state is None:
+            raise RuntimeError("the coordinator is not open")
+        return self._state
+
+    @property
+    def run(self) -> Run:
+        return self.state.run
+
+    async def open(self) -> None:
+        """Load the run, or begin one. Everybody gets new patience: nobody could be heard while we were away."""
+        loaded = await self._store.load()
+        self._events.restore(loaded.events)
+        now = self._clock()
+        run = loaded.run or Run(new_run_id(), RunConfig())
+        self._state = State(
+            run,
+            {worker.worker_id: replace(worker, last_seen=now) for worker in loaded.workers},
+            {checkpoint.step: checkpoint for checkpoint in loaded.checkpoints},
+            loaded.dataset,
+        )
+        if loaded.run is None:
+            begun = self._events.number([Happening("phase", {"phase": run.phase, "step": 0, "failure": None})], now)
+            await self._store.save(Change(run=run, events=begun))
+            self._events.publish(begun)
+        self.checkpoint_done.set()
+
+    async def serve(self) -> None:
+        """Until cancelled: notice what happens by time passing."""
+        while True:
+            try:
+                await self.tick()
+            except LegionError:
+                logger.exception("tick failed")
+            await asyncio.sleep(TICK_S)
+
+    async def tick(self) -> None:
+        async with self._deciding() as draft:
+            lost, happenings = membership.expire(draft.workers, draft.now)
+            for worker in lost:
+                draft.put(worker)
+            draft.say(happenings)
+        for worker in lost:
+            logger.warning("worker lost worker=%s name=%s", worker.worker_id, worker.name)
+
+    # Workers.
+
+    async def enrol(
+        self, worker_id: WorkerId, name: str, hardware: Hardware, token_sha256: str, certificate_until: float
+    ) -> None:
+        """A new worker, or an old one that comes with a new invite."""
+        async with self._deciding() as draft:
+            known = draft.workers.get(worker_id)
+            worker = Worker(
+                worker_id,
+                name,
+                hardware,
+                token_sha256,
+                enrolled_at=known.enrolled_at if known else draft.now,
+                last_seen=draft.now,
+                certificate_until=certificate_until,
+                dropped_epoch=known.epoch if known else membership.NO_EPOCH,
+            )
+            draft.put(worker)
+            draft.say([Happening("worker_joined", {}, {"worker_id": worker_id, "name": name})])
+        logger.info("worker enrolled worker=%s name=%s", worker_id, name)
+
+    def worker(self, worker_id: WorkerId) -> Worker:
+        """NotFound, or WorkerRevoked."""
+        worker = self.state.workers.get(worker_id)
+        if worker is None:
+            raise NotFound(f"no worker {worker_id} is enrolled here")
+        if worker.state == "revoked":
+            raise WorkerRevoked(f"worker {worker.label} was removed by the operator")
+        return worker
+
+    async def heartbeat(self, worker_id: WorkerId, beat: Heartbeat) -> HeartbeatReply:
+        check_protocol(beat.protocol)
+        async with self._deciding() as draft:
+            worker, happenings = membership.heard(self.worker(worker_id), beat, draft.now)
+            draft.put(worker)
+            draft.say(happenings)
+        run = self.run
+        return HeartbeatReply(
+            phase=run.phase,
+            epoch=run.epoch if run.rank_of(worker_id) is not None else membership.NO_EPOCH,
+            interval_s=WAITING_HEARTBEAT_S if run.phase == "waiting" else HEARTBEAT_S,
+            certificate_renewal=membership.renewal_due(worker, self._clock()),
+        )
+
+    async def leave(self, worker_id: WorkerId) -> None:
+        async with self._deciding() as draft:
+            worker, happenings = membership.leave(self.worker(worker_id), draft.now)
+            draft.put(worker)
+            draft.say(happenings)
+        logger.info("worker left worker=%s", worker_id)
+
+    async def revoke(self, worker_id: WorkerId) -> None:
+        async with self._deciding() as draft:
+            worker, happenings = membership.revoke(self.worker(worker_id))
+            draft.put(worker)
+            draft.say(happenings)
+        logger.warning("worker revoked worker=%s", worker_id)
+
+    async def renewed(self, worker_id: WorkerId, certificate_until: float) -> None:
+        async with self._deciding() as draft:
+            draft.put(replace(self.worker(worker_id), certificate_until=certificate_until))
+
+    # The run.
+
+    async def configure(self, config: RunConfig, dataset: Dataset | None) -> None:
+        """ConfigLocked once the run has started."""
+        async with self._deciding() as draft:
+            check_unlocked(draft.run)
+            draft.run = replace(draft.run, config=config)
+            draft.dataset = dataset
+            draft.say([Happening("config")])
+        logger.info("configuration changed")
+
+    def plan_for(self, worker_id: WorkerId | None) -> Plan:
+        """The plan, for its members and (None) for admins. NotFound before there is one, Refused for others."""
+        plan = self.run.plan
+        if worker_id is not None and plan is not None and self.run.rank_of(worker_id) is None:
+            raise Refused("this worker is not a member of the plan", hint="Wait: it may be a member of the next one.")
+        if plan is None:
+            raise NotFound(
+                f"the run is {self.run.phase}, there is no plan yet", hint="Ask again when a heartbeat names its epoch."
+            )
+        return plan
+
+    async def report(self, worker_id: WorkerId, report: MetricsReport) -> None:
+        """Reports of an older plan are dropped: what they tell of was given up."""
+        async with self._deciding() as draft:
+            if self._rank(draft.run, worker_id, report.epoch) is None:
+                logger.info("late metrics dropped worker=%s epoch=%d", worker_id, report.epoch)
+                return
+            draft.report = (worker_id, report)
+            for record in sorted(report.steps, key=lambda record: record.step):
+                if draft.run.step < record.step <= draft.run.config.steps:
+                    draft.run = replace(draft.run, step=record.step)
+                    draft.say([Happening("step", summary_of(record).model_dump())])
+            draft.say(Happening("evaluation", evaluation.model_dump()) for evaluation in report.evaluations)
+
+    async def resume(self) -> Run:
+        """Back to waiting, from the newest complete checkpoint; whoever still follows the old plan is no member any more.
+
+        RunError when the run is complete.
+        """
+        async with self._deciding() as draft:
+            if draft.run.phase == "complete":
+                raise RunError("the run is complete; there is nothing to resume", hint="Start a new run.")
+            if draft.run.phase == "waiting":
+                return draft.run
+            newest = cp.newest_complete(draft.checkpoints)
+            step = newest.step if newest else 0
+            draft.run, happenings = runs.resume(draft.run, step)
+            draft.superseded_after = step
+            for unfinished in [later for later in draft.checkpoints if later > step]:
+                del draft.checkpoints[unfinished]
+            for worker in draft.workers.values():
+                # Whoever still follows the old plan must say so anew; nobody is ready for the next one yet.
+                if worker.state not in membership.AWAY:
+                    draft.put(replace(worker, state="offline", endpoint=None, shape=None))
+            draft.say(happenings)
+        logger.info("run resumed from_step=%d", step)
+        return self.run
+
+    # Checkpoints.
+
+    def expect_slice(self, worker_id: WorkerId, step: int, rank: int, epoch: Epoch | None) -> Plan:
+        """The plan in which this worker uploads this slice; Refused when it is not its to upload."""
+        run = self.run
+        mine = self._rank(run, worker_id, run.epoch if epoch is None else epoch)
+        if run.plan is None or mine != rank:
+            raise Refused(
+                f"this worker does not hold rank {rank} in the current plan",
+                hint="The run went on without it; its slice is of no use any more.",
+            )
+        if not run.plan.first_step < step <= run.config.steps:
+            raise NotFound(f"this plan has no checkpoint after step {step}")
+        return run.plan
+
+    async def add_slice(self, worker_id: WorkerId, step: int, rank: int, ref: SliceRef, tokens: int) -> None:
+        """The slice lies in its place; CheckpointInvalid when it contradicts the others."""
+        async with self._deciding() as draft:
+            plan = self.expect_slice(worker_id, step, rank, None)
+            checkpoint = draft.checkpoints.get(step)
+            if checkpoint is None or checkpoint.manifest.epoch != plan.epoch:
+                checkpoint = cp.begin(draft.run.run_id, plan, step, tokens)
+            was_complete = checkpoint.complete
+            checkpoint = cp.with_slice(checkpoint, ref, tokens)
+            draft.checkpoints[step] = checkpoint
+            if checkpoint.complete and not was_complete:
+                draft.say([_checkpoint(checkpoint)])
+        if checkpoint.complete:
+            self.checkpoint_done.set()
+
+    def checkpoint(self, step: int) -> Checkpoint:
+        checkpoint = self.state.checkpoints.get(step)
+        if checkpoint is None:
+            raise NotFound(f"there is no checkpoint after step {step}", hint="GET /checkpoints lists them.")
+        return checkpoint
+
+    async def assembled(self, checkpoint: Checkpoint, weights_digest: str, files: tuple[str, ...]) -> None:
+        async with self._deciding() as draft:
+            known = draft.checkpoints.get(checkpoint.step)
+            if known is None or known.folder_name != checkpoint.folder_name:
+                return
+            done = replace(known, assembled=True, weights_digest=weights_digest, files=files)
+            draft.checkpoints[checkpoint.step] = done
+            draft.say([_checkpoint(done)])
+        logger.info("checkpoint assembled step=%d weights_digest=%s", checkpoint.step, weights_digest)
+
+    async def assembly_failed(self, checkpoint: Checkpoint, error: LegionError) -> None:
+        """Without its last checkpoint the run cannot be complete; of an earlier one the slices remain."""
+        if checkpoint.step != self.run.config.steps:
+            return
+        async with self._deciding() as draft:
+            message = f"the last checkpoint could not be assembled: {error}. {error.hint}"
+            draft.run, happenings = runs.fail(draft.run, Failure(message, "the last checkpoint could not be assembled"))
+            draft.say(happenings)
+
+    # How a change is made.
+
+    @asynccontextmanager
+    async def _deciding(self) -> AsyncIterator[Draft]:
+        async with self._lock:
+            draft = Draft(self.state, self._clock())
+            yield draft
+            phase = self.run.phase
+            draft.settle(assembling=self._assembling)
+            change = draft.change(self._events)
+            if change is not None:
+                await self._store.save(change)
+            self._state = draft.after
+            if change is not None:
+                self._events.publish(change.events)
+            if self.run.phase != phase:
+                why = f" reason={self.run.failure.message}" if self.run.failure else ""
+                logger.info("run phase=%s step=%d epoch=%d%s", self.run.phase, self.run.step, self.run.epoch, why)
+            for checkpoint in draft.dropped:
+                await asyncio.to_thread(self._files.remove, checkpoint)
+
+    @staticmethod
+    def _rank(run: Run, worker_id: WorkerId, epoch: Epoch) -> Rank | None:
+        return run.rank_of(worker_id) if epoch == run.epoch else None
+
+
+def check_protocol(protocol: int) -> None:
+    if protocol != PROTOCOL:
+        raise ProtocolMismatch(f"the client speaks protocol {protocol}, this server {PROTOCOL}")
+
+
+def check_unlocked(run: Run) -> None:
+    if run.started:
+        raise ConfigLocked(f"run {run.run_id} is {run.phase}: its configuration can no longer change")
+
+
+def summary_of(record: StepRecord) -> StepSummary:
+    return StepSummary(
+        step=record.step,
+        loss=record.loss,
+        grad_norm=record.grad_norm,
+        lr=record.lr,
+        tokens=record.step_tokens,
+        tokens_per_s=record.step_tokens / record.step_s if record.step_s > 0 else 0.0,
+    )
+
+
+def _checkpoint(checkpoint: Checkpoint) -> Happening:
+    return Happening(
+        "checkpoint",
+        {
+            "step": checkpoint.step,
+            "complete": checkpoint.complete,
+            "assembled": checkpoint.assembled,
+            "weights_digest": checkpoint.weights_digest,
+        },
+    )

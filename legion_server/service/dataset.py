@@ -1,0 +1,132 @@
+"""The run's configuration and the data it names: a configuration is accepted once its data has been prepared."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from legion.config import DataConfig, Problem, RunConfig, merge
+from legion.data.prepare import Prepared, prepare
+from legion.errors import ConfigInvalid, LegionError, Unavailable
+from legion.model.presets import check_fit
+from legion_server.service.coordinator import Coordinator, check_unlocked
+from legion_server.store.api import Dataset
+
+logger = logging.getLogger(__name__)
+
+
+class Datasets:
+    """`serve` prepares the first configuration's data when somebody asks for it."""
+
+    def __init__(self, coordinator: Coordinator, blobs_dir: Path) -> None:
+        self._coordinator = coordinator
+        self._blobs_dir = blobs_dir
+        self._preparing = asyncio.Lock()
+        self._wanted = asyncio.Event()
+        self._failure: LegionError | None = None
+
+    async def serve(self) -> None:
+        """Until cancelled."""
+        await self._restore()
+        while True:
+            await self._wanted.wait()
+            await self._prepare_current()
+            self._wanted.clear()
+
+    def ready(self) -> Dataset:
+        """The prepared data. Unavailable while it is being prepared, or the error that prevents it."""
+        if self._failure is not None:
+            raise self._failure
+        dataset = self._coordinator.state.dataset
+        if dataset is not None:
+            return dataset
+        self._wanted.set()
+        raise Unavailable("the server is preparing the run's data", hint="Ask again in a few seconds.")
+
+    async def configure(self, change: dict[str, Any]) -> RunConfig:
+        """The configuration with `change` merged in. On any error the old one stays."""
+        async with self._preparing:
+            run = self._coordinator.run
+            check_unlocked(run)
+            config = merge(run.config, change)
+            same_data = _asked(config.data) == _asked(run.config.data) and config.seed == run.config.seed
+            dataset = self._coordinator.state.dataset
+            if not same_data:
+                config = config.model_copy(update={"data": _unpinned(config.data, change)})
+            check_plain(config)
+            if not same_data or dataset is None:
+                config, dataset = await self._prepared(config)
+            check_fit(config, dataset.manifest.vocab_size)
+            await self._coordinator.configure(config, dataset)
+            self._failure = None
+            return config
+
+    async def _restore(self) -> None:
+        """After a restart: data whose files are gone is prepared again, and must come out the same."""
+        dataset = self._coordinator.state.dataset
+        if dataset is None:
+            return
+        manifest = dataset.manifest
+        named = {manifest.tokenizer_sha256, *(shard.sha256 for shard in (*manifest.train, *manifest.validation))}
+        missing = [name for name in named if not (self._blobs_dir / name).is_file()]
+        if missing:
+            logger.warning("data files are gone, preparing again missing=%d", len(missing))
+            async with self._preparing, self._noting_failure():
+                await self._prepared(self._coordinator.run.config)
+
+    async def _prepare_current(self) -> None:
+        async with self._preparing, self._noting_failure():
+            if self._coordinator.state.dataset is not None:
+                return
+            config, dataset = await self._prepared(self._coordinator.run.config)
+            check_fit(config, dataset.manifest.vocab_size)
+            await self._coordinator.configure(config, dataset)
+
+    @asynccontextmanager
+    async def _noting_failure(self) -> AsyncIterator[None]:
+        """The task's top level: what goes wrong is kept for whoever asks for the data."""
+        try:
+            yield
+        except LegionError as error:
+            logger.error("data cannot be prepared reason=%s", error)
+            self._failure = error
+        except Exception as error:
+            logger.exception("preparing data failed")
+            self._failure = LegionError(f"the data cannot be prepared: {type(error).__name__}: {error}")
+
+    async def _prepared(self, config: RunConfig) -> tuple[RunConfig, Dataset]:
+        found = await asyncio.to_thread(self._run_prepare, config)
+        logger.info("data prepared source=%s fingerprint=%s", config.data.source, found.manifest.fingerprint[:12])
+        dataset = Dataset(found.manifest, found.unigram_entropy, found.bigram_entropy)
+        return config.model_copy(update={"data": found.data}), dataset
+
+    def _run_prepare(self, config: RunConfig) -> Prepared:
+        return prepare(config.data, seed=config.seed, folder=self._blobs_dir)
+
+
+def check_plain(config: RunConfig) -> None:
+    """ConfigInvalid for what can be told without data."""
+    if config.cluster.policy == "solo" and config.start.workers > 1:
+        problem = Problem("start.workers", "a solo cluster has one member", "1, or cluster.policy auto")
+        raise ConfigInvalid(f"{problem.field}: {problem.problem} (allowed: {problem.allowed})", errors=[problem])
+
+
+def _asked(data: DataConfig) -> DataConfig:
+    """What the operator asked for, without what the server found."""
+    tokenizer = data.tokenizer.model_copy(update={"sha256": None})
+    return data.model_copy(update={"fingerprint": None, "tokenizer": tokenizer})
+
+
+def _unpinned(data: DataConfig, change: dict[str, Any]) -> DataConfig:
+    """Other data: hashes of the old stay only where the change itself gives them."""
+    given = change.get("data")
+    given = given if isinstance(given, dict) else {}
+    tokenizer = given.get("tokenizer")
+    updates: dict[str, Any] = {}
+    if "fingerprint" not in given:
+        updates["fingerprint"] = None
+    if not (isinstance(tokenizer, dict) and "sha256" in tokenizer):
+        updates["tokenizer"] = data.tokenizer.model_copy(update={"sha256": None})
+    return data.model_copy(update=updates)

@@ -1,0 +1,48 @@
+"""What a run has achieved so far, put together from the store: for /metrics and the status page."""
+
+from legion.messages import MetricsView, StepSummary
+from legion_server.service.coordinator import Coordinator
+from legion_server.store.api import Store
+
+RECENT = 100  # steps in an answer that was not asked for more
+MOST_STEPS = 10_000  # in one answer
+SPEED_STEPS = 20  # tokens_per_s is their mean
+
+
+class Metrics:
+    """Reads only."""
+
+    def __init__(self, coordinator: Coordinator, store: Store) -> None:
+        self._coordinator = coordinator
+        self._store = store
+
+    async def view(self, since: int | None, *, private: bool) -> MetricsView:
+        """`since`: all steps after it, up to MOST_STEPS, instead of the tail. Workers and names only if `private`."""
+        run, dataset = self._coordinator.run, self._coordinator.state.dataset
+        recent = await self._store.summaries(since or 0, RECENT if since is None else MOST_STEPS)
+        failure = run.failure
+        return MetricsView(
+            run_id=run.run_id,
+            phase=run.phase,
+            step=run.step,
+            steps=run.config.steps,
+            tokens=await self._store.tokens(),
+            tokens_per_s=speed(recent[-SPEED_STEPS:]),
+            recent=tuple(recent),
+            evaluations=tuple(await self._store.evaluations()),
+            workers=tuple(await self._store.totals()) if private else (),
+            unigram_entropy=dataset.unigram_entropy if dataset else None,
+            bigram_entropy=dataset.bigram_entropy if dataset else None,
+            failure=(failure.message if private else failure.public) if failure else None,
+        )
+
+    async def curve(self, points: int) -> list[StepSummary]:
+        """The whole run's steps, thinned out evenly."""
+        stride = max(1, self._coordinator.run.step // points)
+        return await self._store.summaries(0, MOST_STEPS, stride)
+
+
+def speed(steps: list[StepSummary]) -> float:
+    """Tokens per second over these steps."""
+    took_s = sum(step.tokens / step.tokens_per_s for step in steps if step.tokens_per_s > 0)
+    return sum(step.tokens for step in steps) / took_s if took_s > 0 else 0.0

@@ -1,0 +1,82 @@
+"""Slice files and checkpoint folders on disk: they appear whole, or not at all."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from legion.errors import CheckpointInvalid, StorageFailed
+from legion.messages import SliceRef
+from legion_server.domain.checkpoints import Checkpoint
+
+logger = logging.getLogger(__name__)
+
+WRITE_BYTES = 2**20  # collected before a thread writes them
+
+
+class SliceFiles:
+    """`slices/step-S-epoch-E/rank-R.safetensors`, and the assembled `checkpoints/step-S`."""
+
+    def __init__(self, slices_dir: Path, checkpoints_dir: Path) -> None:
+        self._slices_dir = slices_dir
+        self._checkpoints_dir = checkpoints_dir
+
+    def slice(self, checkpoint: Checkpoint, rank: int) -> Path:
+        return self._slices_dir / checkpoint.folder_name / f"rank-{rank}.safetensors"
+
+    def folder(self, step: int) -> Path:
+        """Of the assembled checkpoint."""
+        return self._checkpoints_dir / f"step-{step:08d}"
+
+    async def receive(
+        self, checkpoint: Checkpoint, rank: int, sha256: str, most_bytes: int, body: AsyncIterator[bytes]
+    ) -> SliceRef:
+        """Store an upload. CheckpointInvalid when it is too long or has another hash; StorageFailed."""
+        target = self.slice(checkpoint, rank)
+        part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
+        try:
+            size_bytes, found = await self._write(part, most_bytes, body)
+            if found != sha256:
+                raise CheckpointInvalid(
+                    f"the slice arrived with SHA-256 {found[:12]}, not {sha256[:12]}", hint="Upload it again."
+                )
+            await asyncio.to_thread(part.replace, target)
+        except OSError as error:
+            raise StorageFailed(f"{target} cannot be written: {error.strerror}") from error
+        finally:
+            part.unlink(missing_ok=True)
+        return SliceRef(rank=rank, sha256=found, size_bytes=size_bytes)
+
+    async def _write(self, part: Path, most_bytes: int, body: AsyncIterator[bytes]) -> tuple[int, str]:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        size_bytes, digest, waiting = 0, hashlib.sha256(), bytearray()
+        with part.open("wb", buffering=0) as file:
+
+            def flush() -> None:
+                digest.update(waiting)
+                file.write(waiting)
+                waiting.clear()
+
+            async for chunk in body:
+                size_bytes += len(chunk)
+                if size_bytes > most_bytes:
+                    raise CheckpointInvalid(f"the slice is longer than the {most_bytes} bytes its rank can hold")
+                waiting += chunk
+                if len(waiting) >= WRITE_BYTES:
+                    await asyncio.to_thread(flush)
+            await asyncio.to_thread(flush)
+            await asyncio.to_thread(os.fsync, file.fileno())
+        return size_bytes, digest.hexdigest()
+
+    def remove(self, checkpoint: Checkpoint) -> None:
+        """Delete a checkpoint that is no longer listed. What cannot be deleted is reported and stays."""
+        for path in (self._slices_dir / checkpoint.folder_name, self.folder(checkpoint.step)):
+            try:
+                shutil.rmtree(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                logger.warning("old checkpoint cannot be deleted path=%s reason=%s", path, error.strerror)

@@ -1,0 +1,103 @@
+"""What the coordinator knows, and a draft of what it will know next."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from legion.ids import WorkerId
+from legion.messages import MetricsReport
+from legion_server.domain import checkpoints as cp
+from legion_server.domain import runs
+from legion_server.domain.checkpoints import Checkpoint
+from legion_server.domain.happenings import Happening
+from legion_server.domain.membership import Worker
+from legion_server.domain.runs import Run, Stored
+from legion_server.service.events import Events
+from legion_server.store.api import Change, Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One moment; replaced as a whole."""
+
+    run: Run
+    workers: Mapping[WorkerId, Worker] = field(default_factory=dict)
+    checkpoints: Mapping[int, Checkpoint] = field(default_factory=dict)
+    dataset: Dataset | None = None
+
+    def stored(self, *, assembling: bool) -> Stored:
+        """What `runs.tick` asks about checkpoints."""
+        newest = cp.newest_complete(self.checkpoints)
+        final = self.checkpoints.get(self.run.config.steps)
+        if final is None or final.manifest.epoch != self.run.epoch:
+            return Stored(newest_complete=newest.step if newest else 0)
+        return Stored(
+            final_ranks=frozenset(ref.rank for ref in final.manifest.slices),
+            final_ready=final.assembled if assembling else final.complete,
+            newest_complete=newest.step if newest else 0,
+        )
+
+
+class Draft:
+    """A state being changed. `change` is the difference to where it began, for the store."""
+
+    def __init__(self, state: State, now: float) -> None:
+        self._before = state
+        self.now = now
+        self.run = state.run
+        self.workers = dict(state.workers)
+        self.checkpoints = dict(state.checkpoints)
+        self.dataset = state.dataset
+        self.report: tuple[WorkerId, MetricsReport] | None = None
+        self.superseded_after: int | None = None
+        self.happenings: list[Happening] = []
+
+    @property
+    def after(self) -> State:
+        return State(self.run, self.workers, self.checkpoints, self.dataset)
+
+    def put(self, worker: Worker) -> None:
+        self.workers[worker.worker_id] = worker
+
+    def say(self, happenings: Iterable[Happening]) -> None:
+        self.happenings.extend(happenings)
+
+    def settle(self, *, assembling: bool) -> None:
+        """Let the run react to what changed."""
+        self.run, happenings = runs.tick(self.run, self.workers, self.now, self.after.stored(assembling=assembling))
+        self.say(happenings)
+        keep = self.run.config.checkpoint.keep
+        for checkpoint in cp.superfluous(self.checkpoints.values(), keep, assembling=assembling):
+            del self.checkpoints[checkpoint.step]
+
+    @property
+    def dropped(self) -> list[Checkpoint]:
+        """Checkpoints whose files may go: deleted, or replaced by a resumed run's."""
+        return [
+            before
+            for step, before in self._before.checkpoints.items()
+            if step not in self.checkpoints or self.checkpoints[step].folder_name != before.folder_name
+        ]
+
+    def change(self, events: Events) -> Change | None:
+        """None when nothing is worth saving."""
+        before = self._before
+        workers = tuple(w for w in self.workers.values() if _differs(before.workers.get(w.worker_id), w))
+        checkpoints = tuple(c for c in self.checkpoints.values() if before.checkpoints.get(c.step) is not c)
+        change = Change(
+            run=self.run if self.run != before.run else None,
+            dataset=self.dataset if self.dataset is not before.dataset else None,
+            forget_dataset=self.dataset is None and before.dataset is not None,
+            workers=workers,
+            checkpoints=checkpoints,
+            dropped_checkpoints=tuple(step for step in before.checkpoints if step not in self.checkpoints),
+            report=self.report,
+            superseded_after=self.superseded_after,
+            events=events.number(self.happenings, self.now),
+            keep_events_after=events.keep_after,
+        )
+        return change if change != Change(keep_events_after=events.keep_after) else None
+
+
+def _differs(before: Worker | None, after: Worker) -> bool:
+    # When a worker was last heard is not worth a write: a restarted server gives everybody new patience anyway.
+    return before is None or replace(before, last_seen=after.last_seen) != after

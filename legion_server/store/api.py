@@ -1,0 +1,85 @@
+"""What the coordinator knows of its database. One contract test runs over every implementation."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from legion.ids import WorkerId
+from legion.messages import DatasetManifest, EvaluationRecord, MetricsReport, StepSummary, WorkerTotals
+from legion_server.domain.checkpoints import Checkpoint
+from legion_server.domain.happenings import Happening
+from legion_server.domain.membership import Worker
+from legion_server.domain.runs import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The prepared data of a run, so that a restarted server need not prepare it again."""
+
+    manifest: DatasetManifest
+    unigram_entropy: float | None
+    bigram_entropy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A happening with its place in the stream of events."""
+
+    number: int
+    at: float  # s since 1970
+    happening: Happening
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Everything the coordinator holds in memory; `events` is the kept tail, oldest first."""
+
+    run: Run | None
+    dataset: Dataset | None
+    workers: tuple[Worker, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    events: tuple[Numbered, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One decision: saved as a whole or not at all."""
+
+    run: Run | None = None
+    dataset: Dataset | None = None
+    forget_dataset: bool = False
+    workers: tuple[Worker, ...] = ()
+    checkpoints: tuple[Checkpoint, ...] = ()
+    dropped_checkpoints: tuple[int, ...] = ()  # steps
+    report: tuple[WorkerId, MetricsReport] | None = None
+    superseded_after: int | None = None  # metrics of later steps belong to a past that was given up
+    events: tuple[Numbered, ...] = field(default=())
+    keep_events_after: int = 0  # number; older ones go
+
+
+class Store(Protocol):
+    """Errors of the disk come out as StorageFailed, those of a database server as Unavailable."""
+
+    async def open(self) -> None:
+        """Bring the schema up to date."""
+
+    async def close(self) -> None: ...
+
+    async def load(self) -> Loaded: ...
+
+    async def save(self, change: Change) -> None: ...
+
+    async def add_invite(self, token_sha256: str, uses: int, expires_at: float) -> None: ...
+
+    async def use_invite(self, token_sha256: str, worker: WorkerId, now: float) -> None:
+        """InviteInvalid, InviteExpired or InviteUsed. The same worker asking again is one use."""
+
+    async def summaries(self, since: int, limit: int, stride: int = 1) -> list[StepSummary]:
+        """The newest `limit` steps after `since`, oldest first; with a stride, every stride-th one."""
+
+    async def evaluations(self) -> list[EvaluationRecord]: ...
+
+    async def totals(self) -> list[WorkerTotals]:
+        """Sums per worker over the steps that count, by worker id."""
+
+    async def tokens(self) -> int:
+        """Of all steps that count."""

@@ -1,0 +1,239 @@
+"""The store over SQLAlchemy: SQLite in the data folder, or PostgreSQL by URL."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+from sqlalchemy import exc
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unavailable
+from legion.ids import WorkerId
+from legion.messages import EvaluationRecord, MetricsReport, StepSummary, WorkerTotals
+from legion_server.domain.checkpoints import Checkpoint
+from legion_server.domain.happenings import Happening
+from legion_server.domain.membership import Worker
+from legion_server.domain.runs import Run
+from legion_server.store import tables as t
+from legion_server.store.api import Change, Dataset, Loaded, Numbered
+from legion_server.store.migrate import upgrade
+
+T = TypeVar("T")
+RUN = TypeAdapter(Run)
+WORKER = TypeAdapter(Worker)
+CHECKPOINT = TypeAdapter(Checkpoint)
+DATASET = TypeAdapter(Dataset)
+FACTS = TypeAdapter(dict[str, Any])
+
+
+class SqlStore:
+    """See `store.api.Store`."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = _engine(url)
+
+    async def open(self) -> None:
+        async with self._begin() as connection:
+            await connection.run_sync(upgrade)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    async def load(self) -> Loaded:
+        async with self._begin() as connection:
+            run = (await connection.execute(sa.select(t.runs.c.document))).scalar()
+            dataset = (await connection.execute(sa.select(t.datasets.c.document))).scalar()
+            workers = (await connection.execute(sa.select(t.workers.c.document))).scalars().all()
+            checkpoints = (await connection.execute(sa.select(t.checkpoints.c.document))).scalars().all()
+            events = (await connection.execute(sa.select(t.events).order_by(t.events.c.number))).all()
+        return Loaded(
+            RUN.validate_json(run) if run else None,
+            DATASET.validate_json(dataset) if dataset else None,
+            tuple(map(WORKER.validate_json, workers)),
+            tuple(map(CHECKPOINT.validate_json, checkpoints)),
+            tuple(
+                Numbered(
+                    row.number,
+                    row.at,
+                    Happening(row.type, FACTS.validate_json(row.public), FACTS.validate_json(row.private)),
+                )
+                for row in events
+            ),
+        )
+
+    async def save(self, change: Change) -> None:
+        async with self._begin() as connection:
+            if change.run is not None:
+                await self._put(connection, t.runs, run_id=change.run.run_id, document=_text(RUN, change.run))
+            if change.dataset is not None or change.forget_dataset:
+                await connection.execute(sa.delete(t.datasets))
+            if change.dataset is not None:
+                await self._put(connection, t.datasets, run_id="", document=_text(DATASET, change.dataset))
+            for worker in change.workers:
+                await self._put(connection, t.workers, worker_id=worker.worker_id, document=_text(WORKER, worker))
+            for checkpoint in change.checkpoints:
+                document = _text(CHECKPOINT, checkpoint)
+                await self._put(connection, t.checkpoints, step=checkpoint.step, document=document)
+            for step in change.dropped_checkpoints:
+                await connection.execute(sa.delete(t.checkpoints).where(t.checkpoints.c.step == step))
+            if change.superseded_after is not None:
+                await _supersede(connection, change.superseded_after)
+            if change.report is not None:
+                await self._report(connection, *change.report)
+            await _append(connection, change.events, change.keep_events_after)
+
+    async def add_invite(self, token_sha256: str, uses: int, expires_at: float) -> None:
+        async with self._begin() as connection:
+            await connection.execute(
+                sa.insert(t.invites).values(token_sha256=token_sha256, uses_left=uses, expires_at=expires_at)
+            )
+
+    async def use_invite(self, token_sha256: str, worker: WorkerId, now: float) -> None:
+        async with self._begin() as connection:
+            found = (
+                await connection.execute(sa.select(t.invites).where(t.invites.c.token_sha256 == token_sha256))
+            ).first()
+            if found is None:
+                raise InviteInvalid("this server knows no such invite")
+            if found.expires_at <= now:
+                raise InviteExpired
+            use = self._insert(t.invite_uses).values(token_sha256=token_sha256, worker_id=worker)
+            if (await connection.execute(use.on_conflict_do_nothing())).rowcount == 0:
+                return
+            taken = await connection.execute(
+                sa.update(t.invites)
+                .where(t.invites.c.token_sha256 == token_sha256, t.invites.c.uses_left > 0)
+                .values(uses_left=t.invites.c.uses_left - 1)
+            )
+            if taken.rowcount == 0:
+                raise InviteUsed  # leaves the transaction: the use is not recorded
+
+    async def summaries(self, since: int, limit: int, stride: int = 1) -> list[StepSummary]:
+        c = t.step_records.c
+        query = (
+            sa.select(
+                c.step,
+                sa.func.max(c.loss).label("loss"),
+                sa.func.max(c.grad_norm).label("grad_norm"),
+                sa.func.max(c.lr).label("lr"),
+                sa.func.max(c.step_tokens).label("tokens"),
+                sa.func.max(c.step_s).label("step_s"),
+            )
+            .where(c.step > since, c.step % stride == 0)
+            .group_by(c.step)
+            .order_by(c.step.desc())
+            .limit(limit)
+        )
+        async with self._begin() as connection:
+            rows = (await connection.execute(query)).all()
+        return [
+            StepSummary(
+                step=row.step,
+                loss=row.loss,
+                grad_norm=row.grad_norm,
+                lr=row.lr,
+                tokens=row.tokens,
+                tokens_per_s=row.tokens / row.step_s if row.step_s > 0 else 0.0,
+            )
+            for row in reversed(rows)
+        ]
+
+    async def evaluations(self) -> list[EvaluationRecord]:
+        c = t.evaluations.c
+        async with self._begin() as connection:
+            rows = (await connection.execute(sa.select(c.step, c.loss, c.tokens).order_by(c.step))).all()
+        return [EvaluationRecord(step=row.step, loss=row.loss, tokens=row.tokens) for row in rows]
+
+    async def totals(self) -> list[WorkerTotals]:
+        c = t.step_records.c
+        summed = ("tokens", "micro_batches", "compute_s", "waiting_s", "sent_bytes", "received_bytes")
+        largest = ("peak_rss_bytes", "state_bytes")
+        query = sa.select(
+            c.worker_id,
+            *(sa.func.sum(c[name]).label(name) for name in summed),
+            *(sa.func.max(c[name]).label(name) for name in largest),
+        )
+        async with self._begin() as connection:
+            rows = (await connection.execute(query.group_by(c.worker_id).order_by(c.worker_id))).mappings().all()
+        return [WorkerTotals.model_validate(dict(row)) for row in rows]
+
+    async def tokens(self) -> int:
+        c = t.step_records.c
+        steps = sa.select(sa.func.max(c.step_tokens).label("tokens")).group_by(c.step).subquery()
+        async with self._begin() as connection:
+            return int((await connection.execute(sa.select(sa.func.sum(steps.c.tokens)))).scalar() or 0)
+
+    async def _report(self, connection: AsyncConnection, worker: WorkerId, report: MetricsReport) -> None:
+        # Delivery is at least once: what is known already stays as it is.
+        for record in report.steps:
+            values = record.model_dump() | {"worker_id": worker, "epoch": report.epoch}
+            await connection.execute(self._insert(t.step_records).values(values).on_conflict_do_nothing())
+        for evaluation in report.evaluations:
+            values = evaluation.model_dump() | {"epoch": report.epoch}
+            await connection.execute(self._insert(t.evaluations).values(values).on_conflict_do_nothing())
+
+    async def _put(self, connection: AsyncConnection, table: sa.Table, **values: Any) -> None:
+        keys = [column.name for column in table.primary_key]
+        statement = self._insert(table).values(values)
+        rest = {name: statement.excluded[name] for name in values if name not in keys}
+        await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest))
+
+    def _insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        if self._engine.dialect.name == "postgresql":
+            return postgresql.insert(table)
+        return sqlite.insert(table)
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[AsyncConnection]:
+        """One transaction, with the driver's errors mapped."""
+        try:
+            async with self._engine.begin() as connection:
+                yield connection
+        except exc.DBAPIError as error:
+            kind = StorageFailed if self._engine.dialect.name == "sqlite" else Unavailable
+            raise kind(f"the database cannot be used: {error.orig}") from error
+        except OSError as error:
+            raise Unavailable(f"the database cannot be reached: {error}") from error
+
+
+def _engine(url: str) -> AsyncEngine:
+    engine = create_async_engine(url)
+    if engine.dialect.name == "sqlite":
+
+        @sa.event.listens_for(engine.sync_engine, "connect")
+        def _configure(connection: Any, _: object) -> None:
+            cursor = connection.cursor()
+            # WAL with NORMAL survives a killed process; a power cut may cost the last transactions, never the file.
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000", "foreign_keys=ON"):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+
+    return engine
+
+
+def _text(adapter: TypeAdapter[T], value: T) -> str:
+    return adapter.dump_json(value).decode()
+
+
+async def _supersede(connection: AsyncConnection, step: int) -> None:
+    for table in (t.step_records, t.evaluations):
+        await connection.execute(sa.delete(table).where(table.c.step > step))
+
+
+async def _append(connection: AsyncConnection, events: Iterable[Numbered], keep_after: int) -> None:
+    rows = [
+        {
+            "number": event.number,
+            "type": event.happening.type,
+            "at": event.at,
+            "public": _text(FACTS, event.happening.data),
+            "private": _text(FACTS, event.happening.private),
+        }
+        for event in events
+    ]
+    if rows:
+        await connection.execute(sa.insert(t.events), rows)
+        await connection.execute(sa.delete(t.events).where(t.events.c.number <= keep_after))

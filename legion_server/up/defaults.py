@@ -1,0 +1,60 @@
+"""What `up` trains when nobody says otherwise: the one place with the tuned numbers."""
+
+import json
+from typing import Any
+
+from legion.config import ALIASES
+from legion.errors import Unusable
+
+# Tuned for two workers with one core each: under three minutes, below 1.95 nats per byte on held-out files.
+TINY: dict[str, Any] = {
+    "steps": 600,
+    "batch": {"micro_batch_blocks": 8, "micro_batches": 2},
+    "optimizer": {"lr": 4e-3, "warmup_steps": 30},
+}
+WARMUP_SHARE = 10  # a run shorter than the default warms up for a tenth of its steps at most
+
+
+def change(
+    *, workers: int, model: str, dataset: str, steps: int | None, codec: str | None, settings: list[str]
+) -> dict[str, Any]:
+    """The body for PUT /training/config. `settings` are KEY=VALUE with dotted or flat names; they win over the rest."""
+    body: dict[str, Any] = {"model": {"preset": model}, "data": {"source": dataset}, "start": {"workers": workers}}
+    if model == "tiny":
+        _merge(body, TINY)
+    if codec is not None:
+        body["codecs"] = {"weights": codec, "gradients": codec}
+    if steps is not None:
+        body["steps"] = steps
+        tuned = int(body.get("optimizer", {}).get("warmup_steps", 20))
+        _merge(body, {"optimizer": {"warmup_steps": min(tuned, steps // WARMUP_SHARE)}})
+    for entry in settings:
+        _merge(body, _setting(entry))
+    return body
+
+
+def _setting(entry: str) -> dict[str, Any]:
+    key, equals, text = entry.partition("=")
+    if not equals or not key:
+        raise Unusable(f"--set {entry}: that is not KEY=VALUE", hint="For example --set optimizer.lr=0.002")
+    value: Any = _value(text)
+    for name in reversed(ALIASES.get(key, tuple(key.split(".")))):
+        value = {name: value}
+    assert isinstance(value, dict)
+    return value
+
+
+def _value(text: str) -> Any:
+    """As JSON where it is JSON, else the text: numbers, true, null, lists, and plain words alike."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _merge(body: dict[str, Any], change: dict[str, Any]) -> None:
+    for key, value in change.items():
+        if isinstance(value, dict) and isinstance(body.get(key), dict):
+            _merge(body[key], value)
+        else:
+            body[key] = dict(value) if isinstance(value, dict) else value

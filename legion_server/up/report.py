@@ -1,0 +1,86 @@
+"""What a finished run was: the lines that `up` prints last, and the file that --report writes. Pure but for the file."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from legion.errors import StorageFailed
+from legion.identity import write_private
+from legion.messages import MetricsView
+
+WORKER_KEYS = (
+    "tokens",
+    "micro_batches",
+    "state_bytes",
+    "peak_rss_bytes",
+    "sent_bytes",
+    "received_bytes",
+    "compute_s",
+    "waiting_s",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The last metrics, with every step of this start in `recent`, and what came of them."""
+
+    metrics: MetricsView
+    wall_s: float
+    checkpoint: Path | None
+    weights_digest: str | None
+
+    @property
+    def validation_loss(self) -> float | None:
+        evaluations = self.metrics.evaluations
+        return evaluations[-1].loss if evaluations else None
+
+
+def report(outcome: Outcome) -> dict[str, Any]:
+    """As JSON values. Keys that nothing is known of are null, never invented."""
+    view, steps = outcome.metrics, outcome.metrics.recent
+    return {
+        "run_id": view.run_id,
+        "phase": view.phase,
+        "steps": view.step,
+        "tokens": view.tokens,
+        "wall_s": round(outcome.wall_s, 3),
+        "first_loss": steps[0].loss if steps else None,
+        "last_loss": steps[-1].loss if steps else None,
+        "validation_loss": outcome.validation_loss,
+        "unigram_entropy": view.unigram_entropy,
+        "bigram_entropy": view.bigram_entropy,
+        "workers": [
+            {"id": worker.worker_id} | {key: getattr(worker, key) for key in WORKER_KEYS} for worker in view.workers
+        ],
+        "checkpoint": str(outcome.checkpoint) if outcome.checkpoint else None,
+        "weights_digest": outcome.weights_digest,
+        "per_step": [{"step": s.step, "loss": s.loss, "grad_norm": s.grad_norm} for s in steps],
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all; readable by the owner only, as it names workers."""
+    try:
+        write_private(path.absolute(), json.dumps(content, indent=1).encode())
+    except OSError as error:
+        raise StorageFailed(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def summary(outcome: Outcome) -> list[str]:
+    """For people."""
+    view, steps = outcome.metrics, outcome.metrics.recent
+    lines = [f"run {view.run_id} is {view.phase}: {view.step} steps, {view.tokens:,} tokens in {outcome.wall_s:.0f} s"]
+    if steps:
+        lines.append(f"loss {steps[0].loss:.3f} at step {steps[0].step}, {steps[-1].loss:.3f} at step {steps[-1].step}")
+    if outcome.validation_loss is not None:
+        lines.append(f"validation loss {outcome.validation_loss:.3f} nats per token, on held-out files" + _beside(view))
+    if outcome.checkpoint is not None:
+        lines.append(f"checkpoint in {outcome.checkpoint}")
+    return lines
+
+
+def _beside(view: MetricsView) -> str:
+    if view.unigram_entropy is None or view.bigram_entropy is None:
+        return ""
+    return f" (their unigram entropy is {view.unigram_entropy:.3f}, bigram {view.bigram_entropy:.3f})"
