@@ -154,7 +154,7 @@ def test_other_threads_build_modules_undisturbed() -> None:
 def test_a_parameter_outside_every_unit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     anatomy = build._Anatomy(("transformer.wte",), "transformer.h", ("transformer.ln_f", "lm_head"))
     monkeypatch.setitem(build._ANATOMY, "gpt2", anatomy)
-    with pytest.raises(RuntimeError, match="transformer.wpe.weight"):
+    with pytest.raises(RuntimeError, match=r"transformer\.wpe\.weight"):
         blueprint(run_config("gpt2"), VOCABULARY)
 
 

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_every_element_is_what_exact_integers_give() -> None:
 def test_how_the_range_is_cut_does_not_matter(cuts: list[int]) -> None:
     whole = filled(UNIT)
     edges = sorted({0, *cuts, padded(UNIT.numel)})
-    parts = [filled(UNIT, start=a, stop=b) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [filled(UNIT, start=a, stop=b) for a, b in pairwise(edges)]
     assert np.array_equal(np.concatenate(parts), whole)
 
 
@@ -134,6 +135,7 @@ from legion.layout import padded
 from legion.messages import TensorShape, UnitShape
 from legion.model.init import Theta0, fill
 import sys
+from itertools import pairwise
 if "torch" in sys.argv:
     import torch
 unit = UnitShape(name="u", tensors=(TensorShape(name="q.weight", shape=(331, 401)),
