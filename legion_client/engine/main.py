@@ -1,0 +1,88 @@
+"""Entry of the engine process: commands in, one session, reports out, an exit code that says how it ended."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+
+import torch
+
+from legion import logs
+from legion.errors import EngineDied, LegionError
+from legion_client.engine.pipes import Pipes, open_pipes
+from legion_client.engine.protocol import Failed, Finished, Left, Prepare, Stop, Train
+from legion_client.engine.session import Session
+
+logger = logging.getLogger(__name__)
+GONE = 0  # the agent ended: nobody is left to tell
+
+
+def main() -> int:
+    """Run until the agent's end of the pipe closes, the run is done, or an error."""
+    logs.configure(level=os.environ.get("LEGION_LOG_LEVEL", "info"))
+    # The agent decides when to stop; a Ctrl-C in the terminal reaches the whole process group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code = asyncio.run(run())
+    sys.stderr.flush()
+    # The compute thread may be waiting for a device or peer that will never answer.
+    os._exit(code)
+
+
+async def run() -> int:
+    pipes = open_pipes()
+    command = await pipes.next_command()
+    if not isinstance(command, Prepare):
+        return GONE
+    session: Session | None = None
+    try:
+        session = Session(command, pipes.report)
+        await session.prepare()
+        return await serve(pipes, session)
+    except Exception as error:  # noqa: BLE001  the top of the engine: reported to the agent, with a traceback if unknown
+        return report_failure(pipes, session, error)
+
+
+async def serve(pipes: Pipes, session: Session) -> int:
+    """Train when told to, stop when told to."""
+    command = await pipes.next_command()
+    if not isinstance(command, Train):
+        pipes.report(Left(step=0))
+        return GONE
+    training = asyncio.ensure_future(session.train(command))
+    listening = asyncio.ensure_future(pipes.next_command())
+    try:
+        await asyncio.wait({training, listening}, return_when=asyncio.FIRST_COMPLETED)
+        if not training.done():
+            reason = listening.result()
+            logger.info("stopping reason=%s", reason.reason if isinstance(reason, Stop) else "the agent is gone")
+            session.stop()
+        step = await training
+    finally:
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+    complete = step == session.steps
+    pipes.report(Finished(step=step) if complete else Left(step=step))
+    return 0
+
+
+def report_failure(pipes: Pipes, session: Session | None, error: Exception) -> int:
+    """Say what happened; an error that Legion does not know goes to the log with its traceback."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        error = EngineDied("the model, its gradients and activations do not fit in memory: " + str(error))
+    if not isinstance(error, LegionError):
+        logger.exception("the engine failed")
+        error = EngineDied(f"{type(error).__name__}: {error}")
+    member = session.member if session else None
+    pipes.report(
+        Failed(
+            slug=error.slug,
+            message=str(error),
+            hint=error.hint,
+            step=session.steps_done if session else 0,
+            lost_peer=member.changes.lost_peer if member else None,
+        )
+    )
+    return error.exit_code

@@ -1,0 +1,65 @@
+"""The device a member computes on, and the precision it computes in."""
+
+import contextlib
+import sys
+from typing import Any
+
+import psutil
+import torch
+
+from legion.config import ClusterConfig
+from legion.messages import Device
+
+
+def best_device() -> torch.device:
+    """CUDA, then MPS, then XPU, then the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    if hasattr(torch, "xpu") and torch.xpu.is_available():
+        return torch.device("xpu")
+    return torch.device("cpu")
+
+
+def describe(device: torch.device) -> Device:
+    """For people, and for the coordinator to judge what fits."""
+    match device.type:
+        case "cuda":
+            cuda = torch.cuda.get_device_properties(device)
+            return Device(kind="cuda", name=cuda.name, memory_bytes=cuda.total_memory)
+        case "xpu":
+            xpu = torch.xpu.get_device_properties(device)
+            return Device(kind="xpu", name=xpu.name, memory_bytes=xpu.total_memory)
+        case "mps":
+            return Device(kind="mps", name="Apple GPU", memory_bytes=torch.mps.recommended_max_memory())
+        case _:
+            return Device(kind="cpu", name="CPU", memory_bytes=psutil.virtual_memory().total)
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether bf16 matrix products are native there, so that they gain time and not only lose bits."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported())
+    return device.type == "xpu"
+
+
+def autocast(config: ClusterConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """bf16 for the matrix products where configured, or where `auto` finds it native. Weights stay fp32."""
+    wanted = config.precision == "bf16" or (config.precision == "auto" and multiplies_bf16(device))
+    if not wanted:
+        return contextlib.nullcontext()
+    # Cached casts would keep a bf16 copy of every weight of the model past its unit's release.
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+
+
+def peak_rss_bytes() -> int:
+    """The largest resident memory of this process so far."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # noqa: PLC0415  not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,150 @@
+"""Read top to bottom: this is what one member of a cluster does.
+
+Runs on the compute thread from the first step of its plan to the last of the run. Everything it needs is handed in;
+everything it has to say goes to its `Listener`.
+"""
+
+import threading
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from legion.comm.api import Batches, Exchange
+from legion.config import RunConfig
+from legion.data.loader import Loader, MicroBatch
+from legion.errors import FingerprintMismatch
+from legion.ids import Step
+from legion.messages import EvaluationRecord, StepRecord
+from legion.train.device import autocast
+from legion.train.metrics import StepMeter
+from legion.train.schedule import learning_rate
+from legion.zero.engine import Zero3
+
+
+class Listener(Protocol):
+    """Who is told what happens. Called on the compute thread."""
+
+    def step_done(self, record: StepRecord) -> None: ...
+
+    def evaluated(self, record: EvaluationRecord) -> None: ...
+
+    def checkpoint_due(self, step: int, tokens: int) -> None:
+        """The slice now holds the state after `step` steps and `tokens` tokens; it changes after this returns."""
+
+
+class Training:
+    """One member's run."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: nn.Module,
+        zero: Zero3,
+        exchange: Exchange,
+        loader: Loader,
+        listener: Listener,
+        device: torch.device,
+    ) -> None:
+        self._config = config
+        self._model = model
+        self._zero = zero
+        self._exchange = exchange
+        self._loader = loader
+        self._listener = listener
+        self._device = device
+        self._meter = StepMeter(exchange.usage)
+        self.stopping = threading.Event()  # set by anyone: leave after the step under way
+        self.steps_done = 0
+
+    def run(self, first_step: int, tokens_before: int) -> int:
+        """Train to the run's last step, or until `stopping`; returns the steps done, of the whole run."""
+        config = self._config
+        self.steps_done, tokens = first_step, tokens_before
+        self._zero.start(Step(first_step))
+        while self.steps_done < config.steps and not self.stopping.is_set():
+            tokens += self._step(self.steps_done)
+            self.steps_done += 1
+            last = self.steps_done == config.steps
+            every = config.evaluation.every_steps
+            if last or (every and self.steps_done % every == 0):
+                self._evaluate()
+            if last or self.steps_done % config.checkpoint.every_steps == 0:
+                self._listener.checkpoint_due(self.steps_done, tokens)
+        return self.steps_done
+
+    def _step(self, step: int) -> int:
+        """One optimizer step of the cluster; the tokens in it."""
+        self._zero.begin()
+        loss_sum, tokens, micro_batches = 0.0, 0, 0
+        while (index := self._exchange.claim(Step(step))) is not None:
+            batch = self._loader.micro_batch(step, index)
+            self._prefetch(step, index)
+            with self._zero.backward_of(index, batch.tokens), autocast(self._config.cluster, self._device):
+                loss = self._loss_sum(batch)
+                loss.backward()
+            loss_sum += float(loss.detach())
+            tokens += batch.tokens
+            micro_batches += 1
+        lr = learning_rate(self._config.optimizer, step, self._config.steps)
+        outcome = self._zero.finish(loss_sum, lr)
+        record = self._meter.record(
+            step=step + 1,
+            outcome=outcome,
+            lr=lr,
+            tokens=tokens,
+            micro_batches=micro_batches,
+            state_bytes=self._zero.state_bytes,
+        )
+        self._listener.step_done(record)
+        return outcome.tokens
+
+    def _prefetch(self, step: int, index: int) -> None:
+        """The micro-batch this member will most likely claim next."""
+        ahead = index + self._exchange.group.world
+        count = self._config.batch.micro_batches
+        if step + ahead // count < self._config.steps:
+            self._loader.prefetch(step + ahead // count, ahead % count)
+
+    def _evaluate(self) -> None:
+        """Held-out loss: batch b is evaluated by member b mod N."""
+        most = self._config.evaluation.max_blocks
+        count = self._loader.validation_batch_count(most)
+        if not count:
+            return
+        group = self._exchange.group
+        mine = tuple(range(group.rank, count, group.world))
+        loss_sum, tokens = 0.0, 0
+        with self._zero.evaluation(), autocast(self._config.cluster, self._device):
+            for number in mine:
+                batch = self._loader.validation_batch(number, most)
+                loss_sum += float(self._loss_sum(batch))
+                tokens += batch.tokens
+        verdict = self._zero.vote_evaluation(Batches(mine, tokens), count, loss_sum)
+        self._listener.evaluated(
+            EvaluationRecord(step=self.steps_done, loss=verdict.loss_sum / verdict.tokens, tokens=verdict.tokens)
+        )
+
+    def _loss_sum(self, batch: MicroBatch) -> Tensor:
+        """Cross-entropy in nats, summed over the batch's tokens."""
+        inputs, labels = (_to(self._device, values) for values in (batch.inputs, batch.labels))
+        logits = self._model(input_ids=inputs, use_cache=False).logits
+        return loss_sum_of(logits, labels)
+
+
+def loss_sum_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of (B, L, V) logits and (B, L) labels in float32, summed over the labels that are not -100."""
+    return functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum")
+
+
+def _to(device: torch.device, values: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(values).to(device, non_blocking=True)
+
+
+def require_same_data(config: RunConfig, fingerprint: str) -> None:
+    """The worker's data must be what the run was started with."""
+    if config.data.fingerprint != fingerprint:
+        raise FingerprintMismatch(f"the run wants data {config.data.fingerprint}, the manifest is {fingerprint}")
