@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from legion.config import BatchConfig
-from legion.data.blocks import Block, Blocks
+from legion.data.blocks import Blocks
+from legion.data.stream import Block
 
 AHEAD = 4  # micro-batches fetched ahead and not yet asked for
 

@@ -4,11 +4,13 @@ Every document is followed by the end-of-text id; blocks later cut across docume
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from legion.data.permutation import Permutation, key_of
 
 SHARD_BYTES = 4 << 20
 
@@ -53,10 +55,21 @@ def held_out(names: Sequence[str], fraction: float, *, seed: int) -> frozenset[s
 
     A name's place depends on (seed, name) alone, so the choice does not follow the order of a listing.
     """
-    if fraction <= 0 or len(names) < 2:
-        return frozenset()
-    count = min(max(1, round(len(names) * fraction)), len(names) - 1)
-    return frozenset(sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())[:count])
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    return frozenset(ranked[: _held_out_count(len(names), fraction)])
+
+
+def held_out_rows(count: int, fraction: float, *, seed: int) -> Callable[[int], bool]:
+    """As `held_out`, for `count` rows without names, in constant memory: whether a row is kept for validation."""
+    kept = _held_out_count(count, fraction)
+    place = Permutation(count, key_of("held out", seed))
+    return lambda row: place(row) < kept
+
+
+def _held_out_count(count: int, fraction: float) -> int:
+    if fraction <= 0 or count < 2:
+        return 0
+    return min(max(1, round(count * fraction)), count - 1)
 
 
 def block_count(tokens: int, seq_len: int) -> int:

@@ -13,14 +13,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import tokenizers
-from huggingface_hub import HfApi
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub import HfApi, HfFileSystem
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 from numpy.typing import NDArray
 
 from legion.config import TokenizerConfig
 from legion.data.blobs import verified
+from legion.data.leases import HUB_ERRORS
 from legion.errors import DataError, DatasetMissing, FingerprintMismatch, Unavailable
 from legion.messages import DatasetManifest
 
@@ -178,37 +180,51 @@ def _parse(blob: bytes, name: str) -> tokenizers.Tokenizer:
 
 
 def _hugging_face(name: str, revision: str) -> tuple[Tokenizer, str]:
-    folder = Path(name)
-    if folder.is_dir():
-        blob, settings = _read(folder / "tokenizer.json"), _settings(folder / "tokenizer_config.json")
+    if Path(name).is_dir():
+        files, base = fsspec.filesystem("file"), Path(name).resolve().as_posix()
     else:
-        folder, revision = _download(name, revision)
-        blob, settings = _read(folder / "tokenizer.json"), _settings(folder / "tokenizer_config.json")
+        # Anonymous: what only the operator may read, the workers could not check.
+        files, revision = HfFileSystem(token=False), _commit(name, revision)
+        base = f"{name}@{revision}"
+    try:
+        blob = files.cat_file(f"{base}/tokenizer.json")
+        settings = _settings(files, f"{base}/tokenizer_config.json")
+    except FileNotFoundError as error:
+        raise DatasetMissing(
+            f"tokenizer {name} has no tokenizer.json", hint="Use a 'fast' tokenizer; older formats cannot be pinned."
+        ) from error
+    except HUB_ERRORS as error:
+        raise Unavailable(f"tokenizer {name} cannot be read: {error}") from error
     model = _parse(blob, f"{name}/tokenizer.json")
     vocabulary = model.get_vocab(with_added_tokens=True)
-    end_token = next((end for end in (_spelling(settings.get("eos_token")), *KNOWN_ENDS) if end in vocabulary), None)
+    ends = (_spelling(settings.get("eos_token")), *KNOWN_ENDS)
+    end_token = next((end for end in ends if isinstance(end, str) and end in vocabulary), None)
     if end_token is None:
         raise DataError(
-            f"tokenizer {name} names no end-of-text token",
-            hint="Add 'eos_token' to its tokenizer_config.json.",
+            f"tokenizer {name} names no end-of-text token", hint="Add 'eos_token' to its tokenizer_config.json."
         )
     return Tokenizer(blob, max(vocabulary.values()) + 1, vocabulary[end_token], end_token), revision
 
 
-def _read(path: Path) -> bytes:
+def _commit(name: str, revision: str) -> str:
     try:
-        return path.read_bytes()
-    except OSError as error:
+        return str(HfApi(token=False).model_info(name, revision=revision).sha)
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise DatasetMissing(
-            f"{path}: {error.strerror or error}", hint="The tokenizer's folder needs a tokenizer.json."
+            f"there is no tokenizer {name} at {revision} on the hub, nor a folder of that name on the server",
+            hint="Give a hub id, or a folder of the server with a tokenizer.json.",
+        ) from error
+    except HUB_ERRORS as error:
+        raise Unavailable(
+            f"tokenizer {name} cannot be found: {error}", hint="Check the server's connection to huggingface.co."
         ) from error
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    if not path.exists():
+def _settings(files: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
+    if not files.exists(path):
         return {}
     try:
-        settings = json.loads(_read(path))
+        settings = json.loads(files.cat_file(path))
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}") from error
     return settings if isinstance(settings, dict) else {}
@@ -217,20 +233,3 @@ def _settings(path: Path) -> dict[str, Any]:
 def _spelling(token: object) -> object:
     # tokenizer_config.json writes a token as a string or as an object with its content.
     return token.get("content") if isinstance(token, dict) else token
-
-
-def _download(name: str, revision: str) -> tuple[Path, str]:
-    # Anonymous: what only the operator may read, the workers could not check.
-    hub = HfApi(token=False)
-    try:
-        commit = hub.model_info(name, revision=revision).sha
-        folder = Path(
-            hub.snapshot_download(name, revision=commit, allow_patterns=["tokenizer.json", "tokenizer_config.json"])
-        )
-    except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
-        raise DatasetMissing(
-            f"there is no tokenizer {name} at {revision} on the hub, nor a folder of that name on the server"
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise Unavailable(f"tokenizer {name} cannot be fetched from the hub: {error}") from error
-    return folder, str(commit)
