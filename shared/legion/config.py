@@ -21,7 +21,7 @@ Architecture = Literal["llama", "mistral", "qwen2", "qwen3", "gpt2", "gpt_neo", 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Section(BaseModel, frozen=True, extra="forbid"):
+class Section(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """A part of the configuration."""
 
 
@@ -149,8 +149,8 @@ class RunConfig(Section):
     start: StartConfig = StartConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    steps: PositiveInt = 1000
-    seed: NonNegativeInt = 0
+    steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
     @check(mode="after")
     def _warmup_fits(self) -> Self:
@@ -201,7 +201,8 @@ def validate(body: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(body)
     except ValidationError as error:
-        problems = [_problem(dict(entry)) for entry in error.errors(include_url=False)]
+        # A value that may have several types is wrong once for each of them, but it is one problem.
+        problems = list(dict.fromkeys(_problem(dict(entry)) for entry in error.errors(include_url=False)))
         listed = "; ".join(
             f"{p.field}: {p.problem}" + (f" (allowed: {p.allowed})" if p.allowed else "") for p in problems
         )
@@ -212,6 +213,8 @@ def _merge_into(body: dict[str, Any], path: tuple[str, ...], value: Any) -> None
     *parents, last = path
     for parent in parents:
         body = body[parent]
+        if not isinstance(body, dict):
+            return  # the parent itself is wrong: validation names it
     known = body.get(last)
     # `model.settings` is one value, like a number: a new preset must not inherit another's overrides.
     if isinstance(value, dict) and isinstance(known, dict) and last != "settings":
@@ -221,12 +224,28 @@ def _merge_into(body: dict[str, Any], path: tuple[str, ...], value: Any) -> None
         body[last] = value
 
 
+# What pydantic's error types ask for, by their first word.
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "a text",
+    "tuple": "a list",
+    "dict": "an object",
+    "model": "an object",
+}
+
+
 def _problem(entry: dict[str, Any]) -> Problem:
     context = entry.get("ctx") or {}
-    allowed = str(context.get("expected", ""))
+    allowed = str(context.get("expected", context.get("pattern", _KINDS.get(entry["type"].split("_")[0], ""))))
     for bound, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
         if bound in context:
             allowed = f"{sign} {context[bound]}"
     if entry["type"] == "extra_forbidden":
         allowed = "one of the fields that GET /training/config shows"
-    return Problem(".".join(str(part) for part in entry["loc"]) or "(whole)", entry["msg"], allowed)
+    place = [str(part) for part in entry["loc"]]
+    if place[:2] == ["model", "settings"] and len(place) > 2:
+        return Problem(".".join(place[:3]), "not a plain value", "a number, a text, true, false or null")
+    return Problem(".".join(place) or "(whole)", entry["msg"].removeprefix("Value error, "), allowed)
