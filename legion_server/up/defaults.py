@@ -1,6 +1,7 @@
 """What `up` trains when nobody says otherwise: the one place with the tuned numbers."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from legion.config import ALIASES
@@ -16,7 +17,7 @@ WARMUP_SHARE = 10  # a run shorter than the default warms up for a tenth of its 
 
 
 def change(
-    *, workers: int, model: str, dataset: str, steps: int | None, codec: str | None, settings: list[str]
+    *, workers: int, model: str, dataset: str, steps: int | None, codec: str | None, settings: Sequence[str]
 ) -> dict[str, Any]:
     """The body for PUT /training/config. `settings` are KEY=VALUE with dotted or flat names; they win over the rest."""
     body: dict[str, Any] = {"model": {"preset": model}, "data": {"source": dataset}, "start": {"workers": workers}}

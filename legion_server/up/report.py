@@ -1,13 +1,13 @@
-"""What a finished run was: the lines that `up` prints last, and the file that --report writes. Pure but for the file."""
+"""What a finished run was: the lines `up` prints last, and the file that --report writes."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from legion.errors import StorageFailed
+from legion.config import RunConfig
 from legion.identity import write_private
-from legion.messages import MetricsView
+from legion.messages import DatasetManifest, MetricsView
 
 WORKER_KEYS = (
     "tokens",
@@ -61,10 +61,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all; readable by the owner only, as it names workers."""
-    try:
-        write_private(path.absolute(), json.dumps(content, indent=1).encode())
-    except OSError as error:
-        raise StorageFailed(f"{path} cannot be written: {error.strerror or error}") from error
+    write_private(path.absolute(), json.dumps(content, indent=1).encode())
 
 
 def summary(outcome: Outcome) -> list[str]:
@@ -84,3 +81,16 @@ def _beside(view: MetricsView) -> str:
     if view.unigram_entropy is None or view.bigram_entropy is None:
         return ""
     return f" (their unigram entropy is {view.unigram_entropy:.3f}, bigram {view.bigram_entropy:.3f})"
+
+
+def trace(outcome: Outcome, config: RunConfig, manifest: DatasetManifest, data_dir: Path) -> dict[str, Any]:
+    """What the reference needs to train the same again and compare; `data_dir` holds the files the manifest names."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "manifest": manifest.model_dump(mode="json"),
+        "data_dir": str(data_dir.absolute()),
+        "per_step": report(outcome)["per_step"],
+        "validation_loss": outcome.validation_loss,
+        "checkpoint": str(outcome.checkpoint.absolute()) if outcome.checkpoint else None,
+        "workers": len(outcome.metrics.workers),
+    }

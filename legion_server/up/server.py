@@ -10,6 +10,7 @@ from legion.config import RunConfig
 from legion.errors import LegionError, ServerUnreachable, Unavailable, by_slug
 from legion.messages import (
     CheckpointView,
+    DatasetManifest,
     Health,
     InviteReply,
     MetricsView,
@@ -46,6 +47,14 @@ class Server:
 
     async def config(self) -> RunConfig:
         return RunConfig.model_validate_json(await self._call("GET", "/training/config"))
+
+    async def manifest(self) -> DatasetManifest:
+        return DatasetManifest.model_validate_json(await self._call("GET", "/data/manifest"))
+
+    async def resume(self, workers: int) -> MetricsView:
+        """The run goes back to its newest complete checkpoint and waits for `workers`."""
+        await self._call("POST", "/training/resume", json={"workers": workers})
+        return await self.metrics()
 
     async def invite(self, uses: int) -> str:
         return InviteReply.model_validate_json(await self._call("POST", "/invites", json={"uses": uses})).invite

@@ -1,0 +1,70 @@
+"""`legion-server up` on the command line; the server's program registers it."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from legion.errors import Unusable
+from legion_server.up.console import Screen
+from legion_server.up.options import Options
+from legion_server.up.run import up as run_up
+
+
+def up(
+    workers: Annotated[int, typer.Option(min=1, help="How many clients share the model, each a process.")] = 2,
+    model: Annotated[str, typer.Option(help="A preset: tiny, small, gpt2, llama-1b, ...")] = "tiny",
+    dataset: Annotated[
+        str, typer.Option(help="python_stdlib or distributed_dummy; text and huggingface need --set data....")
+    ] = "python_stdlib",
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps; default: what the model needs.")] = None,
+    codec: Annotated[
+        Literal["none", "bf16", "int8"] | None, typer.Option(help="Of weights and gradients between the clients.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other field of the configuration, as optimizer.lr=0.002."),
+    ] = None,
+    logs_dir: Annotated[Path | None, typer.Option(help="Also write each process's output to a file here.")] = None,
+    assembler: Annotated[
+        bool, typer.Option("--assembler/--no-assembler", help="Join slices into checkpoints transformers loads.")
+    ] = True,
+    report: Annotated[Path | None, typer.Option(help="Write what the run was as JSON to this file.")] = None,
+    stay: Annotated[bool, typer.Option("--stay", help="Keep the server up after the run, until Ctrl-C.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest complete checkpoint in --data-dir.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Train the same in one process afterwards; exit code 1 if it differs.")
+    ] = False,
+    data_dir: Annotated[Path, typer.Option(help="Every run gets a new folder in here.")] = Path("legion-data"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the server and its status page.")] = 8000,
+) -> None:
+    """Train a model on this machine: server, clients and assembler, started, watched and ended together."""
+    if resume and (verify or steps is not None or codec is not None or settings):
+        raise Unusable(
+            "--resume goes on with the run's own configuration: --steps, --codec, --set and --verify do not go with it",
+            hint="Leave them out, or start a new run without --resume.",
+        )
+    if verify and not assembler:
+        raise Unusable("--verify compares the final checkpoint, which --no-assembler leaves out", hint="Drop one.")
+    options = Options(
+        workers=workers,
+        model=model,
+        dataset=dataset,
+        steps=steps,
+        codec=codec,
+        settings=tuple(settings or ()),
+        logs_dir=logs_dir,
+        assembler=assembler,
+        report=report,
+        stay=stay,
+        resume=resume,
+        verify=verify,
+        data_dir=data_dir,
+        port=port,
+    )
+    with Screen() as screen:
+        code = asyncio.run(run_up(options, screen))
+    raise typer.Exit(code)
