@@ -6,7 +6,7 @@ The invite's token travels only to a server that proved to be the one the invite
 import json
 import logging
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -98,6 +98,10 @@ async def join(folder: Path, invite: Invite | None, name: str, hardware: Hardwar
             f"this computer belongs to {known.base_url}; the invite is of another server, {invite.base_url}",
             hint=f"Start without --join, use another --home, or remove {folder} to leave the old server for good.",
         )
+    if known.base_url != invite.base_url:
+        # The same authority at another address: the server moved.
+        known = replace(known, base_url=invite.base_url)
+        known.save(folder)
     logger.info("already enrolled, the invite was not used worker=%s server=%s", known.worker_id, known.base_url)
     return known
 

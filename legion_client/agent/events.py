@@ -35,7 +35,8 @@ async def follow(base_url: str, context: ssl.SSLContext | None, token: str, on_e
                 waits = pauses()
                 async for text in socket:
                     event = Event.model_validate_json(text)
-                    if last is None or event.number > last:
+                    # A gap may lead back: a server that lost its database counts anew.
+                    if last is None or event.number > last or event.type == "gap":
                         last = event.number
                         on_event(event)
         except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake) as error:

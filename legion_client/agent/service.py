@@ -37,7 +37,7 @@ from legion_client.settings import Settings
 logger = logging.getLogger(__name__)
 
 GOODBYE_S = 5.0
-NUDGES = ("plan", "phase", "config")  # events after which a heartbeat is due at once
+NUDGES = ("plan", "phase", "config", "gap")  # events after which a heartbeat is due at once
 EVERYWHERE = ("0.0.0.0", "::")  # what a volunteer may have chosen to listen on
 GIB = 2**30
 
