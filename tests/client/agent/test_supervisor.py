@@ -42,9 +42,7 @@ def prepare(tmp_path: Path) -> Prepare:
         tokenizer_sha256="1" * 64,
         end_of_text=0,
     )
-    return Prepare(
-        config=RunConfig(), manifest=manifest, identity_dir=tmp_path, cache_dir=tmp_path, work_dir=tmp_path
-    )
+    return Prepare(config=RunConfig(), manifest=manifest, identity_dir=tmp_path, cache_dir=tmp_path, work_dir=tmp_path)
 
 
 async def heard(engine: Engine) -> list[Report]:
@@ -84,9 +82,7 @@ async def test_a_dead_engine_can_be_spoken_to(scripted: Any, tmp_path: Path) -> 
             await engine.send(Stop(reason="too late"))
 
 
-async def test_nothing_outlives_the_block(
-    scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_outlives_the_block(scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "CLOSE_S", 0.2)
     with pytest.raises(RuntimeError, match="the agent fails"):
         async with Engine.running(scripted(survive_input=True), tmp_path / "engine.log") as engine:

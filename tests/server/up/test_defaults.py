@@ -1,0 +1,69 @@
+"""What `up` sends as configuration: valid for any number of steps, and the user's word wins."""
+
+from typing import Any
+
+import pytest
+
+from legion.config import RunConfig, merge
+from legion.errors import Unusable
+from legion_server.up import defaults
+
+
+def change(**given: Any) -> dict[str, Any]:
+    usual: dict[str, Any] = {
+        "workers": 2,
+        "model": "tiny",
+        "dataset": "python_stdlib",
+        "steps": None,
+        "codec": None,
+        "settings": [],
+    }
+    return defaults.change(**(usual | given))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 50, 600, 5000, None])
+@pytest.mark.parametrize("model", ["tiny", "small"])
+def test_the_configuration_is_valid_for_any_number_of_steps(steps: int | None, model: str) -> None:
+    config = merge(RunConfig(), change(steps=steps, model=model))
+    assert config.start.workers == 2
+    assert config.model.preset == model
+    assert steps is None or config.steps == steps
+    assert config.optimizer.warmup_steps <= config.steps
+
+
+def test_a_codec_is_for_both_streams() -> None:
+    config = merge(RunConfig(), change(codec="int8"))
+    assert (config.codecs.weights, config.codecs.gradients) == ("int8", "int8")
+
+
+def test_single_settings_win_over_everything() -> None:
+    config = merge(
+        RunConfig(),
+        change(
+            steps=100,
+            codec="int8",
+            settings=[
+                "optimizer.lr=0.5",
+                "codecs.weights=none",
+                "num_steps=7",
+                "optimizer.warmup_steps=3",
+                "batch_size=5",
+            ],
+        ),
+    )
+    assert config.optimizer.lr == 0.5
+    assert (config.codecs.weights, config.codecs.gradients) == ("none", "int8")
+    assert (config.steps, config.optimizer.warmup_steps) == (7, 3)
+    assert config.batch.micro_batch_blocks == 5
+
+
+def test_settings_leave_the_tuned_numbers_as_they_are() -> None:
+    before = repr(defaults.TINY)
+    change(steps=3, settings=["optimizer.lr=9", "batch.micro_batches=7"])
+    assert repr(defaults.TINY) == before
+
+
+@pytest.mark.parametrize("entry", ["steps", "=5", ""])
+def test_a_setting_without_key_or_value_is_named(entry: str) -> None:
+    with pytest.raises(Unusable, match="KEY=VALUE"):
+        change(settings=[entry])

@@ -1,0 +1,106 @@
+"""The processes of a run, with real ones: output, exit codes, stopping, and that nothing is left."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from legion.errors import StorageFailed, Unavailable
+from legion_server.up.processes import Children, Command
+
+GRANDPARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+print(child.pid, flush=True)
+import signal; signal.pause()
+"""
+STUBBORN = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("ready", flush=True)
+while True: signal.pause()
+"""
+
+
+class Lines:
+    """What the processes said, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+        self._first = asyncio.Event()
+
+    def __call__(self, name: str, text: str) -> None:
+        self.heard.append((name, text))
+        self._first.set()
+
+    async def first(self) -> str:
+        await self._first.wait()
+        return self.heard[0][1]
+
+
+def python(code: str, name: str = "child", stdin: str | None = None) -> Command:
+    return Command(name, (sys.executable, "-c", code), os.environ, stdin)
+
+
+async def test_output_and_exit_code(tmp_path: Path) -> None:
+    lines = Lines()
+    code = "import sys; print(input().upper()); sys.stderr.write('quietly\\n'); sys.exit(7)"
+    async with Children(lines, tmp_path / "logs") as children:
+        child = await children.start(python(code, "talker", stdin="hello"))
+        assert await child.ended() == 7
+    assert sorted(lines.heard) == [("talker", "HELLO"), ("talker", "quietly")]
+    assert sorted((tmp_path / "logs" / "talker.log").read_text().split()) == ["HELLO", "quietly"]
+
+
+async def test_a_signal_is_an_exit_code_as_in_a_shell() -> None:
+    async with Children(Lines(), None) as children:
+        child = await children.start(python("import os; os.kill(os.getpid(), 9)"))
+        assert await child.ended() == 137
+
+
+async def test_nothing_is_left_not_even_grandchildren() -> None:
+    lines = Lines()
+    with pytest.raises(RuntimeError, match="up fails"):
+        async with Children(lines, None) as children:
+            child = await children.start(python(GRANDPARENT))
+            grandchild = int(await lines.first())
+            raise RuntimeError("up fails")
+    assert not psutil.pid_exists(child.pid)
+    # Its parent is dead, so nobody may have collected it yet.
+    assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+
+
+async def test_asked_to_stop_then_killed() -> None:
+    lines = Lines()
+    async with Children(lines, None) as children:
+        child = await children.start(python(STUBBORN))
+        await lines.first()
+        polite = await children.start(python("import signal; signal.sigwait([signal.SIGINT])"))
+        assert await children.stop([child, polite], within_s=0.5) == [child]
+        assert child.exit_code == 128 + signal.SIGKILL
+        assert children.alive == []
+
+
+async def test_a_line_too_long_does_not_stop_the_reader() -> None:
+    lines = Lines()
+    async with Children(lines, None) as children:
+        child = await children.start(python("print('x' * 3_000_000); print('after')"))
+        await child.ended()
+    assert lines.heard[-1] == ("child", "after")
+
+
+async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    async with Children(Lines(), None) as children:
+        with pytest.raises(Unavailable, match="cannot be started"):
+            await children.start(Command("ghost", (str(tmp_path / "ghost"),), {}))
+
+
+async def test_logs_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    async with Children(Lines(), tmp_path / "file") as children:
+        with pytest.raises(StorageFailed):
+            await children.start(python("pass"))
