@@ -4,6 +4,7 @@
        |          |           |        |           |            |
        +----------+-----------+--------+-----------+-> stopping -> leaving -> ended
 
+A changed configuration leads back from `preparing` or `ready` to `joining`.
 `loading` is only there when the run starts from a checkpoint. `finishing` sends what is left to send however long it
 takes; `leaving` does the same within a deadline. An error is kept until the end, and the first one wins: what follows
 it is its consequence.
@@ -79,6 +80,11 @@ class EngineListens:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfigChanged:
+    """The operator changed what will be trained; what was prepared is of no use."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlanArrived:
     """A plan that this worker is a member of."""
 
@@ -145,6 +151,7 @@ class DeadlinePassed:
 Event = (
     Downloaded
     | EngineListens
+    | ConfigChanged
     | PlanArrived
     | SliceBuilt
     | RunPhaseSeen
@@ -164,6 +171,11 @@ Event = (
 @dataclass(frozen=True, slots=True)
 class StartEngine:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareAgain:
+    """End the engine, then download as at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +210,13 @@ class SetDeadline:
     after_s: float
 
 
-Action = StartEngine | FetchSlice | SendTrain | SendStop | KillEngine | Drain | SetDeadline
+Action = StartEngine | PrepareAgain | FetchSlice | SendTrain | SendStop | KillEngine | Drain | SetDeadline
 
 
 def transition(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     """What follows from `event`. Every event is allowed in every state: late news of a phase left behind is ignored."""
+    if state.phase is Phase.ENDED:
+        return state, ()
     match event:
         case StopAsked(reason):
             return _stop(state, reason)
@@ -216,6 +230,8 @@ def transition(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
             return replace(state, phase=Phase.ENDED), ()
         case DeadlinePassed(phase) if phase == state.phase:
             return _late(state)
+        case ConfigChanged() if state.phase in (Phase.PREPARING, Phase.READY):
+            return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
         case Downloaded() | EngineListens() | PlanArrived() | SliceBuilt():
             return _forward(state, event)
     return state, ()

@@ -31,18 +31,28 @@ class Prepared:
 
 async def prepare(server: Coordinator, cache: Cache) -> Prepared:
     """Fetches what is missing. FingerprintMismatch when the server's data is not what its configuration says."""
-    config = await persistently("configuration", server.config)
-    manifest = await persistently("data manifest", server.manifest)
+    config, manifest = await _agreed(server)
     check_fingerprint(manifest)
-    if config.data.fingerprint not in (None, manifest.fingerprint):
-        raise FingerprintMismatch(
-            f"the configuration names data {config.data.fingerprint[:12]}, the server has {manifest.fingerprint[:12]}"
-        )
     wanted = [manifest.tokenizer_sha256, *(shard.sha256 for shard in (*manifest.train, *manifest.validation))]
     for sha256 in dict.fromkeys(wanted):
-        await persistently(f"data file {sha256[:12]}", cache.fetch, sha256, server.download(f"/data/files/{sha256}"))
+        await persistently(f"data file {sha256[:12]}", cache.fetch, sha256, server.download(f"/data/{sha256}"))
     logger.info("data ready files=%d source=%s", len(wanted), config.data.source)
     return Prepared(config, manifest)
+
+
+async def _agreed(server: Coordinator) -> tuple[RunConfig, DatasetManifest]:
+    """A configuration and its own manifest: the operator may change both between two questions."""
+    config = await persistently("configuration", server.config)
+    while True:
+        manifest = await persistently("data manifest", server.manifest)
+        if config.data.fingerprint == manifest.fingerprint:
+            return config, manifest
+        before, config = config, await persistently("configuration", server.config)
+        if config == before:
+            raise FingerprintMismatch(
+                f"the configuration names data {str(config.data.fingerprint)[:12]}, "
+                f"the server has {manifest.fingerprint[:12]}"
+            )
 
 
 def rank_in(plan: Plan, worker: WorkerId) -> Rank | None:

@@ -65,6 +65,7 @@ class Agent:
         self._beat_due = asyncio.Event()
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._engine: Engine | None = None
+        self._engine_task: asyncio.Task[None] | None = None
         self._prepared: Prepared | None = None
         self._listening: Listening | None = None
         self._steps = 0  # committed, as far as our engine knows
@@ -114,7 +115,9 @@ class Agent:
         match action:
             case life.StartEngine():
                 self._commands.put_nowait(self._prepare_command())
-                self._spawn(tasks, self._run_engine())
+                self._engine_task = self._spawn(tasks, self._run_engine())
+            case life.PrepareAgain():
+                self._spawn(tasks, self._prepare_again())
             case life.FetchSlice(plan):
                 self._spawn(tasks, self._fetch_slice(plan))
             case life.SendTrain(plan, path):
@@ -129,8 +132,10 @@ class Agent:
             case life.SetDeadline(phase, after_s):
                 self._spawn(tasks, self._deadline(phase, after_s))
 
-    def _spawn(self, tasks: asyncio.TaskGroup, part: Coroutine[Any, Any, None]) -> None:
-        self._parts.append(tasks.create_task(self._reporting(part)))
+    def _spawn(self, tasks: asyncio.TaskGroup, part: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = tasks.create_task(self._reporting(part))
+        self._parts.append(task)
+        return task
 
     async def _reporting(self, part: Coroutine[Any, Any, None]) -> None:
         try:
@@ -149,6 +154,15 @@ class Agent:
         self._prepared = await prepare(self._server, self._cache)
         self._post(life.Downloaded())
 
+    async def _prepare_again(self) -> None:
+        logger.info("configuration changed, preparing again")
+        self._listening = None
+        if self._engine_task is not None:
+            self._engine_task.cancel()
+            await asyncio.wait([self._engine_task])
+        self._commands = asyncio.Queue()
+        await self._download()
+
     async def _heartbeats(self) -> None:
         while True:
             self._beat_due.clear()
@@ -162,13 +176,19 @@ class Agent:
 
     async def _heed(self, reply: HeartbeatReply) -> None:
         self._post(life.RunPhaseSeen(reply.phase))
-        if self._state.phase is life.Phase.READY and reply.epoch and self._prepared is not None:
-            plan = await persistently("plan", self._server.plan)
-            if rank_in(plan, self._enrolment.worker_id) is not None:
-                check_plan(plan, self._prepared)
-                self._post(life.PlanArrived(plan))
+        if self._state.phase is life.Phase.READY and self._prepared is not None:
+            await self._look_for_work(self._prepared, planned=reply.epoch != 0)
         if reply.certificate_renewal:
             await self._renew_certificate()
+
+    async def _look_for_work(self, prepared: Prepared, *, planned: bool) -> None:
+        if planned:
+            plan = await persistently("plan", self._server.plan)
+            if rank_in(plan, self._enrolment.worker_id) is not None:
+                check_plan(plan, prepared)
+                self._post(life.PlanArrived(plan))
+        elif await persistently("configuration", self._server.config) != prepared.config:
+            self._post(life.ConfigChanged())
 
     async def _renew_certificate(self) -> None:
         request = signing_request(load_key(self._enrolment.identity.key_pem))

@@ -12,6 +12,7 @@ from legion.messages import Endpoint, Member, ModelShape, Plan, TensorShape, Uni
 from legion_client.agent.lifecycle import (
     LEAVE_S,
     Action,
+    ConfigChanged,
     DeadlinePassed,
     Downloaded,
     Drain,
@@ -27,6 +28,7 @@ from legion_client.agent.lifecycle import (
     PartFailed,
     Phase,
     PlanArrived,
+    PrepareAgain,
     RunPhaseSeen,
     SendStop,
     SendTrain,
@@ -135,6 +137,14 @@ def test_a_worker_never_planned_in_leaves_when_the_run_completes() -> None:
     assert SendStop("the run is complete") in actions
 
 
+def test_a_changed_configuration_is_prepared_for_anew() -> None:
+    state, actions = follow(*TO_READY, ConfigChanged())
+    assert (state.phase, actions[-1]) == (Phase.JOINING, PrepareAgain())
+    state, actions = follow(*TO_READY, PlanArrived(plan()), state=state)
+    assert (state.phase, actions) == (Phase.TRAINING, [StartEngine(), SendTrain(plan(), None)])
+    assert transition(state, ConfigChanged()) == (state, ())
+
+
 def test_a_member_hears_of_completion_from_its_engine_only() -> None:
     state, _ = follow(*TO_READY, PlanArrived(plan()))
     assert transition(state, RunPhaseSeen("complete")) == (state, ())
@@ -142,7 +152,9 @@ def test_a_member_hears_of_completion_from_its_engine_only() -> None:
 
 _errors: st.SearchStrategy[LegionError] = st.sampled_from([PeerLost("left"), WorkerRevoked("gone"), DEATH])
 _events: st.SearchStrategy[Event] = st.one_of(
-    st.sampled_from([Downloaded(), EngineListens(), EngineFinished(), EngineLeft(), Drained(), SliceBuilt(SLICE)]),
+    st.sampled_from(
+        [Downloaded(), EngineListens(), EngineFinished(), EngineLeft(), Drained(), SliceBuilt(SLICE), ConfigChanged()]
+    ),
     st.builds(lambda first: PlanArrived(plan(first)), st.sampled_from([0, 7])),
     st.builds(RunPhaseSeen, st.sampled_from(["waiting", "training", "finishing", "complete", "failed"])),
     st.builds(EngineFailed, _errors),
@@ -174,11 +186,12 @@ def test_whatever_happens_in_whatever_order(events: list[Event]) -> None:
             assert any(isinstance(action, SetDeadline) for action in actions)
         if state.phase in (Phase.FINISHING, Phase.LEAVING) and state.phase is not before.phase:
             assert Drain() in actions
-    assert starts <= 1
+    assert starts <= 1 + events.count(ConfigChanged())
     assert trains <= 1
     assert drains <= 2
     order = list(Phase)
-    assert seen == sorted(seen, key=order.index)
+    if ConfigChanged() not in events:
+        assert seen == sorted(seen, key=order.index)
 
 
 @given(st.lists(_events, max_size=30))
