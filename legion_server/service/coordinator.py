@@ -52,6 +52,7 @@ class Coordinator:
         self._clock = clock
         self._assembling = assembling
         self._state: State | None = None
+        self._tokens: dict[str, WorkerId] = {}  # by hash; an entry counts only while the worker still has it
         self._lock = asyncio.Lock()
         self.checkpoint_done = asyncio.Event()  # a checkpoint became complete: the assembler's call
 
@@ -78,6 +79,7 @@ class Coordinator:
             {checkpoint.step: checkpoint for checkpoint in loaded.checkpoints},
             loaded.dataset,
         )
+        self._tokens = {worker.token_sha256: worker.worker_id for worker in loaded.workers}
         if loaded.run is None:
             begun = self._events.number([Happening("phase", {"phase": run.phase, "step": 0, "failure": None})], now)
             await self._store.save(Change(run=run, events=begun))
@@ -121,6 +123,7 @@ class Coordinator:
                 dropped_epoch=known.epoch if known else membership.NO_EPOCH,
             )
             draft.put(worker)
+            self._tokens[token_sha256] = worker_id
             draft.say([Happening("worker_joined", {}, {"worker_id": worker_id, "name": name})])
         logger.info("worker enrolled worker=%s name=%s", worker_id, name)
 
@@ -132,6 +135,12 @@ class Coordinator:
         if worker.state == "revoked":
             raise WorkerRevoked(f"worker {worker.label} was removed by the operator")
         return worker
+
+    def worker_by_token(self, token_sha256: str) -> Worker | None:
+        """WorkerRevoked when the token was taken back."""
+        worker_id = self._tokens.get(token_sha256)
+        worker = self.state.workers.get(worker_id) if worker_id else None
+        return self.worker(worker.worker_id) if worker and worker.token_sha256 == token_sha256 else None
 
     async def heartbeat(self, worker_id: WorkerId, beat: Heartbeat) -> HeartbeatReply:
         check_protocol(beat.protocol)
@@ -201,7 +210,7 @@ class Coordinator:
             draft.say(Happening("evaluation", evaluation.model_dump()) for evaluation in report.evaluations)
 
     async def resume(self) -> Run:
-        """Back to waiting, from the newest complete checkpoint; whoever still follows the old plan is no member any more.
+        """Back to waiting, from the newest complete checkpoint; who still follows the old plan is no member any more.
 
         RunError when the run is complete.
         """
@@ -226,11 +235,10 @@ class Coordinator:
 
     # Checkpoints.
 
-    def expect_slice(self, worker_id: WorkerId, step: int, rank: int, epoch: Epoch | None) -> Plan:
+    def expect_slice(self, worker_id: WorkerId, step: int, rank: int, epoch: Epoch) -> Plan:
         """The plan in which this worker uploads this slice; Refused when it is not its to upload."""
         run = self.run
-        mine = self._rank(run, worker_id, run.epoch if epoch is None else epoch)
-        if run.plan is None or mine != rank:
+        if run.plan is None or self._rank(run, worker_id, epoch) != rank:
             raise Refused(
                 f"this worker does not hold rank {rank} in the current plan",
                 hint="The run went on without it; its slice is of no use any more.",
@@ -239,10 +247,12 @@ class Coordinator:
             raise NotFound(f"this plan has no checkpoint after step {step}")
         return run.plan
 
-    async def add_slice(self, worker_id: WorkerId, step: int, rank: int, ref: SliceRef, tokens: int) -> None:
+    async def add_slice(
+        self, worker_id: WorkerId, step: int, rank: int, ref: SliceRef, tokens: int, epoch: Epoch
+    ) -> None:
         """The slice lies in its place; CheckpointInvalid when it contradicts the others."""
         async with self._deciding() as draft:
-            plan = self.expect_slice(worker_id, step, rank, None)
+            plan = self.expect_slice(worker_id, step, rank, epoch)  # it may have changed during the upload
             checkpoint = draft.checkpoints.get(step)
             if checkpoint is None or checkpoint.manifest.epoch != plan.epoch:
                 checkpoint = cp.begin(draft.run.run_id, plan, step, tokens)

@@ -1,0 +1,66 @@
+"""What the run achieves: reported by workers, read by anybody."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response, status
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from legion.messages import MetricsReport, MetricsView, WorkersSummary
+from legion_server.api.deps import Anyone, AWorker, BackendDep
+from legion_server.api.problems import answers
+from legion_server.domain import membership
+
+router = APIRouter(tags=["metrics"])
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@router.get(
+    "/metrics",
+    response_model=MetricsView,
+    responses=answers() | {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def read(
+    request: Request,
+    backend: BackendDep,
+    caller: Anyone,
+    since: Annotated[int | None, Query(ge=0, le=2**31, description="All steps after this one.")] = None,
+) -> MetricsView | Response:
+    """JSON, or Prometheus text where Accept asks for text/plain or openmetrics. Workers are listed for the admin."""
+    view = await backend.metrics.view(since, private=caller.is_admin)
+    accept = request.headers.get("accept", "")
+    if "text/plain" in accept or "openmetrics" in accept:
+        text = prometheus(view, membership.summary(backend.coordinator.state.workers))
+        return Response(text, headers={"Content-Type": TEXT})
+    return view
+
+
+@router.post("/metrics", status_code=status.HTTP_204_NO_CONTENT, responses=answers(403))
+async def report(body: MetricsReport, backend: BackendDep, worker: AWorker) -> Response:
+    """Records of this worker. Sending them again changes nothing."""
+    await backend.coordinator.report(worker, body)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+def prometheus(view: MetricsView, workers: WorkersSummary) -> bytes:
+    """The view in Prometheus' text format; gauges, because a resumed run goes back."""
+    registry = CollectorRegistry()
+
+    def gauge(name: str, text: str, value: float) -> None:
+        Gauge(f"legion_{name}", text, registry=registry).set(value)
+
+    gauge("step", "Optimizer steps committed", view.step)
+    gauge("steps", "Optimizer steps of the whole run", view.steps)
+    gauge("tokens", "Tokens trained on", view.tokens)
+    gauge("tokens_per_second", "Speed of the last steps", view.tokens_per_s)
+    if view.recent:
+        gauge("loss_nats", "Training loss per token of the last step", view.recent[-1].loss)
+        gauge("gradient_norm", "Norm of the last whole gradient, before clipping", view.recent[-1].grad_norm)
+    if view.evaluations:
+        gauge("validation_loss_nats", "Validation loss per token", view.evaluations[-1].loss)
+    phase = Gauge("legion_run_phase", "1 for the phase the run is in", ["phase"], registry=registry)
+    phase.labels(view.phase).set(1)
+    states = Gauge("legion_workers", "Enrolled workers by state", ["state"], registry=registry)
+    for state, count in workers.by_state.items():
+        states.labels(state).set(count)
+    return generate_latest(registry)

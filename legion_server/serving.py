@@ -1,0 +1,71 @@
+"""A server process from start to end."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from legion.errors import StorageFailed
+from legion.identity import server_context, write_private
+from legion_server.app import create_app
+from legion_server.backend import Backend, make_data_dir
+from legion_server.settings import Settings
+from legion_server.transport import Server, listen
+
+logger = logging.getLogger(__name__)
+
+LISTENING_FILE = "listening.json"
+
+
+class Listening(BaseModel, frozen=True):
+    """Where the server of a data folder is; the command line's other commands look here."""
+
+    host: str
+    port: int
+
+
+def run(
+    settings: Settings, say: Callable[[str], None], *, resume: bool = False, ready_file: Path | None = None
+) -> None:
+    """Serve until a signal; `say` prints a line for people and orchestrators.
+
+    PortInUse, StorageFailed and every other LegionError come out as they are.
+    """
+    make_data_dir(settings.data_dir)
+    listener = listen(settings.host, settings.port)
+    with contextlib.closing(listener):
+        host, port = listener.getsockname()[:2]
+        bound = settings.model_copy(update={"port": port})
+        app = create_app(bound, time.time, resume=resume)
+
+        async def serve() -> None:
+            async with app.router.lifespan_context(app):
+                backend = app.state.backend
+                context = server_context(backend.authority.server_certificate_file, backend.authority.server_key_file)
+                server = Server(app, listener, context, bound)
+                await server.serve_until_asked(lambda: _announce(backend, host, port, ready_file, say))
+
+        try:
+            asyncio.run(serve())
+        finally:
+            (settings.data_dir / LISTENING_FILE).unlink(missing_ok=True)
+    logger.info("server stopped")
+
+
+def _announce(backend: Backend, host: str, port: int, ready_file: Path | None, say: Callable[[str], None]) -> None:
+    listening = Listening(host=host, port=port)
+    write_private(backend.settings.data_dir / LISTENING_FILE, listening.model_dump_json().encode())
+    if ready_file is not None:
+        try:
+            write_private(ready_file.absolute(), f"{host} {port}\n".encode())
+        except StorageFailed as error:
+            logger.error("ready file not written reason=%s", error)
+    say(f"listening {host} {port}")
+    say(f"status page http://localhost:{port}/ (on this machine)")
+    if not backend.coordinator.state.workers:
+        folder = backend.settings.data_dir
+        say(f"no workers yet: 'legion-server invite --data-dir {folder}' prints an invite for one")
