@@ -67,7 +67,10 @@ def divide(dataset: Dataset, column: str, seed: int) -> list[Part]:
 
 
 def sample(dataset: Dataset, parts: Sequence[Part], column: str, tokenizer: Tokenizer) -> Sample:
-    """Read `parts` in order until SAMPLE_TOKENS tokens are there, the last one to its end."""
+    """Read `parts` in order until SAMPLE_TOKENS tokens are there.
+
+    The last one is read to its end all the same: its size is the best measure of what the others hold.
+    """
     documents: list[Tokens] = []
     begun: set[str] = set()
     tokens, known_bytes = 0, 0.0
