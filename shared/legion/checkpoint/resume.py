@@ -74,6 +74,7 @@ async def build_slice(path: Path, info: SliceInfo, elements: int, parts: Sequenc
             await _fill(sink, copy, fetch)
         if sink.size_bytes != size_of(elements):
             raise ValueError(f"copies give {sink.size_bytes} of {size_of(elements)} bytes")
+        await asyncio.to_thread(sink.flush)
     return sink.written
 
 

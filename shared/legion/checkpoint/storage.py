@@ -38,6 +38,11 @@ class Sink:
                 self._file.write(piece)
             self._size_bytes += view.nbytes
 
+    def flush(self) -> None:
+        """Everything written is on the disk when this returns."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
     @property
     def size_bytes(self) -> int:
         return self._size_bytes
@@ -66,9 +71,9 @@ def new_file(path: Path) -> Iterator[Sink]:
     with storing(path):
         try:
             with partial.open("wb") as file:
-                yield Sink(file)
-                file.flush()
-                os.fsync(file.fileno())
+                sink = Sink(file)
+                yield sink
+                sink.flush()
             partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
@@ -82,6 +87,8 @@ def new_folder(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial")
     replaced = path.with_name(f".{path.name}.replaced")
     with storing(path):
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)  # a process was killed between the two renames below
         for leftover in (partial, replaced):
             if leftover.exists():
                 shutil.rmtree(leftover)
