@@ -9,7 +9,6 @@ import typer
 from legion.errors import Unusable
 from legion_server.up.console import Screen
 from legion_server.up.options import Options
-from legion_server.up.run import up as run_up
 
 
 def up(
@@ -65,6 +64,9 @@ def up(
         data_dir=data_dir,
         port=port,
     )
+    # The database library takes its time to load; --help has none of it.
+    from legion_server.up.run import up as run_up
+
     with Screen() as screen:
         code = asyncio.run(run_up(options, screen))
     raise typer.Exit(code)

@@ -9,6 +9,8 @@ from pathlib import Path
 from legion_server.up.folder import RunFolder
 from legion_server.up.processes import Command
 
+HOST = "127.0.0.1"  # whoever wants other computers to join runs `legion-server serve`
+
 
 @dataclass(frozen=True)
 class Options:
@@ -29,13 +31,11 @@ class Options:
     data_dir: Path = Path("legion-data")
     port: int = 8000
 
-    @property
-    def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
     def server_command(self, folder: RunFolder) -> Command:
-        arguments = ["serve", "--data-dir", str(folder.server), "--host", "127.0.0.1", "--port", str(self.port)]
-        arguments += ["--public-host", "127.0.0.1"]
+        arguments = ["serve", "--data-dir", str(folder.server), "--host", HOST, "--port", str(self.port)]
+        arguments += ["--ready-file", str(folder.ready_file)]
+        if self.resume:
+            arguments.append("--resume")
         if not self.assembler:
             arguments.append("--no-assembler")
         return Command("server", (sys.executable, "-m", "legion_server", *arguments), _environment(os.environ))

@@ -15,14 +15,16 @@ from legion_server.service.slices import SliceFiles
 from legion_server.settings import load_settings
 from legion_server.up import defaults
 from legion_server.up.console import Screen
-from legion_server.up.folder import RunFolder, new_run, newest_run
+from legion_server.up.folder import RunFolder, new_run
 from legion_server.up.options import Options
 from legion_server.up.processes import Child, Children, kill_all
 from legion_server.up.progress import progress
 from legion_server.up.report import Outcome, report, summary, trace, write_json
+from legion_server.up.resumable import newest_run
 from legion_server.up.server import Server
 
 POLL_S = 0.5
+START_POLL_S = 0.05
 LAST_WORDS_S = 10.0  # for the others to say what they saw, once something has gone wrong
 FAREWELL_S = 30.0  # for clients to deliver what is left and go
 SERVER_STOP_S = 10.0
@@ -43,7 +45,7 @@ class EndedEarly(Exception):
 async def up(options: Options, screen: Screen) -> int:
     """The exit code: 0 when the run is complete (and verified, if asked). Raises LegionError for what never started."""
     folder = await newest_run(options.data_dir) if options.resume else new_run(options.data_dir)
-    async with Children(screen.line, options.logs_dir) as children, Server(options.base_url) as server:
+    async with Children(screen.line, options.logs_dir) as children, Server() as server:
         run = Run(options, folder, screen, children, server)
         with _on_interrupt(children):
             try:
@@ -75,14 +77,13 @@ class Run:
 
     async def whole(self) -> int:
         """From nothing to the exit code."""
-        self._server_process = await self._children.start(self._options.server_command(self._folder))
-        await self._until_healthy(self._server_process)
+        server = await self._start_server()
         await self._configure()
         invite = await self._server.invite(self._options.workers)
         for number in range(1, self._options.workers + 1):
             command = self._options.worker_command(self._folder, number, invite)
             self._clients.append(await self._children.start(command))
-        self._screen.say(f"status page: {self._options.base_url}/")
+        self._screen.say(f"status page: {self._server.base_url}/")
         await self._until_complete()
         await self._clients_gone()
         outcome = await self._outcome()
@@ -94,8 +95,8 @@ class Run:
             write_json(self._options.report, report(outcome))
         code = await self._verify(outcome) if self._options.verify else 0
         if self._options.stay and code == 0:
-            self._screen.say(f"the server stays at {self._options.base_url}/ until Ctrl-C")
-            code = await self._server_process.ended()
+            self._screen.say(f"the server stays at {self._server.base_url}/ until Ctrl-C")
+            code = await server.ended()
         return code
 
     async def wind_down(self) -> None:
@@ -107,22 +108,25 @@ class Run:
             for child in await self._children.stop(group, within_s):
                 self._screen.say(f"{child.name} did not end within {within_s:.0f} s and was killed", "yellow")
 
-    async def _until_healthy(self, process: Child) -> None:
-        while True:
-            with contextlib.suppress(ServerUnreachable):
-                await self._server.health()
-                break
+    async def _start_server(self) -> Child:
+        """Returns once it answers; the port it says itself, as whoever answers on ours may be another program."""
+        self._folder.ready_file.unlink(missing_ok=True)
+        process = await self._children.start(self._options.server_command(self._folder))
+        self._server_process = process
+        while not self._folder.ready_file.exists():
             if process.exit_code is not None:
-                raise EndedEarly("the server ended while it started; its last lines say why", process.exit_code or 1)
-            await asyncio.sleep(0.1)
-        # Whoever answers on that port may be another program's server: ours has written its token, and knows it.
-        self._server.log_in(self._folder.server / "admin-token")
+                raise EndedEarly("the server ended while it started; its last line says why", process.exit_code or 1)
+            await asyncio.sleep(START_POLL_S)
+        host, port = self._folder.ready_file.read_text(encoding="utf-8").split()
+        token = self._folder.server / "admin-token"
+        self._server.connect(f"http://{host}:{port}", token.read_text(encoding="utf-8").strip())
+        return process
 
     async def _configure(self) -> None:
         options = self._options
         if options.resume:
-            run = await self._server.resume(options.workers)
-            self._screen.say(f"resuming {run.run_id} from step {run.step} with {options.workers} workers")
+            view = await self._server.metrics()
+            self._screen.say(f"resuming {view.run_id} from step {view.step} with {options.workers} workers")
             return
         change = defaults.change(
             workers=options.workers,

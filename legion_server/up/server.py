@@ -1,6 +1,5 @@
 """What `up` asks of its server, with the admin's token, over plain HTTP on loopback."""
 
-from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -11,7 +10,6 @@ from legion.errors import LegionError, ServerUnreachable, Unavailable, by_slug
 from legion.messages import (
     CheckpointView,
     DatasetManifest,
-    Health,
     InviteReply,
     MetricsView,
     Problem,
@@ -25,22 +23,22 @@ CHECKPOINTS: TypeAdapter[list[CheckpointView]] = TypeAdapter(list[CheckpointView
 class Server:
     """Typed calls. ServerUnreachable while nobody listens."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self) -> None:
+        self.base_url = ""
+        # A change of the configuration is answered once its data is prepared.
+        self._http = httpx.AsyncClient(timeout=httpx.Timeout(30.0, read=600.0), trust_env=False)
+
+    def connect(self, base_url: str, admin_token: str) -> None:
+        """Where the server is, and by what right we call."""
         self.base_url = base_url
-        self._http = httpx.AsyncClient(base_url=base_url, timeout=30.0, trust_env=False)
+        self._http.base_url = httpx.URL(base_url)
+        self._http.headers["Authorization"] = f"Bearer {admin_token}"
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._http.aclose()
-
-    def log_in(self, admin_token_file: Path) -> None:
-        """Calls from now on are the admin's."""
-        self._http.headers["Authorization"] = f"Bearer {admin_token_file.read_text(encoding='utf-8').strip()}"
-
-    async def health(self) -> Health:
-        return Health.model_validate_json(await self._call("GET", "/health"))
 
     async def configure(self, change: dict[str, Any]) -> RunConfig:
         return RunConfig.model_validate_json(await self._call("PUT", "/training/config", json=change))
@@ -50,11 +48,6 @@ class Server:
 
     async def manifest(self) -> DatasetManifest:
         return DatasetManifest.model_validate_json(await self._call("GET", "/data/manifest"))
-
-    async def resume(self, workers: int) -> MetricsView:
-        """The run goes back to its newest complete checkpoint and waits for `workers`."""
-        await self._call("POST", "/training/resume", json={"workers": workers})
-        return await self.metrics()
 
     async def invite(self, uses: int) -> str:
         return InviteReply.model_validate_json(await self._call("POST", "/invites", json={"uses": uses})).invite
