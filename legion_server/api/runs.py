@@ -6,7 +6,7 @@ from fastapi import APIRouter, Body, Response
 
 from legion import __version__
 from legion.config import RunConfig
-from legion.messages import PROTOCOL, Health, Plan
+from legion.messages import PROTOCOL, Health, Plan, ResumeRequest
 from legion_server.api.deps import Admin, Anyone, BackendDep, Known
 from legion_server.api.problems import answers
 from legion_server.backend import Backend
@@ -55,9 +55,9 @@ async def plan(backend: BackendDep, caller: Known) -> Plan:
 
 
 @router.post("/runs/resume", responses=answers(403, 409), tags=["admin"])
-async def resume(backend: BackendDep, _: Admin) -> Health:
+async def resume(backend: BackendDep, _: Admin, body: ResumeRequest | None = None) -> Health:
     """Back to waiting, from the newest complete checkpoint; workers that are ready get a new plan."""
-    await backend.coordinator.resume()
+    await backend.coordinator.resume(body.workers if body else None)
     return _health(backend)
 
 

@@ -89,6 +89,12 @@ def fail(run: Run, failure: Failure) -> Outcome:
     return after, [_phase(after)]
 
 
+def wanting(run: Run, workers: int) -> Run:
+    """The run, to start with this many workers. How many share a model does not change what is trained."""
+    start = run.config.start.model_copy(update={"workers": workers})
+    return replace(run, config=run.config.model_copy(update={"start": start}))
+
+
 def resume(run: Run, checkpoint_step: int) -> Outcome:
     """Back to waiting; the next plan starts from the checkpoint (0: from the beginning)."""
     after = replace(

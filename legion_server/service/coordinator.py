@@ -209,14 +209,16 @@ class Coordinator:
                     draft.say([Happening("step", summary_of(record).model_dump())])
             draft.say(Happening("evaluation", evaluation.model_dump()) for evaluation in report.evaluations)
 
-    async def resume(self) -> Run:
+    async def resume(self, workers: int | None = None) -> Run:
         """Back to waiting, from the newest complete checkpoint; who still follows the old plan is no member any more.
 
-        RunError when the run is complete.
+        `workers`: how many to wait for from now on. RunError when the run is complete.
         """
         async with self._deciding() as draft:
             if draft.run.phase == "complete":
                 raise RunError("the run is complete; there is nothing to resume", hint="Start a new run.")
+            if workers is not None:
+                draft.run = runs.wanting(draft.run, workers)
             if draft.run.phase == "waiting":
                 return draft.run
             newest = cp.newest_complete(draft.checkpoints)

@@ -38,7 +38,7 @@ def up(
         bool, typer.Option("--verify", help="Train the same in one process afterwards; exit code 1 if it differs.")
     ] = False,
     data_dir: Annotated[Path, typer.Option(help="Every run gets a new folder in here.")] = Path("legion-data"),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of the server and its status page.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the server and its status page; 0: any.")] = 8000,
 ) -> None:
     """Train a model on this machine: server, clients and assembler, started, watched and ended together."""
     if resume and (verify or steps is not None or codec is not None or settings):

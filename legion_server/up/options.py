@@ -34,8 +34,6 @@ class Options:
     def server_command(self, folder: RunFolder) -> Command:
         arguments = ["serve", "--data-dir", str(folder.server), "--host", HOST, "--port", str(self.port)]
         arguments += ["--ready-file", str(folder.ready_file)]
-        if self.resume:
-            arguments.append("--resume")
         if not self.assembler:
             arguments.append("--no-assembler")
         return Command("server", (sys.executable, "-m", "legion_server", *arguments), _environment(os.environ))

@@ -125,6 +125,7 @@ class Run:
     async def _configure(self) -> None:
         options = self._options
         if options.resume:
+            await self._server.resume(options.workers)
             view = await self._server.metrics()
             self._screen.say(f"resuming {view.run_id} from step {view.step} with {options.workers} workers")
             return

@@ -49,6 +49,10 @@ class Server:
     async def manifest(self) -> DatasetManifest:
         return DatasetManifest.model_validate_json(await self._call("GET", "/data/manifest"))
 
+    async def resume(self, workers: int) -> None:
+        """The run goes back to its newest complete checkpoint and waits for `workers`."""
+        await self._call("POST", "/runs/resume", json={"workers": workers})
+
     async def invite(self, uses: int) -> str:
         return InviteReply.model_validate_json(await self._call("POST", "/invites", json={"uses": uses})).invite
 

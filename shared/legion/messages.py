@@ -339,6 +339,12 @@ class CheckpointView(Message):
     files: tuple[str, ...] = ()  # of the assembled folder: GET /checkpoints/{step}/files/{name}
 
 
+class ResumeRequest(Message):
+    """`workers`: how many the resumed run waits for; None: as many as before."""
+
+    workers: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
 class InviteRequest(Message):
     uses: Annotated[int, Field(ge=1, le=10_000)] = 1
     valid_s: Annotated[float, Field(gt=0, le=31_536_000)] = 7 * 86_400
