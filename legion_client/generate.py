@@ -1,11 +1,13 @@
 """Text from a finished checkpoint: what `legion-client generate` prints."""
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -20,7 +22,7 @@ def generate(checkpoint: Path, prompt: str, *, tokens: int, temperature: float, 
     Temperature 0 takes the likeliest token each time; otherwise the same seed gives the same text on one machine. Reads
     local files only. Raises CheckpointInvalid for a folder that is not a whole checkpoint of an allow-listed model.
     """
-    if tokens < 1 or temperature < 0:
+    if tokens < 1 or not 0 <= temperature < math.inf:
         raise Unusable(f"tokens must be positive and temperature not negative, got {tokens} and {temperature}")
     model, tokenizer = _load(checkpoint)
     # An empty prompt starts a document, as training did: behind the end of another.
@@ -38,12 +40,18 @@ def generate(checkpoint: Path, prompt: str, *, tokens: int, temperature: float, 
 
 def _load(checkpoint: Path) -> tuple[Any, Any]:
     _check_folder(checkpoint)
+    # What its table of missing tensors says, the error below says in a sentence.
+    transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True, use_safetensors=True)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            checkpoint, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointInvalid(f"{checkpoint} cannot be loaded: {error}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise CheckpointInvalid(f"{checkpoint} cannot be loaded: {' '.join(str(error).split())}") from error
+    if missing := sorted(found["missing_keys"]):
+        raise CheckpointInvalid(f"{checkpoint} lacks {len(missing)} tensors of its model: {missing[0]} ...")
     if tokenizer.eos_token_id is None:
         raise CheckpointInvalid(f"{checkpoint}: tokenizer_config.json names no end-of-text token")
     return model.eval(), tokenizer
