@@ -37,21 +37,22 @@ def text(paths: Sequence[str]) -> list[Document]:
     Raises DatasetMissing, DatasetEmpty, and DataError for a file that is binary or cannot be read.
     """
     named: dict[str, Path] = {}
-    for given in paths:
-        path = Path(given).expanduser()
+    labels: set[str] = set()
+    for path in dict.fromkeys(Path(given).expanduser().resolve() for given in paths):
         if not path.exists():
             raise DatasetMissing(
                 f"data.paths: there is no {path} on the server", hint="Name files or folders of the server."
             )
-        if path.is_dir():
-            named |= {(Path(path.name) / found.relative_to(path)).as_posix(): found for found in _files_under(path)}
-        else:
-            named[path.name if path.name not in named else path.as_posix()] = path
+        # Names shall not depend on where the text lies; only a second path of the same name is told apart by its place.
+        label = Path(path.as_posix() if path.name in labels else path.name)
+        labels.add(path.name)
+        inside = _files_under(path) if path.is_dir() else [path]
+        named |= {(label / file.relative_to(path)).as_posix(): file for file in inside}
     return _of_files(sorted(named.items()), ", ".join(paths))
 
 
 def distributed_dummy(seed: int) -> list[Document]:
-    """Synthetic sentences from a small seeded grammar, about 1.5 MB: learned in seconds, the same everywhere.
+    """Synthetic sentences from a small seeded grammar, about 1 MB: learned in seconds, the same everywhere.
 
     A sentence repeats its subject at the end, and verb and object follow from the subject's group, so that a model
     gains by looking further back than a bigram can.
