@@ -113,9 +113,9 @@ def _start(run: Run, workers: Workers, now: float) -> Outcome:
     ready = plans.candidates(workers.values())
     if not ready:
         return replace(run, ready_since=None), []
-    run = replace(run, ready_since=run.ready_since if run.ready_since is not None else now)
-    wanted = run.config.start.workers
-    waited = now - (run.ready_since or now) >= run.config.start.wait_s
+    since = now if run.ready_since is None else run.ready_since
+    run = replace(run, ready_since=since)
+    wanted, waited = run.config.start.workers, now - since >= run.config.start.wait_s
     members = plans.agreeing(ready)
     if len(members) < wanted and not waited:
         # Enough workers that will never agree: waiting on would hide it.

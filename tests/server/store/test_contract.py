@@ -1,0 +1,218 @@
+"""What every store promises. SQLite always; PostgreSQL where LEGION_TEST_POSTGRES_URL names an empty database."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from legion.config import RunConfig
+from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed
+from legion.ids import Epoch, RunId, WorkerId
+from legion.messages import DatasetManifest, EvaluationRecord, MetricsReport, StepRecord
+from legion_server.domain import checkpoints as cp
+from legion_server.domain.happenings import Happening
+from legion_server.domain.membership import Worker
+from legion_server.domain.plan import make_plan
+from legion_server.domain.runs import Failure, Run
+from legion_server.store.api import Change, Dataset, Loaded, Numbered, Store
+from legion_server.store.sql import SqlStore
+from legion_server.store.tables import metadata
+
+POSTGRES = os.environ.get("LEGION_TEST_POSTGRES_URL")
+NEEDS_POSTGRES = pytest.mark.skipif(POSTGRES is None, reason="LEGION_TEST_POSTGRES_URL is not set")
+A, B = WorkerId("a" * 32), WorkerId("b" * 32)
+MakeWorker = Callable[..., Worker]
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgresql", marks=NEEDS_POSTGRES),
+    ]
+)
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+    assert POSTGRES is not None
+    engine = sa.ext.asyncio.create_async_engine(POSTGRES)
+    async with engine.begin() as connection:
+        await connection.run_sync(metadata.drop_all)
+        await connection.execute(sa.text("DROP TABLE IF EXISTS alembic_version"))
+    await engine.dispose()
+    return POSTGRES
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    store = SqlStore(url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+def record(step: int, loss: float = 2.0, tokens: int = 10) -> StepRecord:
+    return StepRecord(
+        step=step,
+        loss=loss,
+        grad_norm=1.0,
+        lr=0.1,
+        step_tokens=tokens * 2,
+        tokens=tokens,
+        micro_batches=1,
+        step_s=0.5,
+        compute_s=0.25,
+        waiting_s=0.125,
+        sent_bytes=2**40,
+        received_bytes=3,
+        peak_rss_bytes=100 + step,
+        state_bytes=7,
+    )
+
+
+def report(worker: WorkerId, *steps: StepRecord, epoch: int = 1) -> Change:
+    return Change(report=(worker, MetricsReport(epoch=Epoch(epoch), steps=steps)))
+
+
+async def test_an_empty_store_holds_nothing(store: Store) -> None:
+    assert await store.load() == Loaded(None, None, (), (), ())
+    assert await store.tokens() == 0
+    assert await store.summaries(0, 10) == []
+
+
+async def test_what_was_saved_is_loaded(url: str, store: Store, make_worker: MakeWorker) -> None:
+    worker = make_worker("a")
+    plan = make_plan(RunId("run-1"), RunConfig(), Epoch(1), 0, [worker])
+    run = Run(RunId("run-1"), RunConfig(), "failed", Epoch(1), plan, 0, 3, 5.5, Failure("m", "p", A, hearsay=True))
+    dataset = Dataset(
+        DatasetManifest(
+            fingerprint="0" * 64,
+            kind="packed",
+            token_bytes=2,
+            vocab_size=257,
+            seq_len=8,
+            tokenizer_sha256="1" * 64,
+            end_of_text=256,
+        ),
+        3.0,
+        None,
+    )
+    checkpoint = cp.begin(run.run_id, plan, 4, 99)
+    event = Numbered(1, 7.25, Happening("phase", {"step": 1}, {"failure": "x"}))
+    await store.save(Change(run=run, dataset=dataset, workers=(worker,), checkpoints=(checkpoint,), events=(event,)))
+    again = SqlStore(url)
+    await again.open()
+    assert await again.load() == Loaded(run, dataset, (worker,), (checkpoint,), (event,))
+    await again.close()
+
+
+async def test_saving_again_replaces(store: Store, make_worker: MakeWorker) -> None:
+    worker = make_worker("a")
+    run = Run(RunId("run-1"), RunConfig())
+    await store.save(Change(run=run, workers=(worker,)))
+    await store.save(Change(run=replace(run, step=9), workers=(replace(worker, name="new"),)))
+    loaded = await store.load()
+    assert loaded.run is not None
+    assert loaded.run.step == 9
+    assert [w.name for w in loaded.workers] == ["new"]
+
+
+async def test_old_events_and_dropped_checkpoints_go(store: Store, make_worker: MakeWorker) -> None:
+    plan = make_plan(RunId("run-1"), RunConfig(), Epoch(1), 0, [make_worker("a")])
+    checkpoints = tuple(cp.begin(RunId("run-1"), plan, step, 0) for step in (1, 2))
+    events = tuple(Numbered(n, 0.0, Happening("config")) for n in range(1, 6))
+    await store.save(Change(checkpoints=checkpoints, events=events))
+    newer = (Numbered(6, 0.0, Happening("config")),)
+    await store.save(Change(dropped_checkpoints=(1,), events=newer, keep_events_after=4))
+    loaded = await store.load()
+    assert [c.step for c in loaded.checkpoints] == [2]
+    assert [event.number for event in loaded.events] == [5, 6]
+
+
+async def test_a_change_that_fails_leaves_nothing(store: Store, make_worker: MakeWorker) -> None:
+    event = Numbered(1, 0.0, Happening("config"))
+    await store.save(Change(events=(event,)))
+    with pytest.raises(Exception, match="database"):
+        await store.save(Change(workers=(make_worker("a"),), events=(event,)))
+    assert (await store.load()).workers == ()
+
+
+async def test_reports_count_once(store: Store) -> None:
+    for _ in range(2):
+        await store.save(report(A, record(1), record(2)))
+    await store.save(report(B, record(1, tokens=30), record(2)))
+    totals = await store.totals()
+    assert [(t.worker_id, t.tokens, t.sent_bytes, t.peak_rss_bytes) for t in totals] == [
+        (A, 20, 2**41, 102),
+        (B, 40, 2**41, 102),
+    ]
+    assert totals[0].compute_s == pytest.approx(0.5)
+
+
+async def test_summaries_are_steps_not_reports(store: Store) -> None:
+    await store.save(report(A, *(record(step, loss=1 / step) for step in range(1, 8))))
+    await store.save(report(B, record(1, loss=1.0)))
+    assert [s.step for s in await store.summaries(0, 100)] == [1, 2, 3, 4, 5, 6, 7]
+    assert [s.step for s in await store.summaries(5, 100)] == [6, 7]
+    assert [s.step for s in await store.summaries(0, 2)] == [6, 7]
+    assert [s.step for s in await store.summaries(0, 100, stride=3)] == [3, 6]
+    first = (await store.summaries(0, 100))[0]
+    assert (first.loss, first.tokens, first.tokens_per_s) == (1.0, 20, 40.0)
+    assert await store.tokens() == 7 * 20
+
+
+async def test_what_lies_beyond_the_checkpoint_is_superseded(store: Store) -> None:
+    evaluations = tuple(EvaluationRecord(step=s, loss=2.0, tokens=5) for s in (2, 4))
+    both = MetricsReport(epoch=Epoch(1), steps=tuple(record(s, loss=9.0) for s in range(1, 5)), evaluations=evaluations)
+    await store.save(Change(report=(A, both)))
+    await store.save(Change(superseded_after=2))
+    await store.save(report(B, record(3, loss=1.0), epoch=2))
+    assert [(s.step, s.loss) for s in await store.summaries(0, 10)] == [(1, 9.0), (2, 9.0), (3, 1.0)]
+    assert [e.step for e in await store.evaluations()] == [2]
+
+
+async def test_an_invite_has_as_many_uses_as_it_says(store: Store) -> None:
+    await store.add_invite("h", 2, expires_at=100.0)
+    await store.use_invite("h", A, 1.0)
+    await store.use_invite("h", A, 2.0)  # the same worker asks again
+    await store.use_invite("h", B, 3.0)
+    with pytest.raises(InviteUsed):
+        await store.use_invite("h", WorkerId("c" * 32), 4.0)
+    await store.use_invite("h", B, 5.0)
+    with pytest.raises(InviteExpired):
+        await store.use_invite("h", A, 100.0)
+    with pytest.raises(InviteInvalid, match="no such invite"):
+        await store.use_invite("other", A, 1.0)
+
+
+async def test_migrations_lead_to_the_tables(url: str, store: Store) -> None:
+    engine = sa.ext.asyncio.create_async_engine(url)
+    async with engine.connect() as connection:
+        differences = await connection.run_sync(
+            lambda plain: compare_metadata(MigrationContext.configure(plain), metadata)
+        )
+    await engine.dispose()
+    assert differences == []
+
+
+async def test_a_database_of_a_newer_legion_is_refused(url: str, store: Store) -> None:
+    engine = sa.ext.asyncio.create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    await engine.dispose()
+    newer = SqlStore(url)
+    with pytest.raises(StorageFailed, match="schema 9999"):
+        await newer.open()
+    await newer.close()
+
+
+async def test_a_damaged_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.db").write_bytes(b"not a database" * 100)
+    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'bad.db'}")
+    with pytest.raises(StorageFailed, match="not a database"):
+        await store.open()
+    await store.close()
