@@ -28,6 +28,10 @@ class Prepared:
     config: RunConfig
     manifest: DatasetManifest
 
+    @property
+    def digest(self) -> str:
+        return config_digest(self.config)
+
 
 async def prepare(server: Coordinator, cache: Cache) -> Prepared:
     """Fetches what is missing. FingerprintMismatch when the server's data is not what its configuration says."""
@@ -65,7 +69,7 @@ def rank_in(plan: Plan, worker: WorkerId) -> Rank | None:
 
 def check_plan(plan: Plan, prepared: Prepared) -> None:
     """ConfigInvalid when the plan is of another configuration than the one prepared for."""
-    if plan.config_digest != config_digest(prepared.config):
+    if plan.config_digest != prepared.digest:
         raise ConfigInvalid(
             "the run's configuration changed after this computer had prepared for it",
             hint="Start the client again; it fetches the new configuration.",

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from legion.config import config_digest
 from legion.errors import ConfigInvalid, EngineDied, LegionError, by_slug
 from legion.identity import load_key, signing_request
 from legion.messages import PROTOCOL, Endpoint, Event, Heartbeat, HeartbeatReply, Plan
@@ -63,6 +64,7 @@ class Agent:
         self._state = life.State()
         self._happened: asyncio.Queue[life.Event] = asyncio.Queue()
         self._beat_due = asyncio.Event()
+        self._moved = asyncio.Event()  # replaced with every change of phase
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._engine: Engine | None = None
         self._engine_task: asyncio.Task[None] | None = None
@@ -74,6 +76,11 @@ class Agent:
     @property
     def state(self) -> life.State:
         return self._state
+
+    async def until(self, *phases: life.Phase) -> None:
+        """Returns once the agent is in one of `phases`; for who watches it."""
+        while self._state.phase not in phases:
+            await self._moved.wait()
 
     def stop(self, reason: str) -> None:
         """Leave cleanly; `run` returns soon after. For the event loop's thread."""
@@ -106,6 +113,8 @@ class Agent:
             self._state, actions = life.transition(before, event)
             if self._state.phase is not before.phase:
                 logger.info("agent phase=%s before=%s", self._state.phase, before.phase)
+                self._moved.set()
+                self._moved = asyncio.Event()
             if (self._state.said, self._state.error) != (before.said, before.error):
                 self._beat_due.set()
             for action in actions:
@@ -187,7 +196,7 @@ class Agent:
             if rank_in(plan, self._enrolment.worker_id) is not None:
                 check_plan(plan, prepared)
                 self._post(life.PlanArrived(plan))
-        elif await persistently("configuration", self._server.config) != prepared.config:
+        elif config_digest(await persistently("configuration", self._server.config)) != prepared.digest:
             self._post(life.ConfigChanged())
 
     async def _renew_certificate(self) -> None:
@@ -298,6 +307,7 @@ class Agent:
             step=self._steps,
             endpoint=Endpoint(host=host, port=listening.port) if listening else None,
             shape=listening.shape if listening else None,
+            config_digest=self._prepared.digest if self._prepared and listening else None,
             share=max(1, listening.device.memory_bytes // GIB) if listening else 1,
             lost_peer=state.lost_peer,
             failure=state.error.slug if state.error else None,

@@ -35,6 +35,7 @@ class Worker:
     state: WorkerState = "joining"
     endpoint: Endpoint | None = None
     shape: ModelShape | None = None
+    config_digest: str | None = None
     share: int = 1
     epoch: Epoch = NO_EPOCH
     step: int = 0
@@ -60,6 +61,7 @@ def heard(worker: Worker, beat: Heartbeat, now: float) -> tuple[Worker, list[Hap
         state=beat.state,
         endpoint=beat.endpoint,
         shape=beat.shape,
+        config_digest=beat.config_digest,
         share=beat.share,
         epoch=beat.epoch,
         step=beat.step,

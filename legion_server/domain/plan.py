@@ -11,9 +11,19 @@ from legion.messages import Member, ModelShape, Plan
 from legion_server.domain.membership import Worker
 
 
-def candidates(workers: Iterable[Worker]) -> list[Worker]:
-    """The workers that could start now, ordered by id: the order must not depend on who came first."""
-    ready = (w for w in workers if w.state == "ready" and w.endpoint is not None and w.shape is not None)
+def candidates(workers: Iterable[Worker], digest: str | None = None) -> list[Worker]:
+    """The workers that could start now, ordered by id: the order must not depend on who came first.
+
+    `digest`: of the configuration; who prepared for another one is not ready for this one yet.
+    """
+    ready = (
+        worker
+        for worker in workers
+        if worker.state == "ready"
+        and worker.endpoint is not None
+        and worker.shape is not None
+        and (digest is None or worker.config_digest in (None, digest))
+    )
     return sorted(ready, key=lambda worker: worker.worker_id)
 
 

@@ -10,7 +10,7 @@ waiting -> training -> finishing -> complete
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from legion.config import RunConfig
+from legion.config import RunConfig, config_digest
 from legion.errors import ConfigInvalid
 from legion.ids import Epoch, Rank, RunId, WorkerId
 from legion.messages import OFFLINE_AFTER_S, Member, Plan, RunPhase
@@ -110,7 +110,7 @@ def resume(run: Run, checkpoint_step: int) -> Outcome:
 
 
 def _start(run: Run, workers: Workers, now: float) -> Outcome:
-    ready = plans.candidates(workers.values())
+    ready = plans.candidates(workers.values(), config_digest(run.config))
     if not ready:
         return replace(run, ready_since=None), []
     since = now if run.ready_since is None else run.ready_since

@@ -160,8 +160,12 @@ class RunConfig(Section):
 
 
 def config_digest(config: RunConfig) -> str:
-    """SHA-256 of the configuration as canonical JSON: what a plan and a checkpoint say they belong to."""
-    body = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """SHA-256 of the configuration as canonical JSON: what a plan and a checkpoint say they belong to.
+
+    Without `start`: how many workers a run waits for does not change what it trains, and a resumed run may wait for
+    another number.
+    """
+    body = json.dumps(config.model_dump(mode="json", exclude={"start"}), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(body.encode()).hexdigest()
 
 

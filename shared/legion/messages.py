@@ -145,6 +145,7 @@ class Heartbeat(Message):
     step: int = 0
     endpoint: Endpoint | None = None  # set once the engine listens
     shape: ModelShape | None = None  # set once the engine has built the model
+    config_digest: Sha256 | None = None  # of the configuration the engine was prepared with
     # Relative memory and speed, for the share of the model this worker holds.
     share: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     lost_peer: WorkerId | None = None  # a member whose connection died under us
