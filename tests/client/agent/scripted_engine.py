@@ -1,10 +1,13 @@
 """A process that speaks the engine's side of the protocol and follows a script instead of training.
 
-    python scripted_engine.py SCRIPT.json      script: {"steps": 5, "die_at": 3, "ignore_stop": true, ...}
+    python scripted_engine.py SCRIPT.json
 
-Used by the agent's tests until a real engine is wanted: pipe, exit codes and signals are real.
+The script: steps (how many), die_at, fail_at, gate_at (a step; before it the engine opens the FIFO `gate` beside the
+script and so waits for the test), slice_size (bytes), ignore_stop, survive_input, print, nonsense. Pipe, exit codes and
+signals are real.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -22,10 +25,13 @@ from legion_client.engine.protocol import (
     Listening,
     Prepare,
     Report,
+    SliceWritten,
     StepDone,
     Stop,
     Train,
 )
+
+WORK_DIRS: list[Path] = []
 
 
 def say(report: Report) -> None:
@@ -52,6 +58,15 @@ def step_record(step: int) -> StepRecord:
     )
 
 
+def write_slice(command: Train, step: int, size_bytes: int) -> SliceWritten:
+    content = bytes(range(256)) * (size_bytes // 256) + bytes(size_bytes % 256)
+    path = WORK_DIRS[-1] / f"step-{step}.safetensors"
+    path.write_bytes(content)
+    tokens = 2048 * step
+    sha256 = hashlib.sha256(content).hexdigest()
+    return SliceWritten(step=step, rank=0, tokens=tokens, path=path, sha256=sha256, size_bytes=size_bytes)
+
+
 def train(script: dict[str, object], command: Train) -> bool:
     """Whether the run came to its end."""
     first = command.plan.first_step
@@ -59,12 +74,16 @@ def train(script: dict[str, object], command: Train) -> bool:
     for step in range(first, first + steps):
         if script.get("die_at") == step:
             os.kill(os.getpid(), signal.SIGKILL)
+        if script.get("gate_at") == step:
+            Path(sys.argv[1]).with_name("gate").read_bytes()
         if script.get("fail_at") == step:
             say(Failed(slug="not-finite", message="the loss is NaN", hint="lower the rate", step=step))
             sys.exit(30)
-        say(StepDone(record=step_record(step)))
+        say(StepDone(record=step_record(step + 1)))
     if script.get("hang"):
         return False
+    if script.get("slice_size"):
+        say(write_slice(command, first + steps, int(str(script["slice_size"]))))
     say(Evaluated(record=EvaluationRecord(step=first + steps, loss=2.0, tokens=4096)))
     say(Finished(step=first + steps))
     return True
@@ -85,6 +104,7 @@ def main() -> None:
                     listener.bind((prepare.listen_host, prepare.listen_port))
                     port = listener.getsockname()[1]
                 shape = json.loads(Path(sys.argv[1]).with_name("shape.json").read_text())
+                WORK_DIRS.append(prepare.work_dir)
                 device = Device(kind="cpu", name="scripted", memory_bytes=1)
                 say(Listening(port=port, shape=shape, device=device))
             case Train() as command:

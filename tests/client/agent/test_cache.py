@@ -69,7 +69,8 @@ async def test_a_server_with_other_content_is_not_believed(tmp_path: Path, wrong
     cache = Cache(tmp_path)
     with pytest.raises(FingerprintMismatch, match=SHA256):
         await cache.fetch(SHA256, Source(wrong).download())
-    assert list(tmp_path.iterdir()) == []
+    assert not cache.path(SHA256).exists()
+    assert not cache.path(SHA256).with_suffix(".part").exists()
 
 
 async def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

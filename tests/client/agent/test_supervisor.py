@@ -84,12 +84,18 @@ async def test_a_dead_engine_can_be_spoken_to(scripted: Any, tmp_path: Path) -> 
 
 async def test_nothing_outlives_the_block(scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "CLOSE_S", 0.2)
-    with pytest.raises(RuntimeError, match="the agent fails"):
+    pids: list[int] = []
+
+    async def fail() -> None:
         async with Engine.running(scripted(survive_input=True), tmp_path / "engine.log") as engine:
+            pids.append(engine.pid)
             await engine.send(prepare(tmp_path))
             await anext(engine.reports())
             raise RuntimeError("the agent fails")
-    assert not psutil.pid_exists(engine.pid)
+
+    with pytest.raises(RuntimeError, match="the agent fails"):
+        await fail()
+    assert not psutil.pid_exists(pids[0])
 
 
 async def test_cancelling_the_owner_ends_the_engine(scripted: Any, tmp_path: Path) -> None:

@@ -63,13 +63,18 @@ async def test_a_signal_is_an_exit_code_as_in_a_shell() -> None:
 
 
 async def test_nothing_is_left_not_even_grandchildren() -> None:
-    lines = Lines()
-    with pytest.raises(RuntimeError, match="up fails"):
+    lines, pids = Lines(), []
+
+    async def fail() -> None:
         async with Children(lines, None) as children:
-            child = await children.start(python(GRANDPARENT))
-            grandchild = int(await lines.first())
+            pids.append((await children.start(python(GRANDPARENT))).pid)
+            pids.append(int(await lines.first()))
             raise RuntimeError("up fails")
-    assert not psutil.pid_exists(child.pid)
+
+    with pytest.raises(RuntimeError, match="up fails"):
+        await fail()
+    child, grandchild = pids
+    assert not psutil.pid_exists(child)
     # Its parent is dead, so nobody may have collected it yet.
     assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
 

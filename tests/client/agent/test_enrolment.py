@@ -1,0 +1,170 @@
+"""Joining a real server: whom the client believes, what it sends, and what it keeps."""
+
+import os
+import socket
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from legion.errors import (
+    InviteInvalid,
+    InviteUsed,
+    LegionError,
+    Refused,
+    ServerUnreachable,
+    Unusable,
+    WrongAuthority,
+)
+from legion.identity import Invite, load_key, signing_request
+from legion_client.agent import enrolment as enrolments
+from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, enrol, join, renewed
+from legion_client.machine.probe import hardware
+
+RunningServer = Any  # see conftest
+HARDWARE = hardware(Path("/"))
+
+
+@pytest.fixture
+def server(shared_servers: tuple[RunningServer, RunningServer]) -> RunningServer:
+    return shared_servers[0]
+
+
+@pytest.fixture
+def other(shared_servers: tuple[RunningServer, RunningServer]) -> RunningServer:
+    return shared_servers[1]
+
+
+def names_at(server: RunningServer) -> dict[str, str]:
+    """Worker ids enrolled there, with their names."""
+    return {worker["worker_id"]: worker["name"] for worker in server.call("GET", "/workers")}
+
+
+async def joined(folder: Path, invite: Invite | None) -> Enrolment:
+    return await join(folder, invite, "tester", HARDWARE)
+
+
+async def test_join_once_and_remember(server: RunningServer, tmp_path: Path) -> None:
+    enrolment = await joined(tmp_path / "me", server.invite())
+    assert await joined(tmp_path / "me", None) == enrolment
+    assert Enrolment.load(tmp_path / "me") == enrolment
+    assert names_at(server)[enrolment.worker_id] == "tester"
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "me").iterdir()}
+    assert set(modes.values()) == {0o600}
+    assert set(modes) == {"key.pem", "certificate.pem", "authority.pem", ENROLMENT_FILE}
+
+
+async def test_a_wrong_fingerprint_ends_it_before_anything_secret_is_sent(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    invite, before = server.invite(), names_at(server)
+    with pytest.raises(WrongAuthority) as caught:
+        await joined(tmp_path / "me", replace(invite, authority_sha256="0" * 64))
+    assert caught.value.exit_code == 10
+    assert not (tmp_path / "me").exists()
+    assert names_at(server) == before
+    # The token never left: the same invite still works.
+    assert await joined(tmp_path / "me", invite)
+
+
+async def test_a_server_with_another_authority_behind_the_same_address(
+    server: RunningServer, other: RunningServer, tmp_path: Path
+) -> None:
+    pinned = await joined(tmp_path / "me", server.invite())
+    elsewhere = f"https://127.0.0.1:{other.port}"
+    async with Coordinator(elsewhere, pinned.context, pinned.worker_id, pinned.token) as coordinator:
+        with pytest.raises(WrongAuthority):
+            await coordinator.config()
+
+
+@pytest.mark.parametrize("token", ["wrong", "x" * 43])
+async def test_an_unknown_token(server: RunningServer, tmp_path: Path, token: str) -> None:
+    with pytest.raises(InviteInvalid):
+        await joined(tmp_path / "me", replace(server.invite(), token=token))
+    assert Enrolment.load(tmp_path / "me") is None
+
+
+async def test_a_used_invite(server: RunningServer, tmp_path: Path) -> None:
+    invite = server.invite()
+    await joined(tmp_path / "me", invite)
+    with pytest.raises(InviteUsed):
+        await joined(tmp_path / "other", invite)
+
+
+async def test_an_answer_that_was_lost_costs_no_invite(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    invite, before = server.invite(), set(names_at(server))
+    saved = Enrolment.save
+
+    def power_cut(_self: Enrolment, _folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(enrolments.Enrolment, "save", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        await joined(tmp_path / "me", invite)
+    monkeypatch.setattr(enrolments.Enrolment, "save", saved)
+    enrolment = await joined(tmp_path / "me", invite)
+    assert set(names_at(server)) - before == {enrolment.worker_id}
+
+
+async def test_an_invite_never_replaces_another_servers_enrolment(
+    server: RunningServer, other: RunningServer, tmp_path: Path
+) -> None:
+    enrolment, before = await joined(tmp_path / "me", server.invite()), names_at(other)
+    with pytest.raises(Refused, match="belongs to") as caught:
+        await joined(tmp_path / "me", other.invite())
+    assert type(caught.value) is Refused
+    assert Enrolment.load(tmp_path / "me") == enrolment
+    assert names_at(other) == before
+
+
+async def test_a_server_that_moved_is_followed(server: RunningServer, tmp_path: Path) -> None:
+    enrolment = await joined(tmp_path / "me", server.invite())
+    moved = await joined(tmp_path / "me", replace(server.invite(), host="localhost"))
+    assert moved == replace(enrolment, base_url=f"https://localhost:{server.port}")
+    assert Enrolment.load(tmp_path / "me") == moved
+
+
+async def test_a_renewed_certificate_is_for_the_same_key(server: RunningServer, tmp_path: Path) -> None:
+    old = await joined(tmp_path / "me", server.invite())
+    async with Coordinator(old.base_url, old.context, old.worker_id, old.token) as coordinator:
+        reply = await coordinator.renew(signing_request(load_key(old.identity.key_pem)))
+    new = renewed(tmp_path / "me", old, reply.certificate_pem)
+    assert new.identity.certificate_pem != old.identity.certificate_pem
+    assert (new.worker_id, Enrolment.load(tmp_path / "me")) == (old.worker_id, new)
+    stranger = await joined(tmp_path / "stranger", server.invite())
+    with pytest.raises(WrongAuthority, match="another key"):
+        renewed(tmp_path / "me", new, stranger.identity.certificate_pem.decode())
+
+
+async def test_nobody_listens(server: RunningServer, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(ServerUnreachable):
+        await enrol(tmp_path / "me", replace(server.invite(), port=port), "tester", HARDWARE)
+
+
+async def test_neither_invite_nor_enrolment(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match="has not joined"):
+        await joined(tmp_path / "me", None)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"not json"])
+async def test_a_damaged_folder_is_not_overwritten(server: RunningServer, tmp_path: Path, damage: bytes) -> None:
+    await joined(tmp_path / "me", server.invite())
+    (tmp_path / "me" / ENROLMENT_FILE).write_bytes(damage)
+    with pytest.raises(Unusable, match=ENROLMENT_FILE):
+        await joined(tmp_path / "me", server.invite())
+    assert (tmp_path / "me" / ENROLMENT_FILE).read_bytes() == damage
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+async def test_a_folder_that_cannot_be_written(server: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "me").mkdir(mode=0o500)
+    with pytest.raises(LegionError, match="cannot be written"):
+        await joined(tmp_path / "me", server.invite())

@@ -1,0 +1,181 @@
+"""The agent against a real server, with an engine that follows a script: the whole way, and every way off it."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from legion.errors import EngineDied, NotFinite, WorkerRevoked
+from legion.messages import ModelShape, TensorShape, UnitShape
+from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.enrolment import join
+from legion_client.agent.headless import give
+from legion_client.agent.lifecycle import Phase
+from legion_client.agent.service import Agent
+from legion_client.machine.probe import hardware
+from legion_client.paths import Home
+from legion_client.settings import Settings
+
+RunningServer = Any  # see conftest
+SCRIPT = Path(__file__).with_name("scripted_engine.py")
+SHAPE = ModelShape(units=(UnitShape(name="all", tensors=(TensorShape(name="w", shape=(4097,)),)),))
+STEPS = 4
+Engine = Callable[..., tuple[str, ...]]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """The command of a scripted engine."""
+    (tmp_path / "shape.json").write_text(SHAPE.model_dump_json())
+    os.mkfifo(tmp_path / "gate")
+
+    def command(**script: object) -> tuple[str, ...]:
+        (tmp_path / "script.json").write_text(json.dumps({"steps": STEPS, "slice_size": 70_001} | script))
+        return (sys.executable, str(SCRIPT), str(tmp_path / "script.json"))
+
+    return command
+
+
+@pytest.fixture
+def run(server: RunningServer) -> RunningServer:
+    server.configure(steps=STEPS, optimizer={"warmup_steps": 0})
+    return server
+
+
+async def give_here(run: RunningServer, tmp_path: Path, command: tuple[str, ...]) -> None:
+    await give(Home(tmp_path / "home"), Settings(name="tester"), run.invite(), command)
+
+
+async def open_gate(tmp_path: Path) -> None:
+    """Lets the engine go on: opening a FIFO for writing waits for its reader."""
+    await asyncio.to_thread((tmp_path / "gate").write_bytes, b"")
+
+
+async def agent_of(
+    run: RunningServer, tmp_path: Path, command: tuple[str, ...], listen_host: str | None = None
+) -> tuple[Agent, Coordinator]:
+    home = Home(tmp_path / "home")
+    enrolment = await join(home.identity, run.invite(), "tester", hardware(home.root))
+    server = Coordinator(enrolment.base_url, enrolment.context, enrolment.worker_id, enrolment.token)
+    settings = Settings(name="tester", listen_host=listen_host)
+    return Agent(server, enrolment, home, settings, command), server
+
+
+async def test_from_invite_to_the_end_of_the_run(run: RunningServer, engine: Engine, tmp_path: Path) -> None:
+    await give_here(run, tmp_path, engine())
+    metrics = run.call("GET", "/metrics")
+    assert (metrics["phase"], metrics["step"], metrics["tokens"]) == ("complete", STEPS, 2048 * STEPS)
+    assert [step["step"] for step in metrics["recent"]] == [1, 2, 3, 4]
+    assert [evaluation["loss"] for evaluation in metrics["evaluations"]] == [2.0]
+    (worker,) = run.call("GET", "/workers")
+    assert (worker["state"], worker["failure"], worker["step"]) == ("offline", None, STEPS)
+    (checkpoint,) = run.call("GET", "/checkpoints")
+    assert checkpoint["manifest"]["slices"][0]["size_bytes"] == 70_001
+    # The slice was deleted once the server had it; the data stays for the next run.
+    assert list((tmp_path / "home" / "work").iterdir()) == []
+    manifest = run.call("GET", "/data/manifest")
+    cached = {path.name for path in (tmp_path / "home" / "cache").iterdir()}
+    assert cached == {manifest["tokenizer_sha256"], *(s["sha256"] for s in manifest["train"] + manifest["validation"])}
+
+
+async def test_a_server_killed_and_back_costs_nothing(run: RunningServer, engine: Engine, tmp_path: Path) -> None:
+    agent, server = await agent_of(run, tmp_path, engine(gate_at=2))
+    async with server, asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(agent.run())
+        await agent.until(Phase.TRAINING)
+        await asyncio.to_thread(run.kill)
+        await open_gate(tmp_path)
+        await agent.until(Phase.FINISHING)  # the engine trained to its end without a server
+        await asyncio.to_thread(run.start)
+        await working
+    metrics = run.call("GET", "/metrics")
+    assert (metrics["phase"], metrics["tokens"]) == ("complete", 2048 * STEPS)
+
+
+async def test_an_engine_that_dies_ends_the_client_and_the_server_hears_why(
+    run: RunningServer, engine: Engine, tmp_path: Path
+) -> None:
+    with pytest.raises(EngineDied, match="SIGKILL") as caught:
+        await give_here(run, tmp_path, engine(die_at=2))
+    assert caught.value.exit_code == 51
+    metrics = run.call("GET", "/metrics")
+    assert metrics["phase"] == "failed"
+    assert "SIGKILL" in metrics["failure"]
+    assert metrics["step"] == 2  # what it had reported was delivered
+
+
+async def test_an_engine_that_fails_says_why_itself(run: RunningServer, engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(NotFinite, match="the loss is NaN") as caught:
+        await give_here(run, tmp_path, engine(fail_at=1))
+    assert caught.value.hint == "lower the rate"
+    assert "the loss is NaN" in run.call("GET", "/metrics")["failure"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_training_leaves_cleanly(
+    run: RunningServer, engine: Engine, tmp_path: Path, number: signal.Signals
+) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(give_here(run, tmp_path, engine(gate_at=3)))
+        await open_gate(tmp_path)
+        os.kill(os.getpid(), number)
+        await working
+    (worker,) = run.call("GET", "/workers")
+    assert (worker["state"], worker["failure"]) == ("offline", None)
+
+
+async def test_stop_before_there_is_work(server: RunningServer, engine: Engine, tmp_path: Path) -> None:
+    server.configure(start={"workers": 2})
+    agent, coordinator = await agent_of(server, tmp_path, engine())
+    async with coordinator, asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(agent.run())
+        await agent.until(Phase.READY)
+        agent.stop("enough")
+        await working
+    assert agent.state.error is None
+    assert server.call("GET", "/metrics")["phase"] == "waiting"
+
+
+async def test_a_revoked_worker_ends(server: RunningServer, engine: Engine, tmp_path: Path) -> None:
+    server.configure(start={"workers": 2})
+    agent, coordinator = await agent_of(server, tmp_path, engine())
+    async with coordinator:
+        working = asyncio.create_task(agent.run())
+        await agent.until(Phase.READY)
+        server.call("DELETE", f"/workers/{coordinator.worker_id}")
+        server.configure(seed=7)  # announced: the agent asks at once instead of in five seconds
+        with pytest.raises(WorkerRevoked) as caught:
+            await working
+    assert caught.value.exit_code == 10
+
+
+async def test_a_configuration_that_changes_before_the_start(
+    server: RunningServer, engine: Engine, tmp_path: Path
+) -> None:
+    server.configure(start={"workers": 2})
+    agent, coordinator = await agent_of(server, tmp_path, engine())
+    async with coordinator, asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(agent.run())
+        await agent.until(Phase.READY)
+        # One ready worker would do now, but this one is ready for another configuration.
+        server.configure(steps=STEPS, start={"workers": 1}, optimizer={"warmup_steps": 0})
+        await working
+    assert server.call("GET", "/metrics")["phase"] == "complete"
+
+
+async def test_a_machine_that_wants_another_address(server: RunningServer, engine: Engine, tmp_path: Path) -> None:
+    server.configure(start={"workers": 2})
+    agent, coordinator = await agent_of(server, tmp_path, engine(), listen_host="localhost")
+    async with coordinator, asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(agent.run())
+        await agent.until(Phase.READY)
+        server.configure(start={"workers": 1})
+        await working
+    (member,) = server.call("GET", "/training/plan")["members"]
+    assert member["endpoint"]["host"] == "localhost"

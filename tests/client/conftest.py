@@ -1,0 +1,94 @@
+"""A real server process on loopback, that tests can kill and start again on the same port."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from legion.identity import Invite
+
+SMALL = {"model": {"preset": "tiny"}, "batch": {"micro_batch_blocks": 1}}
+
+
+class RunningServer:
+    """`legion-server serve` in a folder of its own, on a port the system chose."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self._process: subprocess.Popen[str] | None = None
+        self.host, self.port = "127.0.0.1", 0
+
+    def start(self) -> None:
+        """On the same port as before, if there was one. Returns once it listens."""
+        arguments = ["serve", "--data-dir", str(self.data_dir), "--host", self.host, "--port", str(self.port)]
+        with (self.data_dir.parent / f"{self.data_dir.name}.log").open("a") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "legion_server", *arguments, "--no-assembler"],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self._process.stdout is not None
+        word, self.host, port = self._process.stdout.readline().split()
+        assert word == "listening"
+        self.port = int(port)
+
+    def kill(self) -> None:
+        """As kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """As the admin."""
+        token = (self.data_dir / "admin-token").read_text().strip()
+        with httpx.Client(base_url=f"http://{self.host}:{self.port}", timeout=60, trust_env=False) as http:
+            response = http.request(method, path, json=body, headers={"Authorization": f"Bearer {token}"})
+        assert response.is_success, response.text
+        return json.loads(response.content) if response.content else None
+
+    def configure(self, **change: Any) -> None:
+        self.call("PUT", "/training/config", change)
+
+    def invite(self, uses: int = 1) -> Invite:
+        return Invite.parse(self.call("POST", "/invites", {"uses": uses})["invite"])
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    """A server with a small text to train on."""
+    text = tmp_path / "text"
+    text.mkdir()
+    for number in range(8):
+        (text / f"{number}.txt").write_text(f"{number} bottles of beer on the wall. " * 40)
+    server = RunningServer(tmp_path / "server")
+    try:
+        server.start()
+        server.configure(**SMALL | {"data": {"source": "text", "paths": [str(text)], "seq_len": 16}})
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, RunningServer]]:
+    """Two servers with authorities of their own, for tests that only enrol."""
+    servers = (
+        RunningServer(tmp_path_factory.mktemp("one") / "server"),
+        RunningServer(tmp_path_factory.mktemp("other") / "server"),
+    )
+    try:
+        for server in servers:
+            server.start()
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()

@@ -1,0 +1,99 @@
+"""The command line: one sentence and the documented exit code for everything that goes wrong, never a traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from legion.errors import InviteInvalid, Unusable
+from legion.identity import Invite
+from legion_client.cli import read_invite
+from legion_client.paths import Home
+from legion_client.settings import Settings, load, override
+
+INVITE = Invite("127.0.0.1", 1, "token", "a" * 64)
+
+
+def client(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "legion_client", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "says"),
+    [
+        ((), "", 2, "use 'legion-client --no-gui'"),
+        (("--no-gui",), "", 2, "has not joined a server yet"),
+        (("--no-gui", "--join", "-"), "", 10, "legion://HOST:PORT"),
+        (("--no-gui", "--join", "-"), "legion://host:1/?token=t&ca=abc", 10, "'ca' is not a SHA-256"),
+        (("--no-gui", "--join", "no-such-file"), "", 2, "no-such-file"),
+        (("--no-gui", "--join", "-"), str(INVITE), 40, "cannot be reached"),
+        (("--no-gui", "--name", ""), "", 2, "name"),
+        (("--no-gui", "--port", "70000"), "", 2, "listen_port"),
+        (("--nonsense",), "", 2, "No such option"),
+    ],
+)
+def test_what_goes_wrong_is_said_in_a_sentence(
+    tmp_path: Path, arguments: tuple[str, ...], stdin: str, code: int, says: str
+) -> None:
+    done = client(*arguments, stdin=stdin, LEGION_HOME=str(tmp_path / "home"))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_agent_needs_neither_torch_nor_grpc() -> None:
+    """Nothing of the client but the engine and `generate` may load them, not even by accident."""
+    code = (
+        "import sys, pkgutil, importlib, legion_client.agent as agent, legion_client.cli\n"
+        "for module in pkgutil.iter_modules(agent.__path__):\n"
+        "    importlib.import_module('legion_client.agent.' + module.name)\n"
+        "print(sorted({'torch', 'grpc', 'transformers', 'datasets'} & set(sys.modules)))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_an_invite_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "invite").write_text(f"  {INVITE}\n")
+    assert read_invite(str(INVITE)) == INVITE
+    assert read_invite(str(tmp_path / "invite")) == INVITE
+    assert read_invite(None) is None
+    (tmp_path / "picture").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(Unusable, match="picture"):
+        read_invite(str(tmp_path / "picture"))
+    with pytest.raises(InviteInvalid):
+        read_invite("legion:nonsense")
+
+
+def test_home_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEGION_HOME", str(tmp_path / "variable"))
+    assert Home.find().root == tmp_path / "variable"
+    assert Home.find(tmp_path / "option").root == tmp_path / "option"
+    monkeypatch.delenv("LEGION_HOME")
+    assert Home.find().root.name == "legion"
+
+
+def test_settings_from_file_and_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    assert load(file).listen_port == 0
+    file.write_text('name = "attic"\nlisten_port = 5000\n')
+    assert load(file) == Settings(name="attic", listen_port=5000)
+    assert override(load(file), name=None, listen_port=6000) == Settings(name="attic", listen_port=6000)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("name = ", "not TOML"), ("colour = 'red'", "colour"), ("listen_port = -1", "listen_port")]
+)
+def test_a_settings_file_with_a_mistake(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "settings.toml").write_text(text)
+    with pytest.raises(Unusable, match=says):
+        load(tmp_path / "settings.toml")
