@@ -19,6 +19,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="See and change what the run trains.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.command()(up)
+app.command()(up)
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Where the server keeps everything. Default: LEGION_DATA_DIR, or legion-data.")

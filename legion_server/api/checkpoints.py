@@ -61,7 +61,11 @@ async def upload(
     plan = coordinator.expect_slice(worker, step, rank, Epoch(epoch))
     place = cp.begin(coordinator.run.run_id, plan, step, tokens)
     ref = await backend.files.receive(place, rank, sha256, cp.most_bytes(plan, Rank(rank)), request.stream())
-    await coordinator.add_slice(worker, step, rank, ref, tokens, plan.epoch)
+    try:
+        await coordinator.add_slice(worker, step, rank, ref, tokens, plan.epoch)
+    finally:
+        if not coordinator.has_slice(place, ref):
+            backend.files.discard(place, ref)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
@@ -74,9 +78,10 @@ async def upload(
 async def download_slice(step: Step, rank: RankPath, backend: BackendDep, _: Known) -> FileResponse:
     """A slice, or by Range a part of it."""
     checkpoint = backend.coordinator.checkpoint(step)
-    if checkpoint.slice(rank) is None:
+    ref = checkpoint.slice(rank)
+    if ref is None:
         raise NotFound(f"checkpoint {step} has no slice of rank {rank}")
-    return _file(backend.files.slice(checkpoint, rank))
+    return _file(backend.files.slice(checkpoint, rank, ref.sha256))
 
 
 @router.get(

@@ -58,7 +58,7 @@ class Assembler:
             raise StorageFailed("the run's dataset is not known any more")
         return assemble(
             checkpoint.manifest,
-            {ref.rank: self._files.slice(checkpoint, ref.rank) for ref in checkpoint.manifest.slices},
+            {ref.rank: self._files.slice(checkpoint, ref.rank, ref.sha256) for ref in checkpoint.manifest.slices},
             self._coordinator.run.config,
             dataset.manifest.vocab_size,
             self._blobs_dir / dataset.manifest.tokenizer_sha256,

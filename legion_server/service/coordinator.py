@@ -266,6 +266,11 @@ class Coordinator:
         if checkpoint.complete:
             self.checkpoint_done.set()
 
+    def has_slice(self, checkpoint: Checkpoint, ref: SliceRef) -> bool:
+        """Whether this very file is part of the stored checkpoint."""
+        known = self.state.checkpoints.get(checkpoint.step)
+        return known is not None and known.folder_name == checkpoint.folder_name and known.slice(ref.rank) == ref
+
     def checkpoint(self, step: int) -> Checkpoint:
         checkpoint = self.state.checkpoints.get(step)
         if checkpoint is None:

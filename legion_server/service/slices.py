@@ -18,14 +18,21 @@ WRITE_BYTES = 2**20  # collected before a thread writes them
 
 
 class SliceFiles:
-    """`slices/step-S-epoch-E/rank-R.safetensors`, and the assembled `checkpoints/step-S`."""
+    """`slices/step-S-epoch-E/rank-R-HASH.safetensors`, and the assembled `checkpoints/step-S`.
+
+    The hash is in the name so that an upload that is refused in the end has not replaced one that was accepted.
+    """
 
     def __init__(self, slices_dir: Path, checkpoints_dir: Path) -> None:
         self._slices_dir = slices_dir
         self._checkpoints_dir = checkpoints_dir
 
-    def slice(self, checkpoint: Checkpoint, rank: int) -> Path:
-        return self._slices_dir / checkpoint.folder_name / f"rank-{rank}.safetensors"
+    def slice(self, checkpoint: Checkpoint, rank: int, sha256: str) -> Path:
+        return self._slices_dir / checkpoint.folder_name / f"rank-{rank}-{sha256[:16]}.safetensors"
+
+    def discard(self, checkpoint: Checkpoint, ref: SliceRef) -> None:
+        """An upload that was refused after it had arrived."""
+        self.slice(checkpoint, ref.rank, ref.sha256).unlink(missing_ok=True)
 
     def folder(self, step: int) -> Path:
         """Of the assembled checkpoint."""
@@ -35,7 +42,7 @@ class SliceFiles:
         self, checkpoint: Checkpoint, rank: int, sha256: str, most_bytes: int, body: AsyncIterator[bytes]
     ) -> SliceRef:
         """Store an upload. CheckpointInvalid when it is too long or has another hash; StorageFailed."""
-        target = self.slice(checkpoint, rank)
+        target = self.slice(checkpoint, rank, sha256)
         part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
         try:
             size_bytes, found = await self._write(part, most_bytes, body)
