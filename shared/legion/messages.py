@@ -16,8 +16,13 @@ WorkerState = Literal["joining", "preparing", "ready", "training", "paused", "le
 RunPhase = Literal["waiting", "training", "finishing", "complete", "failed"]
 
 
-class Message(BaseModel, frozen=True, extra="forbid"):
-    """A body that travels as JSON."""
+# What one record may count: far above any machine, far below where sums over a run leave 64 bits.
+Count = Annotated[int, Field(ge=0, le=2**44)]
+HostName = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45})$")]
+
+
+class Message(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """A body that travels as JSON, which knows neither NaN nor infinity."""
 
 
 class FieldProblem(Message):
@@ -59,9 +64,9 @@ class Hardware(Message):
 
 
 class Endpoint(Message):
-    """Where other members of the plan reach a worker."""
+    """Where other members of the plan reach a worker: a name or an IP address, never another kind of gRPC target."""
 
-    host: str
+    host: HostName
     port: Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -203,28 +208,28 @@ class WorkersSummary(Message):
 class StepRecord(Message):
     """What one member saw in one step. Loss and norm are the cluster's, the rest is the member's own."""
 
-    step: int  # steps committed, this one included: from 1
+    step: Annotated[int, Field(ge=0, le=2**31 - 1)]  # steps committed, this one included: from 1
     loss: float  # nats per token, mean over all tokens of the step
     grad_norm: float  # of the whole gradient, before clipping
     lr: float
-    step_tokens: int  # of all members
-    tokens: int  # of this member
-    micro_batches: int  # of this member
+    step_tokens: Count  # of all members
+    tokens: Count  # of this member
+    micro_batches: Count  # of this member
     step_s: float
     compute_s: float
     waiting_s: float  # for weights, gradients and votes
-    sent_bytes: int
-    received_bytes: int
-    peak_rss_bytes: int
-    state_bytes: int  # of this member's slice: weights, moments, gradient
+    sent_bytes: Count
+    received_bytes: Count
+    peak_rss_bytes: Count
+    state_bytes: Count  # of this member's slice: weights, moments, gradient
 
 
 class EvaluationRecord(Message):
     """Validation loss of the whole cluster after `step` steps."""
 
-    step: int
+    step: Annotated[int, Field(ge=0, le=2**31 - 1)]
     loss: float  # nats per token
-    tokens: int
+    tokens: Count
 
 
 class MetricsReport(Message):
