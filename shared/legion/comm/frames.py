@@ -1,7 +1,8 @@
 """Tensor parts to frames and back: bounded pieces, CRC and lengths checked before anything is written.
 
 A frame is a `peer.proto` Frame. Its bytes are put together and taken apart by hand here, because the generated
-code would copy every payload twice; a test holds the two equal.
+code would copy every payload twice; a test holds the two equal. The CRC runs on over the frames of a part, so a frame
+that is lost, repeated or out of its place does not fit the one before it.
 """
 
 import zlib
@@ -21,19 +22,19 @@ _PAYLOAD_TAG = 0x12  # field 2, length-delimited
 _HEADER_BYTES = 4096  # the largest header that is read
 
 
-def encode_frame(payload: bytes | memoryview) -> bytes:
+def encode_frame(payload: bytes | memoryview, crc: int) -> bytes:
+    """`crc`: see `Frame.crc` in peer.proto."""
     length = len(payload)
     size = bytearray()
     while length > 0x7F:
         size.append(length & 0x7F | 0x80)
         length >>= 7
     size.append(length)
-    crc = zlib.crc32(payload).to_bytes(4, "little")
-    return b"".join((b"\x0d", crc, b"\x12", size, payload))
+    return b"".join((b"\x0d", crc.to_bytes(4, "little"), b"\x12", size, payload))
 
 
-def decode_frame(message: bytes) -> memoryview:
-    """The payload, not copied. PartInvalid when the message is not exactly one frame with the right CRC."""
+def decode_frame(message: bytes, crc_before: int = 0) -> tuple[memoryview, int]:
+    """The payload, not copied, and the CRC up to here. PartInvalid when the message is not exactly the next frame."""
     view = memoryview(message)
     if len(view) < 7 or view[0] != _CRC_TAG or view[5] != _PAYLOAD_TAG:
         raise PartInvalid(f"a message of {len(view)} bytes is no frame")
@@ -50,9 +51,10 @@ def decode_frame(message: bytes) -> memoryview:
     payload = view[at:]
     if length != len(payload):
         raise PartInvalid(f"a frame announces {length} bytes and holds {len(payload)}")
-    if zlib.crc32(payload) != int.from_bytes(view[1:5], "little"):
-        raise PartInvalid("a frame's CRC does not match its payload")
-    return payload
+    crc = zlib.crc32(payload, crc_before)
+    if crc != int.from_bytes(view[1:5], "little"):
+        raise PartInvalid("a frame's CRC does not match: it is damaged or not the next one of its part")
+    return payload, crc
 
 
 def frames_of(header: PartHeader, codec: Codec, values: Floats) -> Iterator[bytes]:
@@ -63,10 +65,13 @@ def frames_of(header: PartHeader, codec: Codec, values: Floats) -> Iterator[byte
     header.codec = codec.wire_id
     header.numel = values.size
     header.size_bytes = encoded_bytes(codec, values.size)
-    yield encode_frame(header.SerializeToString())
-    step = chunks_per_frame(codec) * CHUNK
+    announcement = header.SerializeToString()
+    yield encode_frame(announcement, zlib.crc32(announcement))
+    step, crc = chunks_per_frame(codec) * CHUNK, 0
     for start in range(0, values.size, step):
-        yield encode_frame(codec.encode(values[start : start + step]))
+        payload = codec.encode(values[start : start + step])
+        crc = zlib.crc32(payload, crc)
+        yield encode_frame(payload, crc)
 
 
 def chunks_per_frame(codec: Codec) -> int:
@@ -74,7 +79,7 @@ def chunks_per_frame(codec: Codec) -> int:
 
 
 def decode_header(message: bytes) -> PartHeader:
-    payload = decode_frame(message)
+    payload, _ = decode_frame(message)
     if len(payload) > _HEADER_BYTES:
         raise PartInvalid(f"a header of {len(payload)} bytes is too long")
     header = PartHeader()
@@ -94,9 +99,10 @@ class PartWriter:
         self._codec = codec
         self._out = out
         self._at = 0  # elements written
+        self._crc = 0
 
     def write(self, message: bytes) -> None:
-        payload = decode_frame(message)
+        payload, self._crc = decode_frame(message, self._crc)
         chunks, rest = divmod(len(payload), self._codec.chunk_bytes)
         end = self._at + chunks * CHUNK
         if rest or not chunks or end > self._out.size:
@@ -111,4 +117,5 @@ class PartWriter:
 
 def all_finite(values: Floats) -> bool:
     """Whether a part is usable: one pass, no temporary; NaN, infinity and overflow all make the sum not finite."""
-    return bool(np.isfinite(np.dot(values, values)))
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(np.dot(values, values)))
