@@ -111,8 +111,8 @@ async def _serving(backend: Backend) -> AsyncIterator[None]:
 def make_data_dir(folder: Path) -> None:
     """StorageFailed when it cannot be made or written to."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, mode=0o700)
         probe = folder / ".probe"
         probe.write_bytes(b"x")
         probe.unlink()
@@ -129,8 +129,10 @@ def locked(folder: Path) -> Iterator[None]:
     connection = sqlite3.connect(folder / "lock", timeout=0, isolation_level=None)
     try:
         connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
+    except sqlite3.Error as error:
         connection.close()
+        if "locked" not in str(error):
+            raise StorageFailed(f"{folder / 'lock'} cannot be used: {error}") from error
         raise StorageFailed(
             f"the data folder {folder} is in use by another server",
             hint="Stop that server, or choose another folder with --data-dir.",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from legion_server.transport import Server, listen
 
 logger = logging.getLogger(__name__)
 
+# The first byte of a connection is awaited with add_reader, which Windows' default loop does not have.
+LOOP = asyncio.SelectorEventLoop if sys.platform == "win32" else None
 LISTENING_FILE = "listening.json"
 
 
@@ -50,7 +53,8 @@ def run(
                 await server.serve_until_asked(lambda: _announce(backend, host, port, ready_file, say))
 
         try:
-            asyncio.run(serve())
+            with asyncio.Runner(loop_factory=LOOP) as runner:
+                runner.run(serve())
         finally:
             (settings.data_dir / LISTENING_FILE).unlink(missing_ok=True)
     logger.info("server stopped")

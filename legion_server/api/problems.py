@@ -10,8 +10,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
-from legion.errors import ConfigInvalid, LegionError, Unusable
+from legion.errors import LegionError, Unusable
 from legion.messages import FieldProblem, Problem
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(LegionError, _on_legion_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_hang_up)
     app.add_exception_handler(Exception, _on_surprise)
 
 
@@ -101,10 +103,11 @@ async def _on_http_error(_: Request, error: Exception) -> Response:
     return _answer(problem, error.headers)
 
 
+async def _on_hang_up(request: Request, _: Exception) -> Response:
+    logger.info("caller hung up path=%s", request.url.path)
+    return Response(status_code=HTTPStatus.BAD_REQUEST)  # nobody reads it
+
+
 async def _on_surprise(request: Request, error: Exception) -> Response:
     logger.error("request failed path=%s", request.url.path, exc_info=error)
     return _answer(problem_of(LegionError("the server met an error that it did not expect")))
-
-
-def not_an_object(body: object) -> ConfigInvalid:
-    return ConfigInvalid(f"a configuration is a JSON object, got {type(body).__name__}")

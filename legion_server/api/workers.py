@@ -53,7 +53,9 @@ async def enrol(request: Request, body: EnrolRequest, backend: BackendDep) -> En
         backend.failures.failed(address, now)
         raise
     token = new_token()
-    await backend.coordinator.enrol(worker_id, body.name, body.hardware, token_sha256(token), until)
+    await backend.coordinator.enrol(
+        worker_id, membership.printable(body.name, 64), body.hardware, token_sha256(token), until
+    )
     return EnrolReply(
         worker_id=worker_id,
         run_id=backend.coordinator.run.run_id,

@@ -16,6 +16,7 @@ from legion.messages import (
 )
 from legion_server.domain.happenings import Happening
 
+LONGEST_SENTENCE = 500  # characters that a worker may say about its failure
 RENEW_BEFORE_S = 10 * 86_400  # of a certificate's 30 days
 NO_EPOCH = Epoch(0)
 AWAY: frozenset[WorkerState] = frozenset({"offline", "revoked"})
@@ -69,7 +70,7 @@ def heard(worker: Worker, beat: Heartbeat, now: float) -> tuple[Worker, list[Hap
         said_goodbye=False,
         lost_peer=beat.lost_peer,
         failure=beat.failure,
-        failure_message=beat.failure_message,
+        failure_message=printable(beat.failure_message, LONGEST_SENTENCE) if beat.failure_message else None,
     )
     return after, _state_change(worker, after)
 
@@ -120,6 +121,11 @@ def summary(workers: Mapping[WorkerId, Worker]) -> WorkersSummary:
     for worker in workers.values():
         counts[worker.state] = counts.get(worker.state, 0) + 1
     return WorkersSummary(total=len(workers), by_state=counts)
+
+
+def printable(text: str, most: int) -> str:
+    """What others send ends up in terminals and logs: one line, without control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:most])
 
 
 def _state_change(before: Worker, after: Worker) -> list[Happening]:

@@ -10,7 +10,16 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from legion.config import RunConfig
-from legion.errors import ConfigLocked, LegionError, NotFound, ProtocolMismatch, Refused, RunError, WorkerRevoked
+from legion.errors import (
+    ConfigLocked,
+    LegionError,
+    NotFound,
+    ProtocolMismatch,
+    Refused,
+    RunError,
+    Unusable,
+    WorkerRevoked,
+)
 from legion.ids import Epoch, Rank, WorkerId, new_run_id
 from legion.messages import (
     HEARTBEAT_S,
@@ -54,6 +63,7 @@ class Coordinator:
         self._state: State | None = None
         self._tokens: dict[str, WorkerId] = {}  # by hash; an entry counts only while the worker still has it
         self._lock = asyncio.Lock()
+        self.revision = 0  # grows with every saved change: for caches
         self.checkpoint_done = asyncio.Event()  # a checkpoint became complete: the assembler's call
 
     @property
@@ -79,6 +89,7 @@ class Coordinator:
             {checkpoint.step: checkpoint for checkpoint in loaded.checkpoints},
             loaded.dataset,
         )
+        await asyncio.to_thread(self._files.sweep, loaded.checkpoints)
         self._tokens = {worker.token_sha256: worker.worker_id for worker in loaded.workers}
         if loaded.run is None:
             begun = self._events.number([Happening("phase", {"phase": run.phase, "step": 0, "failure": None})], now)
@@ -144,6 +155,8 @@ class Coordinator:
 
     async def heartbeat(self, worker_id: WorkerId, beat: Heartbeat) -> HeartbeatReply:
         check_protocol(beat.protocol)
+        if beat.state in membership.AWAY:
+            raise Unusable(f"a worker that is heard is not {beat.state}", hint="Say leaving, then leave.")
         async with self._deciding() as draft:
             worker, happenings = membership.heard(self.worker(worker_id), beat, draft.now)
             draft.put(worker)
@@ -202,9 +215,11 @@ class Coordinator:
             if self._rank(draft.run, worker_id, report.epoch) is None:
                 logger.info("late metrics dropped worker=%s epoch=%d", worker_id, report.epoch)
                 return
-            draft.report = (worker_id, report)
-            for record in sorted(report.steps, key=lambda record: record.step):
-                if draft.run.step < record.step <= draft.run.config.steps:
+            first, last = draft.run.first_step, draft.run.config.steps
+            steps = tuple(record for record in report.steps if first < record.step <= last)
+            draft.report = (worker_id, report.model_copy(update={"steps": steps}))
+            for record in sorted(steps, key=lambda record: record.step):
+                if record.step > draft.run.step:
                     draft.run = replace(draft.run, step=record.step)
                     draft.say([Happening("step", summary_of(record).model_dump())])
             draft.say(Happening("evaluation", evaluation.model_dump()) for evaluation in report.evaluations)
@@ -310,6 +325,7 @@ class Coordinator:
                 await self._store.save(change)
             self._state = draft.after
             if change is not None:
+                self.revision += 1
                 self._events.publish(change.events)
             if self.run.phase != phase:
                 why = f" reason={self.run.failure.message}" if self.run.failure else ""

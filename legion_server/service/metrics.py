@@ -1,6 +1,8 @@
 """What a run has achieved so far, put together from the store: for /metrics and the status page."""
 
-from legion.messages import MetricsView, StepSummary
+from dataclasses import dataclass
+
+from legion.messages import EvaluationRecord, MetricsView, StepSummary, WorkerTotals
 from legion_server.service.coordinator import Coordinator
 from legion_server.store.api import Store
 
@@ -9,32 +11,48 @@ MOST_STEPS = 10_000  # in one answer
 SPEED_STEPS = 20  # tokens_per_s is their mean
 
 
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    revision: int
+    tokens: int
+    evaluations: tuple[EvaluationRecord, ...]
+    workers: tuple[WorkerTotals, ...]
+
+
 class Metrics:
-    """Reads only."""
+    """Reads only. Sums over the whole run are kept until something changes: a page may have many readers."""
 
     def __init__(self, coordinator: Coordinator, store: Store) -> None:
         self._coordinator = coordinator
         self._store = store
+        self._sums: _Sums | None = None
 
     async def view(self, since: int | None, *, private: bool) -> MetricsView:
         """`since`: all steps after it, up to MOST_STEPS, instead of the tail. Workers and names only if `private`."""
         run, dataset = self._coordinator.run, self._coordinator.state.dataset
         recent = await self._store.summaries(since or 0, RECENT if since is None else MOST_STEPS)
-        failure = run.failure
+        failure, sums = run.failure, await self._summed()
         return MetricsView(
             run_id=run.run_id,
             phase=run.phase,
             step=run.step,
             steps=run.config.steps,
-            tokens=await self._store.tokens(),
+            tokens=sums.tokens,
             tokens_per_s=speed(recent[-SPEED_STEPS:]),
             recent=tuple(recent),
-            evaluations=tuple(await self._store.evaluations()),
-            workers=tuple(await self._store.totals()) if private else (),
+            evaluations=sums.evaluations,
+            workers=sums.workers if private else (),
             unigram_entropy=dataset.unigram_entropy if dataset else None,
             bigram_entropy=dataset.bigram_entropy if dataset else None,
             failure=(failure.message if private else failure.public) if failure else None,
         )
+
+    async def _summed(self) -> "_Sums":
+        revision = self._coordinator.revision
+        if self._sums is None or self._sums.revision != revision:
+            tokens, evaluations = await self._store.tokens(), await self._store.evaluations()
+            self._sums = _Sums(revision, tokens, tuple(evaluations), tuple(await self._store.totals()))
+        return self._sums
 
     async def curve(self, points: int) -> list[StepSummary]:
         """The whole run's steps, thinned out evenly."""

@@ -5,15 +5,17 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
+from legion.checkpoint.storage import sync_folder
 from legion.errors import CheckpointInvalid, StorageFailed
 from legion.messages import SliceRef
 from legion_server.domain.checkpoints import Checkpoint
 
 logger = logging.getLogger(__name__)
 
+PART = ".part"
 WRITE_BYTES = 2**20  # collected before a thread writes them
 
 
@@ -43,7 +45,7 @@ class SliceFiles:
     ) -> SliceRef:
         """Store an upload. CheckpointInvalid when it is too long or has another hash; StorageFailed."""
         target = self.slice(checkpoint, rank, sha256)
-        part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
+        part = target.with_name(f".{target.name}.{os.urandom(4).hex()}{PART}")
         try:
             size_bytes, found = await self._write(part, most_bytes, body)
             if found != sha256:
@@ -51,6 +53,7 @@ class SliceFiles:
                     f"the slice arrived with SHA-256 {found[:12]}, not {sha256[:12]}", hint="Upload it again."
                 )
             await asyncio.to_thread(part.replace, target)
+            await asyncio.to_thread(sync_folder, target.parent)
         except OSError as error:
             raise StorageFailed(f"{target} cannot be written: {error.strerror}") from error
         finally:
@@ -60,12 +63,17 @@ class SliceFiles:
     async def _write(self, part: Path, most_bytes: int, body: AsyncIterator[bytes]) -> tuple[int, str]:
         part.parent.mkdir(parents=True, exist_ok=True)
         size_bytes, digest, waiting = 0, hashlib.sha256(), bytearray()
-        with part.open("wb", buffering=0) as file:
+        with part.open("wb") as file:
 
             def flush() -> None:
                 digest.update(waiting)
                 file.write(waiting)
                 waiting.clear()
+
+            def finish() -> None:
+                flush()
+                file.flush()
+                os.fsync(file.fileno())
 
             async for chunk in body:
                 size_bytes += len(chunk)
@@ -74,16 +82,32 @@ class SliceFiles:
                 waiting += chunk
                 if len(waiting) >= WRITE_BYTES:
                     await asyncio.to_thread(flush)
-            await asyncio.to_thread(flush)
-            await asyncio.to_thread(os.fsync, file.fileno())
+            await asyncio.to_thread(finish)
         return size_bytes, digest.hexdigest()
+
+    def sweep(self, known: Iterable[Checkpoint]) -> None:
+        """What a killed process left: parts of uploads, slices nobody recorded, folders half assembled."""
+        named = {checkpoint.folder_name for checkpoint in known}
+        for folder in _entries(self._slices_dir):
+            for path in _entries(folder) if folder.name in named else [folder]:
+                if path is folder or path.name.endswith(PART):
+                    _delete(path)
+        for folder in _entries(self._checkpoints_dir):
+            if folder.name.startswith(".") and folder.name.endswith(".partial"):
+                _delete(folder)
 
     def remove(self, checkpoint: Checkpoint) -> None:
         """Delete a checkpoint that is no longer listed. What cannot be deleted is reported and stays."""
         for path in (self._slices_dir / checkpoint.folder_name, self.folder(checkpoint.step)):
-            try:
-                shutil.rmtree(path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                logger.warning("old checkpoint cannot be deleted path=%s reason=%s", path, error.strerror)
+            _delete(path)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _delete(path: Path) -> None:
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("leftover cannot be deleted path=%s reason=%s", path, error.strerror)

@@ -168,12 +168,11 @@ class SqlStore:
 
     async def _report(self, connection: AsyncConnection, worker: WorkerId, report: MetricsReport) -> None:
         # Delivery is at least once: what is known already stays as it is.
-        for record in report.steps:
-            values = record.model_dump() | {"worker_id": worker, "epoch": report.epoch}
-            await connection.execute(self._insert(t.step_records).values(values).on_conflict_do_nothing())
-        for evaluation in report.evaluations:
-            values = evaluation.model_dump() | {"epoch": report.epoch}
-            await connection.execute(self._insert(t.evaluations).values(values).on_conflict_do_nothing())
+        steps = [record.model_dump() | {"worker_id": worker, "epoch": report.epoch} for record in report.steps]
+        evaluations = [record.model_dump() | {"epoch": report.epoch} for record in report.evaluations]
+        for table, rows in ((t.step_records, steps), (t.evaluations, evaluations)):
+            if rows:
+                await connection.execute(self._insert(table).on_conflict_do_nothing(), rows)
 
     async def _put(self, connection: AsyncConnection, table: sa.Table, **values: Any) -> None:
         keys = [column.name for column in table.primary_key]

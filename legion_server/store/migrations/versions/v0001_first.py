@@ -60,7 +60,7 @@ def upgrade() -> None:
         sa.Column("lr", sa.Double(), nullable=False),
         sa.Column("step_tokens", sa.BigInteger(), nullable=False),
         sa.Column("tokens", sa.BigInteger(), nullable=False),
-        sa.Column("micro_batches", sa.Integer(), nullable=False),
+        sa.Column("micro_batches", sa.BigInteger(), nullable=False),
         sa.Column("step_s", sa.Double(), nullable=False),
         sa.Column("compute_s", sa.Double(), nullable=False),
         sa.Column("waiting_s", sa.Double(), nullable=False),
