@@ -46,7 +46,6 @@ class Collection:
     batch_count: int
     out: Floats
     covered: dict[int, WorkerId] = field(default_factory=dict)
-    tokens: int = 0
 
     @property
     def complete(self) -> bool:
@@ -83,36 +82,42 @@ class Mailbox:
         if not batches.indices or sorted(set(batches.indices)) != list(batches.indices):
             raise PartInvalid(f"{sender}: micro-batches {batches.indices} are not a sorted set")
         await self._changes.until(lambda: self._step > step or (self._step == step and unit in self._collections))
-        if self._step > step:
-            raise PartInvalid(f"{sender}: a gradient of step {step} came in step {self._step}")
-        collection = self._collections[unit]
-        if batches.indices[-1] >= collection.batch_count:
-            raise PartInvalid(f"{sender}: micro-batch {batches.indices[-1]} of {collection.batch_count}")
-        owners = {collection.covered.get(index) for index in batches.indices}
-        if owners == {sender}:
-            return False
-        if owners != {None}:
-            raise PartInvalid(f"{sender}: micro-batches {batches.indices} overlap with {sorted(collection.covered)}")
-        if self._ordered:
-            await self._changes.until(lambda: collection.next_index == batches.indices[0])
-        return True
+        new = self._is_new(sender, step, unit, batches)
+        if not new or not self._ordered:
+            return new
+        await self._changes.until(lambda: self._step > step or self._collections[unit].next_index >= batches.indices[0])
+        return self._is_new(sender, step, unit, batches)  # another delivery of this part may have come first
 
-    def add(self, sender: WorkerId, step: Step, unit: UnitId, batches: Batches, values: Floats) -> None:
-        """A part that was admitted and read completely. It is added as a whole or not at all."""
-        collection = self._collections.get(unit)
-        if self._step != step or collection is None:
-            raise PartInvalid(f"{sender}: a gradient of step {step} came in step {self._step}")
+    def add(self, sender: WorkerId, step: Step, unit: UnitId, batches: Batches, values: Floats) -> bool:
+        """A part that was admitted and read completely: added as a whole or not at all.
+
+        False: not again. After a broken connection two deliveries of one part may be read at the same time.
+        """
+        new = self._is_new(sender, step, unit, batches)
         if not all_finite(values):
             raise NotFinite(f"the gradient of unit {unit} from {sender} holds NaN or infinity")
-        if any(index in collection.covered for index in batches.indices):
-            raise PartInvalid(f"{sender}: micro-batches {batches.indices} came twice")
+        if not new:
+            return False
+        collection = self._collections[unit]
         if collection.covered:
             np.add(collection.out, values, out=collection.out)
         else:
             np.copyto(collection.out, values)
         collection.covered.update(dict.fromkeys(batches.indices, sender))
-        collection.tokens += batches.tokens
         self._changes.happened()
+        return True
+
+    def _is_new(self, sender: WorkerId, step: Step, unit: UnitId, batches: Batches) -> bool:
+        """Whether none of the micro-batches is there yet; not, if all are there from the same sender."""
+        if self._step != step:
+            raise PartInvalid(f"{sender}: a gradient of step {step} came in step {self._step}")
+        collection = self._collections[unit]
+        if batches.indices[-1] >= collection.batch_count:
+            raise PartInvalid(f"{sender}: micro-batch {batches.indices[-1]} of {collection.batch_count}")
+        owners = {collection.covered.get(index) for index in batches.indices}
+        if owners not in ({sender}, {None}):
+            raise PartInvalid(f"{sender}: micro-batches {batches.indices} overlap with {sorted(collection.covered)}")
+        return owners == {None}
 
     async def complete(self, step: Step, unit: UnitId) -> None:
         """Until the parts cover every micro-batch of the step."""
