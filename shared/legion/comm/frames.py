@@ -16,7 +16,7 @@ from legion.errors import PartInvalid
 from legion.layout import CHUNK
 from legion.proto.peer_pb2 import PartHeader
 
-PAYLOAD_BYTES = 1 << 20  # at most, in one frame
+PAYLOAD_BYTES = 1 << 19  # at most, in one frame; larger ones are no faster and every stream holds a few of them
 _CRC_TAG = 0x0D  # field 1, fixed32
 _PAYLOAD_TAG = 0x12  # field 2, length-delimited
 _HEADER_BYTES = 4096  # the largest header that is read

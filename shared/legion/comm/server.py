@@ -43,6 +43,8 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.member: Member | None = None
+        # Parts are read one after the other: memory for one, and the others wait at their senders.
+        self._reading = asyncio.Lock()
         self._farewell: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         answer = self._answer
         self._handlers = {
@@ -123,13 +125,14 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
         codec = by_wire_id(header.codec)
         if not await member.mailbox.admit(sender, step, unit, batches):
             return
-        values = np.empty(mine, dtype=np.float32)
-        writer = PartWriter(header, codec, values)
-        async for frame in frames:
-            member.usage.received_bytes += len(frame)
-            writer.write(frame)
-        writer.finish()
-        member.mailbox.add(sender, step, unit, batches, values)
+        async with self._reading:
+            values = np.empty(mine, dtype=np.float32)
+            writer = PartWriter(header, codec, values)
+            async for frame in frames:
+                member.usage.received_bytes += len(frame)
+                writer.write(frame)
+            writer.finish()
+            member.mailbox.add(sender, step, unit, batches, values)
 
     async def _claim(self, member: Member, caller: Rank, request: bytes, context: Context) -> bytes:
         wanted = ClaimRequest.FromString(request)

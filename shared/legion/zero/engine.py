@@ -9,8 +9,9 @@ weights pulled from their owners instead of collectives, so that members may run
 3. finish: every part is in, everybody votes; on commit each owner updates its slice and offers it for the next step.
 Nothing is in flight between two steps but the next step's weights.
 
-Memory at its peak: 16 bytes for each element of the slice (weights, gradient, two moments), the units at work
-(prefetched weights included), and at most `gradient.IN_FLIGHT` gradients on their way.
+Memory at its peak: 16 bytes for each element of the slice (weights, gradient, two moments), and three units: the
+weights at work, the gradient that fills, and either the weights prefetched or the last unit's gradient still on its
+way. So in the backward a prefetch waits until that gradient has left; both want the same uplink anyway.
 """
 
 import contextlib
@@ -74,6 +75,7 @@ class Zero3:
         self._step = Step(0)
         self._batches: Batches | None = None
         self._done: list[Batches] = []
+        self._ahead: list[UnitId] = []  # sites to prefetch in this backward
         for unit in self._units:
             hooks.install(unit.number, unit.flat, self)
 
@@ -207,19 +209,25 @@ class Zero3:
 
     def enter_backward(self, site: UnitId) -> None:
         self._hold(site)
-        for ahead in range(site - 1, max(-1, site - 1 - self._cluster.prefetch_units), -1):
-            if not hooks.only_looks_up(self._units[ahead].flat.unit.modules):
-                self._hold(UnitId(ahead))
+        lowest = max(0, site - self._cluster.prefetch_units)
+        self._ahead = [UnitId(u) for u in range(site - 1, lowest - 1, -1) if not self._units[u].flat.only_looks_up]
+        self._prefetch_if_room()
         self._wait(site)
 
     def gradient_ready(self, site: UnitId, parameter: int) -> None:
-        if not self._gradients[site].fill(parameter):
-            return
-        if self._cluster.reshard_after_forward:
-            self._drop(site)
-        if self._cluster.reduce_every == "micro_batch":
-            assert self._batches is not None
-            self._sender.send(self._step, self._batches, site, self._gradients[site].take)
+        if self._gradients[site].fill(parameter):
+            if self._cluster.reshard_after_forward:
+                self._drop(site)
+            if self._cluster.reduce_every == "micro_batch":
+                assert self._batches is not None
+                self._sender.send(self._step, self._batches, site, self._gradients[site].take)
+        self._prefetch_if_room()
+
+    def _prefetch_if_room(self) -> None:
+        if self._ahead and self._sender.idle:
+            for site in self._ahead:
+                self._hold(site)
+            self._ahead = []
 
     def _hold(self, site: UnitId) -> None:
         for unit in self._needs[site]:

@@ -61,6 +61,11 @@ class FlatUnit:
         self.free()
 
     @property
+    def only_looks_up(self) -> bool:
+        """Embeddings: their backward adds up rows and never reads the weights."""
+        return all(isinstance(module, nn.Embedding) for module in self.unit.modules)
+
+    @property
     def allocated(self) -> bool:
         return self.flat.untyped_storage().nbytes() > 0
 

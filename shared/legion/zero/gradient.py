@@ -15,7 +15,7 @@ from legion.errors import RunError
 from legion.ids import Step, UnitId
 from legion.zero.flat import FlatUnit, HostStage
 
-IN_FLIGHT = 2  # gradient buffers on their way at a time; more would be memory for nothing
+IN_FLIGHT = 1  # gradient buffers on their way at a time, beside the one that fills
 
 
 class GradientBuffer:
@@ -68,6 +68,13 @@ class GradientSender:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._sent: deque[tuple[Work[None], Tensor]] = deque()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight."""
+        while self._sent and self._sent[0][0].done():
+            self._wait_one()
+        return not self._sent
 
     def send(self, step: Step, batches: Batches, unit: UnitId, take: Callable[[], Tensor]) -> None:
         while len(self._sent) >= IN_FLIGHT:

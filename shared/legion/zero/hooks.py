@@ -30,18 +30,13 @@ def install(site: UnitId, unit: FlatUnit, sites: Sites) -> None:
     modules = unit.unit.modules
     for module in modules:
         module.register_forward_pre_hook(lambda *_: sites.enter_forward(site))
-    modules[-1].register_forward_hook(_leaving(site, sites, watch_output=not only_looks_up(modules)))
+    modules[-1].register_forward_hook(_leaving(site, sites, watch_output=not unit.only_looks_up))
     for index, parameter in enumerate(unit.parameters):
         parameter.register_post_accumulate_grad_hook(functools.partial(_ready, sites, site, index))
 
 
 def _ready(sites: Sites, site: UnitId, index: int, _parameter: Tensor) -> None:
     sites.gradient_ready(site, index)
-
-
-def only_looks_up(modules: tuple[nn.Module, ...]) -> bool:
-    """Embeddings: their backward adds up rows and never reads the weights."""
-    return all(isinstance(module, nn.Embedding) for module in modules)
 
 
 def _leaving(site: UnitId, sites: Sites, *, watch_output: bool) -> Callable[..., None]:
