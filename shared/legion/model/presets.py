@@ -40,6 +40,9 @@ PRESETS: Final[dict[PresetName, tuple[Architecture, Settings]]] = {
             "num_attention_heads": 4,
             "num_key_value_heads": 4,
             "max_position_embeddings": 256,
+            # Narrow models want more than GPT-2's 0.02: after 0.6M tokens of Python source, 0.06 is at 1.46 nats per
+            # byte, 0.09 at 1.49, 0.02 at 1.70.
+            "initializer_range": 0.06,
         },
     ),
     "small": (  # 10.8M with the byte tokenizer
@@ -52,6 +55,7 @@ PRESETS: Final[dict[PresetName, tuple[Architecture, Settings]]] = {
             "num_attention_heads": 6,
             "num_key_value_heads": 6,
             "max_position_embeddings": 1024,
+            "initializer_range": 0.035,  # scaled with the width; 2.34 against 2.51 with 0.02 after 0.1M tokens
         },
     ),
     "gpt2": ("gpt2", _GPT2 | {"n_embd": 768, "n_layer": 12, "n_head": 12}),
