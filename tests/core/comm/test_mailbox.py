@@ -287,10 +287,10 @@ async def test_refusals_name_the_sender_and_what_is_wrong() -> None:
     mailbox.open(0, 0, 2, np.empty(4, dtype=np.float32))
     with pytest.raises(PartInvalid, match="bob: micro-batch 2 of 2"):
         await mailbox.admit("bob", 0, 0, Batches((2,), 1))
-    with pytest.raises(PartInvalid, match="bob: .* not a sorted set"):
+    with pytest.raises(PartInvalid, match=r"bob: .* not a sorted set"):
         await mailbox.admit("bob", 0, 0, Batches((1, 0), 1))
     await send(mailbox, "ann", (0,), 1.0)
-    with pytest.raises(PartInvalid, match="bob: micro-batches .* overlap"):
+    with pytest.raises(PartInvalid, match=r"bob: micro-batches .* overlap"):
         await mailbox.admit("bob", 0, 0, Batches((0,), 1))
     with pytest.raises(NotFinite, match="unit 0 from bob"):
         await send(mailbox, "bob", (1,), float("inf"))
