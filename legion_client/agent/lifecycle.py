@@ -255,6 +255,10 @@ def _forward(
 
 
 def _stop(state: State, reason: str) -> tuple[State, tuple[Action, ...]]:
+    if state.phase in (Phase.PREPARING, Phase.READY):
+        # No member has heard of this engine yet: nobody needs its goodbye.
+        left, actions = _leave(state)
+        return left, (KillEngine(), *actions)
     if state.phase in BUSY:
         return replace(state, phase=Phase.STOPPING), (SendStop(reason), SetDeadline(Phase.STOPPING, STOP_S))
     if state.phase in (Phase.JOINING, Phase.FINISHING):

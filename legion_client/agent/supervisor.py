@@ -145,8 +145,9 @@ async def _start(command: Sequence[str]) -> Process:
             stderr=PIPE,
             limit=LINE_BYTES,
             env=environment(os.environ),
-            # Ctrl-C in a terminal reaches the whole process group: the engine hears of it from the agent instead.
-            start_new_session=True,
+            # Ctrl-C in a terminal reaches the whole process group: the engine hears of it from the agent instead. The
+            # session stays the agent's, so that who ends the agent by force can find the engine too.
+            process_group=0 if os.name == "posix" else None,
         )
     except OSError as error:
         raise EngineDied(f"the engine cannot be started: {error}") from error

@@ -6,8 +6,7 @@ Invariant: when `Children` is left, by whatever way, none of them lives.
 import asyncio
 import contextlib
 import os
-import signal
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ import psutil
 
 from legion.errors import StorageFailed, Unavailable
 
-LINE_BYTES = 2**20
+LINE_BYTES = 2**16  # a longer line is said in parts
+LAST_LINES_S = 2.0
+POLL_S = 0.01
 OnLine = Callable[[str, str], None]  # the process's name, and what it said
 
 
@@ -31,55 +32,115 @@ class Command:
     stdin: str | None = None
 
 
-class Child:
-    """One running process."""
+class Child(asyncio.SubprocessProtocol):
+    """One running process. Its exit counts when it happens, even if something it started still holds its output."""
 
-    def __init__(self, name: str, process: Process) -> None:
+    def __init__(self, name: str, on_line: OnLine, log: IO[str] | None) -> None:
         self.name = name
-        self._process = process
+        self._on_line = on_line
+        self._log = log
+        self._rest = bytearray()
+        self._exited = asyncio.Event()
+        self.silent = asyncio.Event()  # its output has ended
+        self._transport: asyncio.SubprocessTransport | None = None
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._running.get_pid()
 
     @property
     def exit_code(self) -> int | None:
         """As a shell says it: 128 + n for a process ended by signal n. None while it lives."""
-        code = self._process.returncode
+        code = self._running.get_returncode()
         return code if code is None or code >= 0 else 128 - code
 
     async def ended(self) -> int:
         """Its exit code, once it has ended."""
-        await self._process.wait()
+        await self._exited.wait()
         assert self.exit_code is not None
         return self.exit_code
 
     def ask_to_stop(self) -> None:
+        # Not SIGINT: in a Python that is still importing, that is a traceback.
         with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
+            self._running.terminate()
+
+    def write(self, text: str) -> None:
+        """To its standard input, which ends there. A process that died at once is noticed by its end, not here."""
+        pipe = self._running.get_pipe_transport(0)
+        assert isinstance(pipe, asyncio.WriteTransport)
+        pipe.write(text.encode())
+        pipe.close()
+
+    def close(self) -> None:
+        """The pipes; what is left of a line is said."""
+        self._say_rest()
+        self._running.close()
+        if self._log is not None:
+            self._log.close()
+
+    @property
+    def _running(self) -> asyncio.SubprocessTransport:
+        assert self._transport is not None
+        return self._transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._transport = transport
+
+    def process_exited(self) -> None:
+        self._exited.set()
+
+    def pipe_data_received(self, _fd: int, data: bytes) -> None:
+        self._rest += data
+        *lines, rest = self._rest.split(b"\n")
+        self._rest = rest
+        for line in lines:
+            self._say(line)
+        if len(self._rest) > LINE_BYTES:
+            self._say_rest()
+
+    def pipe_connection_lost(self, fd: int, _error: Exception | None) -> None:
+        if fd == 1:
+            self._say_rest()
+            self.silent.set()
+
+    def _say_rest(self) -> None:
+        if self._rest:
+            self._say(self._rest)
+            self._rest = bytearray()
+
+    def _say(self, line: bytes | bytearray) -> None:
+        text = line.decode(errors="replace").rstrip()
+        if self._log is not None:
+            self._log.write(text + "\n")
+            self._log.flush()
+        self._on_line(self.name, text)
 
 
 class Children:
-    """All processes of a run and the tasks that read their output."""
+    """All processes of a run."""
 
     def __init__(self, on_line: OnLine, logs_dir: Path | None) -> None:
         self._on_line = on_line
         self._logs_dir = logs_dir
         self._children: list[Child] = []
-        self._readers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        kill_all([child.pid for child in self._children if child.exit_code is None])
+        doomed = kill_all([child.pid for child in self._children])
         for child in self._children:
             await child.ended()
-        # Their output ends with them, unless something they left behind still holds the pipe.
-        if self._readers:
-            await asyncio.wait(self._readers, timeout=2.0)
-        for reader in self._readers:
-            reader.cancel()
+            # Its output ends with it, unless something it left behind could not be found.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.silent.wait(), LAST_LINES_S)
+            child.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_LINES_S):
+                while any(_lives(process) for process in doomed):  # noqa: ASYNC110  they are not our children
+                    await asyncio.sleep(POLL_S)
 
     @property
     def alive(self) -> list[Child]:
@@ -87,75 +148,73 @@ class Children:
 
     async def start(self, command: Command) -> Child:
         log = _open_log(self._logs_dir, command.name)
+        loop = asyncio.get_running_loop()
         try:
-            process = await asyncio.create_subprocess_exec(
+            _, child = await loop.subprocess_exec(
+                lambda: Child(command.name, self._on_line, log),
                 *command.arguments,
                 stdin=DEVNULL if command.stdin is None else PIPE,
                 stdout=PIPE,
                 stderr=STDOUT,
-                limit=LINE_BYTES,
                 env=dict(command.environment),
                 # Ctrl-C reaches a whole process group: these hear of it from here, in the right order.
                 start_new_session=True,
             )
         except OSError as error:
+            if log is not None:
+                log.close()
             raise Unavailable(f"{command.name} cannot be started: {error}") from error
-        child = Child(command.name, process)
         self._children.append(child)
-        self._readers.append(asyncio.create_task(self._read(child.name, process, log)))
         if command.stdin is not None:
-            await _write(process, command.stdin)
+            child.write(command.stdin + "\n")
         return child
 
     async def stop(self, children: Sequence[Child], within_s: float) -> list[Child]:
         """Asks them to end; those that still live after `within_s` are killed, and returned."""
         for child in children:
             child.ask_to_stop()
-        waits = [asyncio.create_task(child.ended()) for child in children]
-        if waits:
-            await asyncio.wait(waits, timeout=within_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                for child in children:
+                    await child.ended()
         stubborn = [child for child in children if child.exit_code is None]
         kill_all([child.pid for child in stubborn])
-        if waits:
-            await asyncio.wait(waits)
+        for child in stubborn:
+            await child.ended()
         return stubborn
 
-    async def _read(self, name: str, process: Process, log: IO[str] | None) -> None:
-        assert process.stdout is not None
-        with log or contextlib.nullcontext():
-            while True:
-                try:
-                    line = await process.stdout.readline()
-                except ValueError:  # longer than LINE_BYTES, dropped by the reader
-                    line = b"(a line too long to show)\n"
-                if not line:
-                    return
-                text = line.decode(errors="replace").rstrip()
-                if log is not None:
-                    log.write(text + "\n")
-                    log.flush()
-                self._on_line(name, text)
 
+def kill_all(pids: Sequence[int]) -> list[psutil.Process]:
+    """Kills the processes and what they started: descendants, and those whose parent is dead but whose session is not.
 
-def kill_all(pids: Sequence[int]) -> None:
-    """Kills the processes with all their descendants: an engine must not outlive its client's sudden end."""
+    Every child of ours leads a session, and an engine whose client was killed lives on in it for a moment.
+    """
     doomed: list[psutil.Process] = []
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            doomed += [*process.children(recursive=True), process]
+            doomed += psutil.Process(pid).children(recursive=True)
+    doomed += [process for process in psutil.process_iter() if process.pid in pids or _session(process.pid) in pids]
     for process in doomed:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    return doomed
 
 
-async def _write(process: Process, text: str) -> None:
-    assert process.stdin is not None
-    # A process that died at once is noticed by its end, not here.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(text.encode() + b"\n")
-        await process.stdin.drain()
-    process.stdin.close()
+def _lives(process: psutil.Process) -> bool:
+    """A zombie does not: it waits for its parent to hear of its end, and that may be never."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _session(pid: int) -> int | None:
+    if os.name != "posix":
+        return None
+    try:
+        return os.getsid(pid)
+    except (ProcessLookupError, PermissionError):
+        return None
 
 
 def _open_log(folder: Path | None, name: str) -> IO[str] | None:

@@ -71,6 +71,7 @@ class Run:
         self._server = server
         self._server_process: Child | None = None
         self._clients: list[Child] = []
+        self._trains = False
         self._names: dict[WorkerId, str] = {}
         self._settings = load_settings(data_dir=folder.server)  # where the server puts what
         self._started = time.monotonic()
@@ -85,7 +86,7 @@ class Run:
             self._clients.append(await self._children.start(command))
         self._screen.say(f"status page: {self._server.base_url}/")
         await self._until_complete()
-        await self._clients_gone()
+        await self._clients_gone(FAREWELL_S)
         outcome = await self._outcome()
         await self._sample(outcome.checkpoint)
         self._screen.clear_progress()
@@ -167,7 +168,8 @@ class Run:
                 self._names = {worker.worker_id: worker.name for worker in await self._server.workers()}
         except ServerUnreachable:
             return None
-        if view.phase != "waiting":
+        self._trains = view.phase != "waiting"
+        if self._trains:
             self._screen.show(progress(view, self._names))
         return view
 
@@ -184,20 +186,18 @@ class Run:
 
     async def _explained(self, sentence: str) -> EndedEarly:
         """The cause, once the workers had time to say it: the server's account of it, and the first exit code."""
-        tasks = [asyncio.create_task(client.ended()) for client in self._clients]
-        await asyncio.wait(tasks, timeout=LAST_WORDS_S)
-        for task in tasks:
-            task.cancel()
+        if self._trains:  # before that, nobody knows of anybody
+            await self._clients_gone(LAST_WORDS_S)
         with contextlib.suppress(LegionError):
             sentence = (await self._server.metrics()).failure or sentence
         codes = [client.exit_code for client in self._clients if client.exit_code]
         causes = [code for code in codes if code != CONSEQUENCE]
         return EndedEarly(sentence, (causes or codes or [RunError.exit_code])[0])
 
-    async def _clients_gone(self) -> None:
+    async def _clients_gone(self, within_s: float) -> None:
         """They leave by themselves once everything they have is delivered."""
         tasks = [asyncio.create_task(client.ended()) for client in self._clients]
-        await asyncio.wait(tasks, timeout=FAREWELL_S)
+        await asyncio.wait(tasks, timeout=within_s)
         for task in tasks:
             task.cancel()
 

@@ -98,8 +98,13 @@ def test_stop_while_training_asks_the_engine_and_ends_without_an_error() -> None
     assert (state.phase, state.error) == (Phase.ENDED, None)
 
 
+def test_an_engine_without_a_plan_is_not_asked() -> None:
+    state, actions = follow(*TO_READY, StopAsked("Ctrl-C"))
+    assert (state.phase, KillEngine() in actions, Drain() in actions) == (Phase.LEAVING, True, True)
+
+
 def test_an_engine_that_ignores_stop_is_killed() -> None:
-    state, _ = follow(*TO_READY, StopAsked("Ctrl-C"))
+    state, _ = follow(*TO_READY, PlanArrived(plan()), StopAsked("Ctrl-C"))
     state, actions = follow(DeadlinePassed(Phase.STOPPING), state=state)
     assert (state.phase, KillEngine() in actions) == (Phase.LEAVING, True)
     state, _ = follow(DeadlinePassed(Phase.LEAVING), state=state)
@@ -107,7 +112,7 @@ def test_an_engine_that_ignores_stop_is_killed() -> None:
 
 
 def test_a_late_deadline_of_a_phase_left_behind_changes_nothing() -> None:
-    state, _ = follow(*TO_READY, StopAsked("Ctrl-C"), EngineLeft())
+    state, _ = follow(*TO_READY, PlanArrived(plan()), StopAsked("Ctrl-C"), EngineLeft())
     assert transition(state, DeadlinePassed(Phase.STOPPING)) == (state, ())
 
 
@@ -133,8 +138,8 @@ def test_the_cause_is_kept_when_its_consequences_follow() -> None:
 
 def test_a_worker_never_planned_in_leaves_when_the_run_completes() -> None:
     state, actions = follow(*TO_READY, RunPhaseSeen("complete"))
-    assert (state.phase, state.error) == (Phase.STOPPING, None)
-    assert SendStop("the run is complete") in actions
+    assert (state.phase, state.error) == (Phase.LEAVING, None)
+    assert KillEngine() in actions
 
 
 def test_a_changed_configuration_is_prepared_for_anew() -> None:

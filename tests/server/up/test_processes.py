@@ -20,7 +20,7 @@ import signal; signal.pause()
 """
 STUBBORN = """
 import signal
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("ready", flush=True)
 while True: signal.pause()
 """
@@ -79,23 +79,35 @@ async def test_nothing_is_left_not_even_grandchildren() -> None:
     assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
 
 
+async def test_what_a_killed_child_left_behind_is_ended_too() -> None:
+    lines = Lines()
+    async with Children(lines, None) as children:
+        child = await children.start(python(GRANDPARENT))
+        grandchild = psutil.Process(int(await lines.first()))
+        psutil.Process(child.pid).kill()
+        await child.ended()
+        assert grandchild.is_running()
+    assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
+
+
 async def test_asked_to_stop_then_killed() -> None:
     lines = Lines()
     async with Children(lines, None) as children:
         child = await children.start(python(STUBBORN))
         await lines.first()
-        polite = await children.start(python("import signal; signal.sigwait([signal.SIGINT])"))
+        polite = await children.start(python("import signal; signal.sigwait([signal.SIGTERM])"))
         assert await children.stop([child, polite], within_s=0.5) == [child]
         assert child.exit_code == 128 + signal.SIGKILL
         assert children.alive == []
 
 
-async def test_a_line_too_long_does_not_stop_the_reader() -> None:
+async def test_a_line_too_long_is_said_in_parts() -> None:
     lines = Lines()
     async with Children(lines, None) as children:
-        child = await children.start(python("print('x' * 3_000_000); print('after')"))
+        child = await children.start(python("print('x' * 3_000_000); print('after', end='')"))
         await child.ended()
     assert lines.heard[-1] == ("child", "after")
+    assert "".join(text for _, text in lines.heard) == "x" * 3_000_000 + "after"
 
 
 async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
