@@ -131,7 +131,7 @@ def test_blocks_must_fit_the_context(architecture: str, name: str) -> None:
         ("llama", {"hidden_size": None}, "hidden_size"),
         ("llama", {"hidden_size": "128"}, "hidden_size"),
         ("llama", {"num_hidden_layers": 10**9}, "num_hidden_layers"),
-        ("llama", {"rms_norm_eps": float("nan")}, "rms_norm_eps"),
+        ("llama", {"rms_norm_eps": 0.5}, "rms_norm_eps"),
         ("llama", {"tie_word_embeddings": 1}, "tie_word_embeddings"),
         ("llama", {"hidden_act": "evil"}, "hidden_act"),
         ("llama", {"hidden_size": 130}, "num_attention_heads"),
