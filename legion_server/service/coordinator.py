@@ -89,7 +89,8 @@ class Coordinator:
             {checkpoint.step: checkpoint for checkpoint in loaded.checkpoints},
             loaded.dataset,
         )
-        await asyncio.to_thread(self._files.sweep, loaded.checkpoints)
+        if loaded.run is not None:  # a lost database must not take the files with it
+            await asyncio.to_thread(self._files.sweep, loaded.checkpoints)
         self._tokens = {worker.token_sha256: worker.worker_id for worker in loaded.workers}
         if loaded.run is None:
             begun = self._events.number([Happening("phase", {"phase": run.phase, "step": 0, "failure": None})], now)

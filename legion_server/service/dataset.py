@@ -25,7 +25,7 @@ class Datasets:
         self._blobs_dir = blobs_dir
         self._preparing = asyncio.Lock()
         self._wanted = asyncio.Event()
-        self._failure: LegionError | None = None
+        self.failure: LegionError | None = None  # why there is no data, if so
 
     async def serve(self) -> None:
         """Until cancelled."""
@@ -37,8 +37,8 @@ class Datasets:
 
     def ready(self) -> Dataset:
         """The prepared data. Unavailable while it is being prepared, or the error that prevents it."""
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         dataset = self._coordinator.state.dataset
         if dataset is not None:
             return dataset
@@ -60,7 +60,7 @@ class Datasets:
                 config, dataset = await self._prepared(config)
             check_fit(config, dataset.manifest.vocab_size)
             await self._coordinator.configure(config, dataset)
-            self._failure = None
+            self.failure = None
             return config
 
     async def _restore(self) -> None:
@@ -91,10 +91,10 @@ class Datasets:
             yield
         except LegionError as error:
             logger.error("data cannot be prepared reason=%s", error)
-            self._failure = error
+            self.failure = error
         except Exception as error:
             logger.exception("preparing data failed")
-            self._failure = LegionError(f"the data cannot be prepared: {type(error).__name__}: {error}")
+            self.failure = LegionError(f"the data cannot be prepared: {type(error).__name__}: {error}")
 
     async def _prepared(self, config: RunConfig) -> tuple[RunConfig, Dataset]:
         found = await asyncio.to_thread(self._run_prepare, config)

@@ -57,7 +57,8 @@ class SliceFiles:
         except OSError as error:
             raise StorageFailed(f"{target} cannot be written: {error.strerror}") from error
         finally:
-            part.unlink(missing_ok=True)
+            if part.exists():
+                _delete(part)
         return SliceRef(rank=rank, sha256=found, size_bytes=size_bytes)
 
     async def _write(self, part: Path, most_bytes: int, body: AsyncIterator[bytes]) -> tuple[int, str]:

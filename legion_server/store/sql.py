@@ -10,7 +10,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unavailable
+from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unavailable, Unusable
 from legion.ids import WorkerId
 from legion.messages import EvaluationRecord, MetricsReport, StepSummary, WorkerTotals
 from legion_server.domain.checkpoints import Checkpoint
@@ -101,7 +101,8 @@ class SqlStore:
             if found.expires_at <= now:
                 raise InviteExpired
             use = self._insert(t.invite_uses).values(token_sha256=token_sha256, worker_id=worker)
-            if (await connection.execute(use.on_conflict_do_nothing())).rowcount == 0:
+            first = await connection.execute(use.on_conflict_do_nothing().returning(t.invite_uses.c.worker_id))
+            if first.first() is None:
                 return
             taken = await connection.execute(
                 sa.update(t.invites)
@@ -193,13 +194,20 @@ class SqlStore:
                 yield connection
         except exc.DBAPIError as error:
             kind = StorageFailed if self._engine.dialect.name == "sqlite" else Unavailable
-            raise kind(f"the database cannot be used: {error.orig}") from error
+            raise kind(f"the database cannot be used: {_one_line(error.orig)}") from error
         except OSError as error:
             raise Unavailable(f"the database cannot be reached: {error}") from error
 
 
 def _engine(url: str) -> AsyncEngine:
-    engine = create_async_engine(url)
+    """Unusable for a URL that names neither an SQLite nor a PostgreSQL database, or a driver that is not installed."""
+    try:
+        engine = create_async_engine(url)
+        if engine.dialect.name not in ("sqlite", "postgresql"):
+            raise exc.ArgumentError(f"{engine.dialect.name} is not supported")
+    except (exc.SQLAlchemyError, ImportError) as error:
+        hint = "Use sqlite+aiosqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (needs psycopg)."
+        raise Unusable(f"the database URL cannot be used: {_one_line(error)}", hint=hint) from error
     if engine.dialect.name == "sqlite":
 
         @sa.event.listens_for(engine.sync_engine, "connect")
@@ -211,6 +219,11 @@ def _engine(url: str) -> AsyncEngine:
             cursor.close()
 
     return engine
+
+
+def _one_line(error: BaseException | None) -> str:
+    """Drivers write paragraphs."""
+    return " ".join(str(error).split()).rstrip(".?")
 
 
 def _text(adapter: TypeAdapter[T], value: T) -> str:

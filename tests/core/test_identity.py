@@ -1,10 +1,14 @@
 """Keys, invites and TLS contexts: what is written is read back, and what is wrong is refused by name."""
 
+import hashlib
 import ssl
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509 import load_pem_x509_csr
 from hypothesis import given
@@ -77,6 +81,50 @@ def test_bad_invites_say_what_is_wrong(text: str, says: str) -> None:
 
 def test_base_url_brackets_ipv6() -> None:
     assert Invite("::1", 8000, "t", SHA).base_url == "https://[::1]:8000"
+
+
+def self_signed(key: ec.EllipticCurvePrivateKey) -> bytes:
+    name = x509.Name([])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def test_an_identity_is_kept_and_its_key_hidden(tmp_path: Path) -> None:
+    key = identity.new_key()
+    mine = Identity(identity.key_pem(key), self_signed(key), b"authority")
+    mine.save(tmp_path / "identity")
+    assert Identity.load(tmp_path / "identity") == mine
+    assert mine.worker_id == identity.worker_id_of_key(key)
+    assert stat.S_IMODE((tmp_path / "identity" / "key.pem").stat().st_mode) == 0o600
+
+
+def test_a_certificate_for_another_key_is_noticed(tmp_path: Path) -> None:
+    Identity(identity.key_pem(identity.new_key()), self_signed(identity.new_key()), b"authority").save(tmp_path)
+    with pytest.raises(Unusable, match="not for the key beside it"):
+        Identity.load(tmp_path)
+    (tmp_path / "certificate.pem").write_bytes(b"rubbish")
+    with pytest.raises(Unusable, match="not a PEM certificate"):
+        Identity.load(tmp_path)
+
+
+def test_a_fingerprint_is_of_the_der_whatever_the_pem_looks_like() -> None:
+    pem = self_signed(identity.new_key())
+    der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+    sha256 = hashlib.sha256(der).hexdigest()
+    assert identity.fingerprint(pem) == identity.fingerprint(b"a comment\n" + pem) == sha256
+    assert identity.same_authority(pem.decode(), sha256.upper())
+    with pytest.raises(Unusable, match="not a PEM certificate"):
+        identity.fingerprint("rubbish")
 
 
 def test_missing_identity_says_join(tmp_path: Path) -> None:

@@ -171,13 +171,11 @@ class House:
         return reply
 
 
-async def until(condition: Callable[[], bool], tries: int = 1000) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
     """Let other tasks and threads go on until the condition holds."""
-    for _ in range(tries):
-        if condition():
-            return
-        await asyncio.to_thread(lambda: None)
-    raise AssertionError("it never happened")
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.to_thread(lambda: None)
 
 
 @pytest.fixture

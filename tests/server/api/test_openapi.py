@@ -1,7 +1,11 @@
 """The description is complete, and the server keeps to it whatever it is sent."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from fastapi.testclient import TestClient
@@ -14,9 +18,15 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from legion.identity import new_key, signing_request
+from legion.messages import PROTOCOL
 from legion_server.app import create_app
+from legion_server.settings import Settings
 
-ADMIN = {"Authorization": "Bearer an-admin-token-for-tests"}
+SEARCH = settings(
+    max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+)
+ADMIN_TOKEN = "an-admin-token-for-tests"
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
@@ -45,28 +55,50 @@ ROUTES = {
 }
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from legion_server.settings import Settings
+Connect = Callable[[], AbstractContextManager[TestClient]]
 
-    folder = tmp_path_factory.mktemp("openapi")
-    app = create_app(Settings(data_dir=folder, host="127.0.0.1", admin_token="an-admin-token-for-tests"))
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def api(client: TestClient) -> Any:
-    return schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+# The routes that do more for a member than to refuse it.
+MEMBERS_ROUTES = [
+    ("POST", "/workers/{worker_id}/heartbeat"),
+    ("POST", "/workers/{worker_id}/certificate"),
+    ("POST", "/metrics"),
+    ("PUT", "/checkpoints/{step}/slices/{rank}"),
+    ("GET", "/data/{sha256}"),
+]
 
 
-@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value)
-@pytest.mark.parametrize(("method", "path"), sorted(ROUTES))
-def test_whatever_is_sent(api: Any, client: TestClient, method: str, path: str, mode: GenerationMode) -> None:
-    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@pytest.fixture
+def connect(tmp_path: Path) -> Connect:
+    """A fresh server and a client that is its admin."""
+    settings = Settings(data_dir=tmp_path / "server", host="127.0.0.1", admin_token=ADMIN_TOKEN)
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    return lambda: TestClient(create_app(settings), raise_server_exceptions=False, headers=headers)
+
+
+def become_a_member(client: TestClient, tmp_path: Path) -> None:
+    """From now on the client is a worker in a run that trains."""
+    (tmp_path / "text").write_text("All the world's a stage, and all the men and women merely players.\n" * 40)
+    data = {"source": "text", "paths": [str(tmp_path / "text")], "seq_len": 16}
+    assert client.put("/training/config", json={"data": data}).status_code == 200
+    token = httpx.URL(client.post("/invites", json={}).json()["invite"]).params["token"]
+    hardware = {"os": "x", "cpu_count": 1, "memory_bytes": 1, "free_disk_bytes": 1, "legion_version": "0"}
+    body = {"protocol": PROTOCOL, "token": token, "csr_pem": signing_request(new_key()), "name": "pc"}
+    worker = client.post("/workers", json=body | {"hardware": hardware}).json()
+    client.headers["Authorization"] = f"Bearer {worker['token']}"
+    shape = {"units": [{"name": "u", "tensors": [{"name": "t", "shape": [5000]}]}]}
+    beat = {"protocol": PROTOCOL, "state": "ready", "endpoint": {"host": "h", "port": 9}, "shape": shape}
+    reply = client.post(f"/workers/{worker['worker_id']}/heartbeat", json=beat)
+    assert reply.json()["phase"] == "training"
+
+
+def keeps_its_word(client: TestClient, method: str, path: str, mode: GenerationMode) -> None:
+    """Statuses, media types and bodies of the answers are those that the description names."""
+    api = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+
+    @settings(SEARCH)
     @given(api[path][method].as_strategy(generation_mode=mode))
-    def keeps_its_word(case: Any) -> None:
-        request = case.as_transport_kwargs(base_url="http://testserver", headers=ADMIN)
+    def whatever_is_sent(case: Any) -> None:
+        request = case.as_transport_kwargs(base_url="http://testserver")
         request.pop("cookies", None)
         if isinstance(request.get("data"), bytes):
             request["content"] = request.pop("data")
@@ -75,9 +107,35 @@ def test_whatever_is_sent(api: Any, client: TestClient, method: str, path: str, 
         case.validate_response(schemathesis.Response.from_any(reply), checks=CHECKS)
 
     try:
-        keeps_its_word()
+        whatever_is_sent()
     except Unsatisfiable:
         assert mode is GenerationMode.NEGATIVE  # a request without parts cannot be wrong
+
+
+MODES = pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+
+
+@MODES
+@pytest.mark.parametrize(("method", "path"), sorted(ROUTES))
+def test_whatever_an_admin_sends(connect: Connect, method: str, path: str, mode: GenerationMode) -> None:
+    with connect() as client:
+        keeps_its_word(client, method, path, mode)
+
+
+@MODES
+@pytest.mark.parametrize(("method", "path"), MEMBERS_ROUTES)
+def test_whatever_a_member_sends(
+    connect: Connect, tmp_path: Path, method: str, path: str, mode: GenerationMode
+) -> None:
+    with connect() as client:
+        become_a_member(client, tmp_path)
+        keeps_its_word(client, method, path, mode)
+
+
+@pytest.fixture
+def client(connect: Connect) -> Iterator[TestClient]:
+    with connect() as client:
+        yield client
 
 
 def test_every_route_is_described(client: TestClient) -> None:

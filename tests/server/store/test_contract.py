@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from legion.config import RunConfig
-from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed
+from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unusable
 from legion.ids import Epoch, RunId, WorkerId
 from legion.messages import DatasetManifest, EvaluationRecord, MetricsReport, StepRecord
 from legion_server.domain import checkpoints as cp
@@ -216,3 +216,10 @@ async def test_a_damaged_database_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed, match="not a database"):
         await store.open()
     await store.close()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql+nodriver://host/database", "oracle://host"])
+def test_another_database_is_refused_by_name(url: str) -> None:
+    with pytest.raises(Unusable, match="database URL") as caught:
+        SqlStore(url)
+    assert "postgresql+psycopg://" in caught.value.hint

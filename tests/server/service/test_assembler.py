@@ -1,0 +1,98 @@
+"""A run's slices become a folder; only the newest are kept; a restarted server finishes what was begun."""
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from legion.checkpoint.shards import TENSORS, SliceInfo, header
+from legion.ids import Epoch, Rank, RunId
+from legion.layout import Layout
+from legion.messages import ModelShape, TensorShape, UnitShape
+
+VOCABULARY, WIDTH = 257, 32
+Eventually = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def shape() -> ModelShape:
+    """An embedding and a head: all that the assembler looks at."""
+    tensors = [("model.embed_tokens.weight", (VOCABULARY, WIDTH)), ("lm_head.weight", (VOCABULARY, WIDTH))]
+    return ModelShape(units=tuple(UnitShape(name=n, tensors=(TensorShape(name=n, shape=s),)) for n, s in tensors))
+
+
+def slice_of(house: Any, rank: int, world: int, step: int, epoch: int = 1) -> bytes:
+    """As an engine writes it: weights and both moments, every element holding the step."""
+    layout = Layout(house.shape.sizes, (1,) * world)
+    owned = layout.owned(Rank(rank))
+    info = SliceInfo(
+        run_id=RunId(house.backend.coordinator.run.run_id),
+        step=step,
+        rank=Rank(rank),
+        epoch=Epoch(epoch),
+        tokens=step * 64,
+    )
+    return header(info, owned) + np.full(owned * len(TENSORS), step, np.float32).tobytes()
+
+
+async def upload(house: Any, member: Any, rank: int, world: int, step: int, epoch: int = 1) -> None:
+    content = slice_of(house, rank, world, step, epoch)
+    headers = {
+        "Legion-Sha256": hashlib.sha256(content).hexdigest(),
+        "Legion-Tokens": str(step * 64),
+        "Legion-Epoch": str(epoch),
+    }
+    url = f"/checkpoints/{step}/slices/{rank}"
+    reply = await house.http.put(url, content=content, headers=member.headers | headers)
+    assert reply.status_code == 204, reply.text
+
+
+async def test_the_run_is_complete_with_its_last_checkpoint(house: Any, eventually: Eventually) -> None:
+    members = await house.start(2, checkpoint={"every_steps": 2, "keep": 2})
+    coordinator = house.backend.coordinator
+    for step in (2, 4, 6, 8):
+        for rank, member in enumerate(members):
+            await upload(house, member, rank, 2, step)
+        await eventually(lambda step=step: coordinator.state.checkpoints[step].assembled)
+    assert coordinator.run.phase == "complete"
+    views = (await house.admin.get("/checkpoints")).json()
+    assert [(view["step"], view["complete"], view["assembled"]) for view in views] == [(6, True, True), (8, True, True)]
+    settings = house.backend.settings
+    kept = ["step-00000006", "step-00000008"]
+    await eventually(lambda: sorted(path.name for path in settings.checkpoints_dir.iterdir()) == kept)
+    slices = [f"{name}-epoch-1" for name in kept]
+    await eventually(lambda: sorted(path.name for path in settings.slices_dir.iterdir()) == slices)
+    weights = load_file(settings.checkpoints_dir / "step-00000008" / "model.safetensors")
+    assert np.all(weights["lm_head.weight"] == 8)
+    served = await house.http.get("/checkpoints/8/files/config.json", headers=members[0].headers)
+    assert json.loads(served.content)["vocab_size"] == VOCABULARY
+    assert "config.json" in views[1]["files"]
+    assert len(views[1]["weights_digest"]) == 64
+    # Leaving after the end is no loss.
+    await house.http.delete(f"/workers/{members[0].worker_id}", headers=members[0].headers)
+    assert coordinator.run.phase == "complete"
+
+
+async def test_without_an_assembler_slices_are_enough(settings: Any, clock: Any, open_house: Any) -> None:
+    house, close = await open_house(settings.model_copy(update={"assembler": False}), clock)
+    (member,) = await house.start(1)
+    await upload(house, member, 0, 1, 8)
+    assert house.backend.coordinator.run.phase == "complete"
+    assert not house.backend.settings.checkpoints_dir.exists()
+    await close()
+
+
+async def test_a_restarted_server_assembles_what_it_had_received(
+    settings: Any, clock: Any, open_house: Any, eventually: Eventually
+) -> None:
+    house, close = await open_house(settings.model_copy(update={"assembler": False}), clock)
+    (member,) = await house.start(1)
+    await upload(house, member, 0, 1, 4)
+    await close()
+    house, close = await open_house(settings, clock)
+    await eventually(lambda: house.backend.coordinator.state.checkpoints[4].assembled)
+    await close()
