@@ -12,11 +12,11 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from legion.codec.api import Codec, Floats, encoded_bytes
-from legion.errors import PartInvalid
+from legion.errors import NotFinite, PartInvalid
 from legion.layout import CHUNK
 from legion.proto.peer_pb2 import PartHeader
 
-PAYLOAD_BYTES = 1 << 19  # at most, in one frame; larger ones are no faster and every stream holds a few of them
+PAYLOAD_BYTES = 1 << 18  # at most, in one frame; larger ones are no faster and every stream holds a few of them
 _CRC_TAG = 0x0D  # field 1, fixed32
 _PAYLOAD_TAG = 0x12  # field 2, length-delimited
 _HEADER_BYTES = 4096  # the largest header that is read
@@ -107,11 +107,18 @@ class PartWriter:
         end = self._at + chunks * CHUNK
         if rest or not chunks or end > self._out.size:
             raise PartInvalid(f"a frame of {len(payload)} bytes after {self._at} of {self._out.size} elements")
-        self._codec.decode(payload, self._out[self._at : end])
+        piece = self._out[self._at : end]
+        self._codec.decode(payload, piece)
+        if not all_finite(piece):
+            raise NotFinite("a tensor that arrived holds NaN or infinity")
         self._at = end
 
+    @property
+    def complete(self) -> bool:
+        return self._at == self._out.size
+
     def finish(self) -> None:
-        if self._at != self._out.size:
+        if not self.complete:
             raise PartInvalid(f"a part ended after {self._at} of {self._out.size} elements")
 
 

@@ -6,6 +6,7 @@ the step) has no deadline while the watch lives; what crosses the network has on
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches, Verdict
 from legion.comm.frames import PartWriter, decode_header, frames_of
 from legion.comm.member import Member
-from legion.comm.server import EPOCH_KEY, SERVICE, message_of
+from legion.comm.server import EPOCH_KEY, SERVICE, Parsed, message_of, naming, parsed
 from legion.errors import LegionError, PartInvalid, PeerLost, PeerRefused, RunError, by_slug
 from legion.ids import Step, UnitId, WorkerId
 from legion.proto.peer_pb2 import (
@@ -34,6 +35,7 @@ from legion.proto.peer_pb2 import (
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Reply = TypeVar("Reply", bound=Parsed)
 FIRST_CONTACT_S = 120.0  # members learn of a plan up to a few heartbeats apart
 SILENT_S = 5.0  # without a watch, after there was one: lost
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # pauses between tries; the last repeats
@@ -53,6 +55,11 @@ class Pace:
         """An average over recent transfers; small ones say nothing about speed."""
         if size_bytes >= 65_536 and took_s > 0:
             self._bytes_per_s += 0.25 * (size_bytes / took_s - self._bytes_per_s)
+
+    def missed(self, size_bytes: int, took_s: float) -> None:
+        """A transfer was cut off after so much: the next try must have the time for it at that speed."""
+        if size_bytes and took_s > 0:
+            self._bytes_per_s = min(self._bytes_per_s, size_bytes / took_s)
 
 
 class GrpcLink:
@@ -76,7 +83,8 @@ class GrpcLink:
         async def once() -> None:
             call = self._fetch(request, metadata=self._metadata)
             try:
-                await self._read_part(call, step, unit, out)
+                with naming(self._peer):
+                    await self._read_part(call, step, unit, out)
             finally:
                 call.cancel()
 
@@ -85,45 +93,60 @@ class GrpcLink:
     async def _read_part(self, call: Any, step: Step, unit: UnitId, out: Floats) -> None:
         first = await call.read()
         if first is grpc.aio.EOF:
-            raise PartInvalid(f"{self._peer} sent no weights")
+            raise PartInvalid("no weights came")
         header = decode_header(first)
         if (header.step, header.unit) != (step, unit):
-            raise PartInvalid(f"{self._peer} sent unit {header.unit} of step {header.step}, not {unit} of {step}")
+            raise PartInvalid(f"unit {header.unit} of step {header.step} came, not {unit} of {step}")
         writer = PartWriter(header, by_wire_id(header.codec), out)
-        started = time.monotonic()
-        async with asyncio.timeout(self._pace.deadline_s(header.size_bytes)):
-            while (frame := await call.read()) is not grpc.aio.EOF:
-                self._member.usage.received_bytes += len(frame)
-                writer.write(frame)
+        started, received = time.monotonic(), 0
+        try:
+            async with asyncio.timeout(self._pace.deadline_s(header.size_bytes)):
+                while (frame := await call.read()) is not grpc.aio.EOF:
+                    received += len(frame)
+                    writer.write(frame)
+        except TimeoutError:
+            self._pace.missed(received, time.monotonic() - started)
+            raise
+        finally:
+            self._member.usage.received_bytes += received
         writer.finish()
         self._pace.measured(header.size_bytes, time.monotonic() - started)
 
     async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None:
         async def once() -> None:
             header = PartHeader(step=step, unit=unit, batches=batches.indices, tokens=batches.tokens)
-
-            async def frames() -> Any:
-                for frame in frames_of(header, self._member.gradients_codec, values):
-                    self._member.usage.sent_bytes += len(frame)
-                    yield frame
-
-            await self._send_gradient(frames(), metadata=self._metadata)
+            call = self._send_gradient(metadata=self._metadata)
+            try:
+                with contextlib.suppress(asyncio.InvalidStateError):  # the call is over: `await call` says how
+                    for frame in frames_of(header, self._member.gradients_codec, values):
+                        await call.write(frame)
+                        self._member.usage.sent_bytes += len(frame)
+                    await call.done_writing()
+                await call
+            finally:
+                call.cancel()
 
         await self._persist(once)
 
     async def claim(self, step: Step, serial: int) -> int | None:
         request = ClaimRequest(step=step, serial=serial).SerializeToString()
-        reply = ClaimReply.FromString(await self._persist(lambda: self._claim(request, metadata=self._metadata)))
+        reply = self._parsed(ClaimReply, await self._persist(lambda: self._claim(request, metadata=self._metadata)))
         return reply.index if reply.HasField("index") else None
 
     async def vote(self, step: Step, ballot: Ballot) -> Verdict:
         request = message_of(step, ballot).SerializeToString()
-        reply = VerdictMessage.FromString(await self._persist(lambda: self._vote(request, metadata=self._metadata)))
+        reply = self._parsed(VerdictMessage, await self._persist(lambda: self._vote(request, metadata=self._metadata)))
         return Verdict(reply.commit, reply.norm_squared, reply.loss_sum, reply.tokens, reply.reason)
+
+    def _parsed(self, kind: type[Reply], message: bytes) -> Reply:
+        with naming(self._peer):
+            return parsed(kind, message)
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         tries = 0
         while True:
+            if self._member.changes.failure is not None:
+                raise self._member.changes.failure
             try:
                 return await attempt()
             except (grpc.aio.AioRpcError, TimeoutError) as error:
@@ -134,8 +157,7 @@ class GrpcLink:
                 # Calls under way are cancelled when the cluster fails; what failed is the better answer.
                 if self._member.changes.failure is None:
                     raise
-            if self._member.changes.failure is not None:
-                raise self._member.changes.failure
+                continue
             await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
             tries += 1
 
@@ -162,13 +184,15 @@ class GrpcLink:
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 contact = True
-                presence = Presence.FromString(message)
+                presence = self._parsed(Presence, message)
                 if presence.leaving:
                     self._take_leave(presence.reason)
                     return contact, None
             return contact, PeerLost(f"{self._peer} has stopped")
         except grpc.aio.AioRpcError as error:
             return contact, peer_error(self._peer, error)
+        except PartInvalid as error:
+            return contact, error
         finally:
             call.cancel()
 
@@ -190,4 +214,6 @@ def peer_error(peer: WorkerId, error: grpc.aio.AioRpcError | TimeoutError) -> Le
         named = by_slug(slug, message)
         # The peer's own trouble, told once: trying again cannot change it.
         return named if not named.retryable else RunError(message)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return PartInvalid(f"{peer}: a message is larger than any frame")
     return PeerLost(f"{peer}: {code.name.lower().replace('_', ' ')}, {details}")

@@ -1,24 +1,28 @@
 """What a member answers to the other members of its plan. The only code that reads foreign messages.
 
 Who calls is known from the certificate; it must be a member of the plan whose epoch the call names, and that is
-checked before a message is read.
+checked before a message is read. For that, every handler here takes a stream, also where the protocol has a single
+request: gRPC reads a single one before it calls the handler. On the wire both are the same.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, NoReturn, Protocol, Self, TypeVar
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
+from legion.codec.api import Floats
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches
-from legion.comm.frames import PartWriter, decode_header, frames_of
+from legion.comm.frames import PAYLOAD_BYTES, PartWriter, decode_header, frames_of
 from legion.comm.member import Member
 from legion.errors import LegionError, NotFinite, PartInvalid
 from legion.identity import host_name
-from legion.ids import Rank, Step
+from legion.ids import Rank, Step, UnitId, WorkerId
 from legion.proto.peer_pb2 import (
     BallotMessage,
     ClaimReply,
@@ -36,6 +40,18 @@ SERVICE = "/legion.peer.v1.Peer/"
 EPOCH_KEY = "legion-epoch"
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
 Handler = Callable[..., Awaitable[Any]]
+# Between a broken connection, which looks like the end of a stream, and gRPC's cancelling of the call: some ms.
+CANCELLED_WITHIN_S = 1.0
+
+
+class Parsed(Protocol):
+    """A generated message."""
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Self: ...  # noqa: N802  protobuf's name
+
+
+Request = TypeVar("Request", bound=Parsed)
 
 
 class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -48,11 +64,11 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._farewell: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         answer = self._answer
         self._handlers = {
-            SERVICE + "Fetch": grpc.unary_stream_rpc_method_handler(answer(self._fetch)),
+            SERVICE + "Fetch": grpc.stream_stream_rpc_method_handler(answer(self._fetch)),
             SERVICE + "SendGradient": grpc.stream_unary_rpc_method_handler(answer(self._send_gradient)),
-            SERVICE + "Claim": grpc.unary_unary_rpc_method_handler(answer(self._claim)),
-            SERVICE + "Vote": grpc.unary_unary_rpc_method_handler(answer(self._vote)),
-            SERVICE + "Watch": grpc.unary_stream_rpc_method_handler(answer(self._watch)),
+            SERVICE + "Claim": grpc.stream_unary_rpc_method_handler(answer(self._claim)),
+            SERVICE + "Vote": grpc.stream_unary_rpc_method_handler(answer(self._vote)),
+            SERVICE + "Watch": grpc.stream_stream_rpc_method_handler(answer(self._watch)),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
@@ -64,12 +80,15 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
             self._farewell.set_result(reason)
 
     def _answer(self, handler: Handler) -> Handler:
-        async def answered(request: Any, context: Context) -> Any:
+        async def answered(requests: AsyncIterator[bytes], context: Context) -> Any:
             member, caller = await self._authorise(context)
             try:
-                return await handler(member, caller, request, context)
+                return await handler(member, caller, requests, context)
             except LegionError as error:
                 await _refuse(context, error)
+            except Exception as error:  # the top of a call: logged, and the caller is told
+                logger.exception("a call failed caller=%s", member.group.members[caller])
+                await _refuse(context, LegionError(f"{type(error).__name__}: {error}"))
 
         return answered
 
@@ -91,8 +110,8 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not a member of the plan")
         raise AssertionError("abort raises")
 
-    async def _fetch(self, member: Member, caller: Rank, request: bytes, context: Context) -> None:
-        wanted = FetchRequest.FromString(request)
+    async def _fetch(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> None:
+        wanted = await _single(requests, FetchRequest)
         unit, step = member.require_unit(wanted.unit), Step(wanted.step)
         values = await member.shelf.get(step, unit)
         for frame in frames_of(PartHeader(step=step, unit=unit), member.weights_codec, values):
@@ -110,37 +129,29 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
             logger.warning("gradient refused sender=%s why=%s", sender, error)
             member.changes.fail(error)
             raise
+        finally:
+            # gRPC would tell a sender that is still sending "internal error" instead of our answer.
+            await _drain(frames, at_most=2 + member.layout.owned(member.group.rank) * 4 // PAYLOAD_BYTES)
         return Receipt().SerializeToString()
 
-    async def _receive_gradient(self, member: Member, sender: Any, frames: AsyncIterator[bytes]) -> None:
-        first = await anext(frames, None)
-        if first is None:
-            raise PartInvalid(f"{sender}: a gradient without a header")
-        header = decode_header(first)
-        unit, step = member.require_unit(header.unit), Step(header.step)
+    async def _receive_gradient(self, member: Member, sender: WorkerId, frames: AsyncIterator[bytes]) -> None:
+        with naming(sender):
+            header = await _gradient_header(member, frames)
+        step, unit = Step(header.step), UnitId(header.unit)
         batches = Batches(tuple(header.batches), header.tokens)
-        mine = len(member.layout.bounds(unit, member.group.rank))
-        if header.numel != mine:
-            raise PartInvalid(f"{sender}: {header.numel} elements of unit {unit}, of which {mine} are mine")
-        codec = by_wire_id(header.codec)
         if not await member.mailbox.admit(sender, step, unit, batches):
             return
-        async with self._reading:
-            values = np.empty(mine, dtype=np.float32)
-            writer = PartWriter(header, codec, values)
-            async for frame in frames:
-                member.usage.received_bytes += len(frame)
-                writer.write(frame)
-            writer.finish()
-            member.mailbox.add(sender, step, unit, batches, values)
+        with naming(sender):
+            values = await _gradient_values(member, header, frames)
+        member.mailbox.add(sender, step, unit, batches, values)
 
-    async def _claim(self, member: Member, caller: Rank, request: bytes, context: Context) -> bytes:
-        wanted = ClaimRequest.FromString(request)
+    async def _claim(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:
+        wanted = await _single(requests, ClaimRequest)
         index = member.give_claim(member.group.members[caller], Step(wanted.step), wanted.serial)
         return ClaimReply(index=index).SerializeToString()
 
-    async def _vote(self, member: Member, caller: Rank, request: bytes, context: Context) -> bytes:
-        message = BallotMessage.FromString(request)
+    async def _vote(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:
+        message = await _single(requests, BallotMessage)
         ballot = ballot_of(message)
         verdict = await member.take_vote(member.group.members[caller], Step(message.step), ballot)
         return VerdictMessage(
@@ -151,10 +162,68 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
             reason=verdict.reason,
         ).SerializeToString()
 
-    async def _watch(self, member: Member, caller: Rank, request: bytes, context: Context) -> None:
+    async def _watch(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> None:
         await context.write(Presence().SerializeToString())
         reason = await asyncio.shield(self._farewell)
         await context.write(Presence(leaving=True, reason=reason).SerializeToString())
+
+
+async def _gradient_header(member: Member, frames: AsyncIterator[bytes]) -> PartHeader:
+    first = await anext(frames, None)
+    if first is None:
+        await asyncio.sleep(CANCELLED_WITHIN_S)
+        raise PartInvalid("a gradient without a header")
+    header = decode_header(first)
+    mine = len(member.layout.bounds(member.require_unit(header.unit), member.group.rank))
+    if header.numel != mine:
+        raise PartInvalid(f"{header.numel} elements of unit {header.unit}, of which {mine} are mine")
+    by_wire_id(header.codec)
+    return header
+
+
+async def _gradient_values(member: Member, header: PartHeader, frames: AsyncIterator[bytes]) -> Floats:
+    values = np.empty(header.numel, dtype=np.float32)
+    writer = PartWriter(header, by_wire_id(header.codec), values)
+    async for frame in frames:
+        member.usage.received_bytes += len(frame)
+        writer.write(frame)
+    if not writer.complete:
+        await asyncio.sleep(CANCELLED_WITHIN_S)
+    writer.finish()
+    return values
+
+
+async def _drain(frames: AsyncIterator[bytes], at_most: int) -> None:
+    """Take the rest of a member's part and throw it away."""
+    for _ in range(at_most):
+        if await anext(frames, None) is None:
+            return
+
+
+async def _single(requests: AsyncIterator[bytes], kind: type[Request]) -> Request:
+    """The one request of a call."""
+    first = await anext(requests, None)
+    if first is None:
+        raise PartInvalid("a call without a request")
+    return parsed(kind, first)
+
+
+def parsed(kind: type[Request], message: bytes) -> Request:
+    try:
+        return kind.FromString(message)
+    except DecodeError as error:
+        raise PartInvalid(f"a {kind.__name__} cannot be read") from error
+
+
+@contextlib.contextmanager
+def naming(peer: WorkerId) -> Iterator[None]:
+    """Whoever sent what cannot be used is named."""
+    try:
+        yield
+    except (PartInvalid, NotFinite) as error:
+        if peer in str(error):
+            raise
+        raise type(error)(f"{peer}: {error}") from error
 
 
 async def _refuse(context: Context, error: LegionError) -> NoReturn:
