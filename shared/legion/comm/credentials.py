@@ -8,11 +8,13 @@ does not touch. A test connects with a 1.2 client and is refused.
 import os
 
 import grpc
+from grpc._cython.cygrpc import reset_grpc_config_vars
 
 from legion.identity import Identity
 
-# Read by gRPC's core once, when it first makes a secure connection.
 os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
+# gRPC's core read its variables when it was imported, by us or by anyone before us: it must look again.
+reset_grpc_config_vars()
 
 HANDSHAKE_S = 5
 MESSAGE_BYTES = (1 << 18) + 64  # a frame and its few bytes of framing
