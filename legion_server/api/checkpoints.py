@@ -105,7 +105,6 @@ async def data_manifest(backend: BackendDep, _: Known) -> DatasetManifest:
 
 
 @router.get("/data/{sha256}", tags=["data"], response_class=FileResponse, responses=answers(403, 404, 503, 507) | FILE)
-@router.get("/data/files/{sha256}", include_in_schema=False, response_class=FileResponse)
 async def data_file(
     sha256: Annotated[str, Path(pattern=SHA256, description="As in the manifest.")], backend: BackendDep, _: Known
 ) -> FileResponse:

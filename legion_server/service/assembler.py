@@ -1,6 +1,5 @@
 """Joins the slices of complete checkpoints into folders that transformers loads, one after another."""
 
-import asyncio
 import logging
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from legion.errors import LegionError, StorageFailed
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.service.coordinator import Coordinator
 from legion_server.service.slices import SliceFiles
+from legion_server.service.threads import in_own_thread
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Assembler:
 
     async def _assemble(self, checkpoint: Checkpoint) -> None:
         try:
-            done = await asyncio.to_thread(self._joined, checkpoint)
+            done = await in_own_thread(lambda: self._joined(checkpoint), "assemble")
         except LegionError as error:
             logger.error("checkpoint cannot be assembled step=%d reason=%s", checkpoint.step, error)
             self._given_up.add(checkpoint.folder_name)

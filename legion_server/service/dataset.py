@@ -12,6 +12,7 @@ from legion.data.prepare import Prepared, prepare
 from legion.errors import ConfigInvalid, LegionError, Unavailable
 from legion.model.presets import check_fit
 from legion_server.service.coordinator import Coordinator, check_unlocked
+from legion_server.service.threads import in_own_thread
 from legion_server.store.api import Dataset
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Datasets:
             self.failure = LegionError(f"the data cannot be prepared: {type(error).__name__}: {error}")
 
     async def _prepared(self, config: RunConfig) -> tuple[RunConfig, Dataset]:
-        found = await asyncio.to_thread(self._run_prepare, config)
+        found = await in_own_thread(lambda: self._run_prepare(config), "prepare data")
         logger.info("data prepared source=%s fingerprint=%s", config.data.source, found.manifest.fingerprint[:12])
         dataset = Dataset(found.manifest, found.unigram_entropy, found.bigram_entropy)
         return config.model_copy(update={"data": found.data}), dataset
