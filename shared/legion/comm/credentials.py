@@ -42,6 +42,7 @@ _KEEPALIVE = [
     # for every stream; this much keeps 1 Gbit/s at 4 ms busy on one stream, and units come in several.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", 1 << 18),
+    ("grpc.experimental.tcp_max_read_chunk_size", 1 << 17),
 ]
 SERVER_OPTIONS = [
     *_KEEPALIVE,
