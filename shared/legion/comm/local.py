@@ -12,7 +12,7 @@ from legion.codec.registry import by_name
 from legion.comm.api import Ballot, Batches, Group, Verdict
 from legion.comm.bridge import Bridge
 from legion.comm.exchange import MemberExchange
-from legion.comm.member import Member
+from legion.comm.member import Member, naming
 from legion.errors import LegionError
 from legion.ids import Epoch, Rank, Step, UnitId, WorkerId
 from legion.layout import Layout
@@ -42,7 +42,8 @@ class LocalLink:
         return await self._target.take_vote(self._source.me, step, ballot)
 
     def _carry(self, sender: Member, receiver: Member, codec: Codec, values: Floats, out: Floats) -> None:
-        codec.decode(memoryview(codec.encode(values)), out)
+        with naming(sender.me):
+            codec.decode(memoryview(codec.encode(values)), out)
         size_bytes = encoded_bytes(codec, values.size)
         sender.usage.sent_bytes += size_bytes
         receiver.usage.received_bytes += size_bytes

@@ -8,7 +8,8 @@ The links are gRPC (`peers`) or direct calls (`local`); everything else is the s
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+import contextlib
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
 from legion.codec.api import Codec, Floats
@@ -16,7 +17,7 @@ from legion.comm.api import Ballot, Batches, Group, Usage, Verdict
 from legion.comm.ballots import BallotBox, Claims
 from legion.comm.mailbox import Mailbox, Shelf
 from legion.comm.waiting import Changes
-from legion.errors import LegionError, PartInvalid
+from legion.errors import LegionError, NotFinite, PartInvalid
 from legion.ids import Rank, Step, UnitId, WorkerId
 from legion.layout import CHUNK, Layout
 
@@ -83,9 +84,10 @@ class Member:
             out[:] = values
             return
         # Everybody computes with the same weights, so the owner too takes what the wire would have given.
-        for start in range(0, values.size, _PIECE):
-            piece = memoryview(self.weights_codec.encode(values[start : start + _PIECE]))
-            self.weights_codec.decode(piece, out[start : start + _PIECE])
+        with naming(self.me):
+            for start in range(0, values.size, _PIECE):
+                piece = memoryview(self.weights_codec.encode(values[start : start + _PIECE]))
+                self.weights_codec.decode(piece, out[start : start + _PIECE])
 
     async def scatter(self, step: Step, batches: Batches, unit: UnitId, gradient: Floats) -> None:
         """Each owner's range of a gradient to its owner, all at once."""
@@ -147,3 +149,14 @@ class Together:
         except BaseExceptionGroup as failed:
             ours = failed.subgroup(LegionError)
             raise (ours or failed).exceptions[0] from None
+
+
+@contextlib.contextmanager
+def naming(peer: WorkerId) -> Iterator[None]:
+    """Whoever sent what cannot be used is named."""
+    try:
+        yield
+    except (PartInvalid, NotFinite) as error:
+        if peer in str(error):
+            raise
+        raise type(error)(f"{peer}: {error}") from error

@@ -18,8 +18,8 @@ from legion.codec.api import Floats
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches, Verdict
 from legion.comm.frames import PartWriter, decode_header, frames_of
-from legion.comm.member import Member
-from legion.comm.server import EPOCH_KEY, SERVICE, Parsed, message_of, naming, parsed
+from legion.comm.member import Member, naming
+from legion.comm.server import EPOCH_KEY, SERVICE, Parsed, message_of, parsed
 from legion.errors import LegionError, PartInvalid, PeerLost, PeerRefused, RunError, by_slug
 from legion.ids import Step, UnitId, WorkerId
 from legion.proto.peer_pb2 import (
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Reply = TypeVar("Reply", bound=Parsed)
 FIRST_CONTACT_S = 120.0  # members learn of a plan up to a few heartbeats apart
-SILENT_S = 5.0  # without a watch, after there was one: lost
+SILENT_S = 5.0  # without a watch or an answer, after there was one: lost
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # pauses between tries; the last repeats
 COMPLETE = "complete"  # the farewell of a member that has nothing left to do
 
@@ -71,6 +71,8 @@ class GrpcLink:
         self._channel = channel
         self._metadata = ((EPOCH_KEY, str(member.group.epoch)),)
         self._pace = Pace()
+        self._patience_s = FIRST_CONTACT_S
+        self._silent_since = time.monotonic()
         self._fetch = channel.unary_stream(SERVICE + "Fetch")
         self._send_gradient = channel.stream_unary(SERVICE + "SendGradient")
         self._claim = channel.unary_unary(SERVICE + "Claim")
@@ -117,7 +119,8 @@ class GrpcLink:
             header = PartHeader(step=step, unit=unit, batches=batches.indices, tokens=batches.tokens)
             call = self._send_gradient(metadata=self._metadata)
             try:
-                with contextlib.suppress(asyncio.InvalidStateError):  # the call is over: `await call` says how
+                # Invalid state: the call is over; `await call` says how.
+                with contextlib.suppress(asyncio.InvalidStateError), naming(self._member.me):
                     for frame in frames_of(header, self._member.gradients_codec, values):
                         await call.write(frame)
                         self._member.usage.sent_bytes += len(frame)
@@ -148,7 +151,7 @@ class GrpcLink:
             if self._member.changes.failure is not None:
                 raise self._member.changes.failure
             try:
-                return await attempt()
+                result = await attempt()
             except (grpc.aio.AioRpcError, TimeoutError) as error:
                 mapped = peer_error(self._peer, error)
                 if not mapped.retryable:
@@ -158,24 +161,30 @@ class GrpcLink:
                 if self._member.changes.failure is None:
                     raise
                 continue
+            else:
+                self._heard()
+                return result
             await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
             tries += 1
 
     async def watch(self) -> None:
         """Until the peer says farewell. If it is lost, the member fails with PeerLost."""
-        patience_s, silent_since = FIRST_CONTACT_S, time.monotonic()
         while self._member.changes.failure is None:
             contact, error = await self._watch_once()
             if error is None:
                 return
             if contact:
-                patience_s, silent_since = SILENT_S, time.monotonic()
-            if not error.retryable or time.monotonic() - silent_since > patience_s:
+                self._heard()
+            if not error.retryable or time.monotonic() - self._silent_since > self._patience_s:
                 logger.warning("peer lost peer=%s why=%s", self._peer, error)
                 lost = PeerLost(f"{self._peer} cannot be reached ({error})") if error.retryable else error
                 self._member.changes.fail(lost, peer=self._peer)
                 return
             await asyncio.sleep(RETRY_S[2])
+
+    def _heard(self) -> None:
+        """The peer is there, and will be missed."""
+        self._patience_s, self._silent_since = SILENT_S, time.monotonic()
 
     async def _watch_once(self) -> tuple[bool, LegionError | None]:
         """Whether the peer was there, and how the watch ended; None: by a farewell."""

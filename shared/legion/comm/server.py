@@ -6,9 +6,8 @@ request: gRPC reads a single one before it calls the handler. On the wire both a
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, Protocol, Self, TypeVar
 
 import grpc
@@ -19,7 +18,7 @@ from legion.codec.api import Floats
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches
 from legion.comm.frames import PAYLOAD_BYTES, PartWriter, decode_header, frames_of
-from legion.comm.member import Member
+from legion.comm.member import Member, naming
 from legion.errors import LegionError, NotFinite, PartInvalid
 from legion.identity import host_name
 from legion.ids import Rank, Step, UnitId, WorkerId
@@ -114,9 +113,10 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
         wanted = await _single(requests, FetchRequest)
         unit, step = member.require_unit(wanted.unit), Step(wanted.step)
         values = await member.shelf.get(step, unit)
-        for frame in frames_of(PartHeader(step=step, unit=unit), member.weights_codec, values):
-            await context.write(frame)
-            member.usage.sent_bytes += len(frame)
+        with naming(member.me):
+            for frame in frames_of(PartHeader(step=step, unit=unit), member.weights_codec, values):
+                await context.write(frame)
+                member.usage.sent_bytes += len(frame)
 
     async def _send_gradient(
         self, member: Member, caller: Rank, frames: AsyncIterator[bytes], context: Context
@@ -213,17 +213,6 @@ def parsed(kind: type[Request], message: bytes) -> Request:
         return kind.FromString(message)
     except DecodeError as error:
         raise PartInvalid(f"a {kind.__name__} cannot be read") from error
-
-
-@contextlib.contextmanager
-def naming(peer: WorkerId) -> Iterator[None]:
-    """Whoever sent what cannot be used is named."""
-    try:
-        yield
-    except (PartInvalid, NotFinite) as error:
-        if peer in str(error):
-            raise
-        raise type(error)(f"{peer}: {error}") from error
 
 
 async def _refuse(context: Context, error: LegionError) -> NoReturn:

@@ -14,6 +14,7 @@ class CutProxy:
         self._budget_bytes: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepted = 0
+        self.refuse = False  # from now on: new connections are closed at once
         self.port = 0
 
     @classmethod
@@ -43,6 +44,9 @@ class CutProxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        if self.refuse:
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)

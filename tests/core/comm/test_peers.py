@@ -1,0 +1,431 @@
+"""Links between members: tried again after a broken connection, given up when a peer is gone, nothing counted twice."""
+
+import asyncio
+import contextlib
+import itertools
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from cut_proxy import CutProxy
+from tls_members import LAYOUT, Node, endpoints_of, joined, listening, open_unit
+
+from legion.codec.api import Floats
+from legion.codec.registry import by_name
+from legion.comm import peers
+from legion.comm.api import Ballot, Batches
+from legion.comm.credentials import SERVER_OPTIONS, server_credentials
+from legion.comm.frames import encode_frame, frames_of
+from legion.comm.peers import SILENT_S, Pace, peer_error
+from legion.comm.server import SERVICE
+from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, PeerRefused, RunError, StepAborted
+from legion.ids import Rank
+from legion.layout import CHUNK, Layout
+from legion.messages import Endpoint
+from legion.proto.peer_pb2 import ClaimReply, PartHeader, Presence
+
+BIG = Layout((512 * CHUNK,), (1, 1))  # 4 MiB for each of two members
+
+
+@contextlib.asynccontextmanager
+async def through_a_proxy(folder: Path, layout: Layout, *, ordered: bool = False) -> AsyncIterator[tuple[Any, Any]]:
+    """Two members; what the first asks of the second passes a proxy."""
+    async with (
+        listening(folder, layout, ordered=ordered) as nodes,
+        CutProxy.to(nodes[1].network.port) as proxy,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        endpoints = endpoints_of(nodes)
+        detour = endpoints | {Rank(1): Endpoint(host="127.0.0.1", port=proxy.port)}
+        await stack.enter_async_context(nodes[0].network.joined(nodes[0].member, detour))
+        await stack.enter_async_context(nodes[1].network.joined(nodes[1].member, endpoints))
+        yield nodes, proxy
+
+
+def gradient(index: int, layout: Layout = BIG) -> Floats:
+    """Whole numbers, so that every order gives the same sum."""
+    return np.arange(layout.padded_unit(0), dtype=np.float32) % 89 + np.float32(index)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_gradients_are_counted_once_however_often_the_connection_breaks(tmp_path: Path, ordered: bool) -> None:
+    rng = random.Random(7)
+    async with through_a_proxy(tmp_path, BIG, ordered=ordered) as (nodes, proxy):
+        first, second = (node.member for node in nodes)
+        for step in range(6):
+            open_unit(nodes[0], step=step)
+            out = open_unit(nodes[1], step=step)
+            proxy.cut_after(rng.randrange(1 << 10, 15 << 20))
+            async with asyncio.TaskGroup() as tasks:
+                for index in (2, 0, 3, 1):
+                    work = first.scatter(step, Batches((index,), 1), 0, gradient(index))
+                    tasks.create_task(work)
+                tasks.create_task(second.mailbox.complete(step, 0))
+            half = BIG.bounds(0, 1)
+            assert np.array_equal(out, sum(gradient(index) for index in range(4))[half.start : half.stop])
+        assert first.changes.failure is None
+        assert second.changes.failure is None
+        assert proxy.accepted > 1
+
+
+async def test_weights_arrive_whole_however_often_the_connection_breaks(tmp_path: Path) -> None:
+    rng = random.Random(11)
+    async with through_a_proxy(tmp_path, BIG) as (nodes, proxy):
+        first, second = (node.member for node in nodes)
+        out = np.empty(BIG.padded_unit(0), dtype=np.float32)
+        for step in range(6):
+            for member in (first, second):
+                bounds = BIG.bounds(0, member.group.rank)
+                member.shelf.put(step, 0, gradient(step)[bounds.start : bounds.stop])
+            proxy.cut_after(rng.randrange(1 << 10, 4 << 20))
+            await first.gather(step, 0, out)
+            assert np.array_equal(out, gradient(step))
+        assert first.changes.failure is None
+        assert proxy.accepted > 1
+
+
+async def test_claims_and_votes_survive_lost_answers(tmp_path: Path) -> None:
+    """The second member's calls to the first pass the proxy; a lost answer is asked for again."""
+    async with (
+        listening(tmp_path) as nodes,
+        CutProxy.to(nodes[0].network.port) as proxy,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        endpoints = endpoints_of(nodes)
+        detour = endpoints | {Rank(0): Endpoint(host="127.0.0.1", port=proxy.port)}
+        await stack.enter_async_context(nodes[0].network.joined(nodes[0].member, endpoints))
+        await stack.enter_async_context(nodes[1].network.joined(nodes[1].member, detour))
+        leader, other = (node.member for node in nodes)
+        for step in range(6):
+            claimed: list[int] = []
+            proxy.cut_after(100 + 61 * step)  # a call and its answer are about 200 bytes
+            while (index := await other.claim(step)) is not None:
+                claimed.append(index)
+            assert claimed == [0, 1, 2, 3]
+            assert await leader.claim(step) is None
+            proxy.cut_after(40 + 37 * step)
+            ballots = (Ballot(True, Batches((), 0), 4, 1.0), Ballot(True, Batches((0, 1, 2, 3), 40), 4, 2.0))
+            verdicts = await asyncio.gather(leader.vote(step, ballots[0]), other.vote(step, ballots[1]))
+            assert verdicts[0] == verdicts[1]
+            assert (verdicts[0].commit, verdicts[0].loss_sum, verdicts[0].tokens) == (True, 3.0, 40)
+        assert proxy.accepted > 4
+
+
+async def test_a_plan_may_arrive_later_at_one_member_than_at_another(tmp_path: Path) -> None:
+    """The early one's calls wait; nothing of them is lost."""
+    async with listening(tmp_path) as nodes, contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(nodes[1].network.joined(nodes[1].member, endpoints_of(nodes)))
+        early = nodes[1].member
+        calls = [
+            asyncio.ensure_future(early.claim(0)),
+            asyncio.ensure_future(early.scatter(0, Batches((0,), 1), 0, np.ones(2 * CHUNK, dtype=np.float32))),
+            asyncio.ensure_future(early.gather(0, 0, np.empty(2 * CHUNK, dtype=np.float32))),
+        ]
+        open_unit(nodes[1])
+        early.shelf.put(0, 0, np.ones(CHUNK, dtype=np.float32))
+        done, _ = await asyncio.wait(calls, timeout=0.3)
+        assert not done
+        await stack.enter_async_context(nodes[0].network.joined(nodes[0].member, endpoints_of(nodes)))
+        out = open_unit(nodes[0])
+        nodes[0].member.shelf.put(0, 0, np.ones(CHUNK, dtype=np.float32))
+        await asyncio.gather(*calls)
+        assert calls[0].result() == 0
+        assert (out == 1).all()
+
+
+async def failed(node: Node) -> LegionError:
+    """The failure of a member, once it has one."""
+    with pytest.raises(LegionError) as caught:
+        await node.member.changes.until(lambda: False)
+    return caught.value
+
+
+async def test_a_peer_that_dies_is_noticed_in_time_and_named(tmp_path: Path) -> None:
+    async with through_a_proxy(tmp_path, LAYOUT) as (nodes, proxy):
+        fetch = asyncio.ensure_future(nodes[0].member.gather(0, 0, np.empty(2 * CHUNK, dtype=np.float32)))
+        nodes[0].member.shelf.put(0, 0, np.ones(CHUNK, dtype=np.float32))
+        await nodes[0].member.links[Rank(1)].send_gradient(0, Batches((0,), 1), 0, admitted(nodes[1]))
+        started = time.monotonic()
+        proxy.refuse = True
+        proxy.cut()
+        error = await failed(nodes[0])
+        took_s = time.monotonic() - started
+        assert isinstance(error, PeerLost)
+        assert nodes[1].member.me in str(error)
+        assert nodes[0].member.changes.lost_peer == nodes[1].member.me
+        assert SILENT_S <= took_s < SILENT_S + 3.0
+        with pytest.raises(PeerLost, match=nodes[1].member.me):
+            await fetch
+
+
+def admitted(node: Node) -> Floats:
+    """Values that the node takes at once: the link is known to work."""
+    open_unit(node)
+    return np.ones(CHUNK, dtype=np.float32)
+
+
+@pytest.mark.parametrize(("reason", "fails"), [("complete", False), ("stopped by its user", True)])
+async def test_a_farewell_says_whether_anything_is_wrong(tmp_path: Path, reason: str, fails: bool) -> None:
+    async with joined(tmp_path) as nodes:
+        await nodes[0].member.links[Rank(1)].send_gradient(0, Batches((0,), 1), 0, admitted(nodes[1]))
+        if not fails:
+            await nodes[1].network.leave(reason)
+            assert nodes[0].member.changes.failure is None
+            return
+        error, _ = await asyncio.gather(failed(nodes[0]), nodes[1].network.leave(reason))
+        assert str(error) == f"{nodes[1].member.me} left: {reason}"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("codec", ["none", "bf16", "int8"])
+async def test_who_sends_a_large_bad_gradient_is_told(tmp_path: Path, bad: float, codec: str) -> None:
+    """4 MiB, bad at their start: the refusal must get through while the rest is still on its way.
+
+    A lossy codec finds it at the sender already.
+    """
+    async with joined(tmp_path, BIG) as nodes:
+        sender = nodes[0].member
+        sender.gradients_codec = by_name(codec)
+        open_unit(nodes[1])
+        values = np.ones(256 * CHUNK, dtype=np.float32)
+        values[5] = bad
+        with pytest.raises(NotFinite) as caught:
+            await sender.links[Rank(1)].send_gradient(0, Batches((0,), 1), 0, values)
+        assert sender.me in str(caught.value)
+        if codec == "none":
+            assert sender.me in str(nodes[1].member.changes.failure)
+        with pytest.raises(NotFinite, match=sender.me):  # also as the compute thread sees it
+            await sender.scatter(0, Batches((1,), 1), 0, np.concatenate((values, values)))
+
+
+async def test_a_failed_member_calls_nobody(tmp_path: Path) -> None:
+    """Its channels are closed: what failed comes out, not a complaint about channels."""
+    async with joined(tmp_path) as nodes:
+        nodes[1].member.changes.fail(NotFinite("the gradient of ann"))
+        for _ in range(3):  # before, while and after its channels close
+            for call in (
+                nodes[1].member.claim(0),
+                nodes[1].member.vote(0, Ballot(False, Batches((), 0), 4)),
+                nodes[1].member.links[Rank(0)].fetch(0, 0, np.empty(CHUNK, dtype=np.float32)),
+            ):
+                with pytest.raises(NotFinite, match="ann"):
+                    await call
+            await asyncio.sleep(0)
+
+
+class Impostor(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """A member in good standing whose program answers as the test says."""
+
+    def __init__(self, **answers: Callable[[Any], Any]) -> None:
+        self._answers = answers
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        answer = self._answers.get(details.method.removeprefix(SERVICE))
+        if answer is None and details.method == SERVICE + "Watch":
+            answer = present
+        if answer is None:
+            return None
+
+        async def answered(_requests: AsyncIterator[bytes], context: Any) -> None:
+            async for message in answer(context):
+                await context.write(message)
+
+        return grpc.stream_stream_rpc_method_handler(answered)
+
+
+async def present(_context: Any) -> AsyncIterator[bytes]:
+    yield Presence().SerializeToString()
+    await asyncio.get_running_loop().create_future()
+
+
+def saying(*messages: bytes) -> Callable[[Any], AsyncIterator[bytes]]:
+    async def answer(_context: Any) -> AsyncIterator[bytes]:
+        for message in messages:
+            yield message
+
+    return answer
+
+
+@contextlib.asynccontextmanager
+async def with_impostor(folder: Path, **answers: Callable[[Any], Any]) -> AsyncIterator[tuple[Node, str]]:
+    """An honest second member, and the worker id of the first, who is not what he seems."""
+    async with listening(folder) as nodes:
+        identity = nodes[0].identity
+        options = [(k, v) for k, v in SERVER_OPTIONS if "message_length" not in k]
+        server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers((Impostor(**answers),))
+        port = server.add_secure_port("127.0.0.1:0", server_credentials(identity))
+        await server.start()
+        endpoints = {Rank(0): Endpoint(host="127.0.0.1", port=port), Rank(1): nodes[1].endpoint}
+        async with nodes[1].network.joined(nodes[1].member, endpoints):
+            yield nodes[1], identity.worker_id
+        await server.stop(None)
+
+
+def weights_of(values: Floats, **header: int) -> list[bytes]:
+    return list(frames_of(PartHeader(**({"step": 0, "unit": 0} | header)), by_name("none"), values))
+
+
+ONES = np.ones(CHUNK, dtype=np.float32)
+BAD_WEIGHTS: dict[str, tuple[list[bytes], type[LegionError], str]] = {
+    "nothing": ([], PartInvalid, "no weights came"),
+    "no header": ([b"hello"], PartInvalid, "no frame"),
+    "truncated": (weights_of(ONES)[:1], PartInvalid, "ended after 0 of 4096"),
+    "repeated": ([*weights_of(ONES), weights_of(ONES)[1]], PartInvalid, "CRC"),
+    "another step": (weights_of(ONES, step=1), PartInvalid, "step 1 came"),
+    "another unit": (weights_of(ONES, unit=1), PartInvalid, "unit 1"),
+    "too large": (weights_of(np.ones(2 * CHUNK, dtype=np.float32)), PartInvalid, "8192 elements"),
+    "NaN": (weights_of(np.full(CHUNK, np.nan, dtype=np.float32)), NotFinite, "NaN or infinity"),
+    "more than a frame holds": ([bytes(3 << 20)], PartInvalid, "larger than any frame"),
+    "unknown codec": ([encode_frame(b"\x18\x09", 0x53C9FF52)], PartInvalid, ""),
+}
+
+
+@pytest.mark.parametrize("what", sorted(BAD_WEIGHTS))
+async def test_bad_weights_end_the_fetch_and_name_their_owner(tmp_path: Path, what: str) -> None:
+    messages, kind, says = BAD_WEIGHTS[what]
+    async with with_impostor(tmp_path, Fetch=saying(*messages)) as (node, impostor):
+        node.member.shelf.put(0, 0, ONES)
+        with pytest.raises(kind) as caught:
+            await node.member.gather(0, 0, np.empty(2 * CHUNK, dtype=np.float32))
+        assert str(caught.value).count(impostor) == 1
+        assert says in str(caught.value)
+
+
+async def test_answers_that_cannot_be_read_name_who_gave_them(tmp_path: Path) -> None:
+    nonsense = saying(b"\xff\xff\xff")
+    async with with_impostor(tmp_path, Claim=nonsense, Vote=nonsense) as (node, impostor):
+        for call in (node.member.claim(0), node.member.vote(0, Ballot(True, Batches((), 0), 4))):
+            with pytest.raises(PartInvalid, match=rf"{impostor}: a \w+ cannot be read"):
+                await call
+
+
+async def test_a_watch_that_hears_nonsense_ends_the_membership(tmp_path: Path) -> None:
+    async with with_impostor(tmp_path, Watch=saying(b"\xff\xff\xff")) as (node, impostor):
+        error = await failed(node)
+        assert isinstance(error, PartInvalid)
+        assert impostor in str(error)
+
+
+async def test_who_refuses_us_is_not_asked_again(tmp_path: Path) -> None:
+    async def refuse(context: Any) -> AsyncIterator[bytes]:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not a member of the plan")
+        yield b""
+
+    async with with_impostor(tmp_path, Watch=refuse) as (node, impostor):
+        error = await failed(node)
+        assert isinstance(error, PeerRefused)
+        assert str(error) == f"{impostor}: not a member of the plan"
+
+
+async def test_unavailable_once_is_no_failure(tmp_path: Path) -> None:
+    calls = itertools.count()
+
+    async def busy_at_first(context: Any) -> AsyncIterator[bytes]:
+        if next(calls) == 0:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "come again")
+        yield ClaimReply(index=3).SerializeToString()
+
+    async with with_impostor(tmp_path, Claim=busy_at_first) as (node, _):
+        assert await node.member.claim(0) == 3
+        assert next(calls) == 2
+
+
+async def test_a_transfer_that_stalls_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pace, "deadline_s", lambda *_: 0.2)
+    calls = itertools.count()
+
+    async def stalling(_context: Any) -> AsyncIterator[bytes]:
+        header, values = weights_of(ONES)
+        yield header
+        if next(calls) == 0:
+            await asyncio.get_running_loop().create_future()
+        yield values
+
+    async with with_impostor(tmp_path, Fetch=stalling) as (node, _):
+        out = np.zeros(2 * CHUNK, dtype=np.float32)
+        node.member.shelf.put(0, 0, ONES)
+        await node.member.gather(0, 0, out)
+        assert (out == 1).all()
+        assert next(calls) == 2
+
+
+def test_a_deadline_grows_with_the_size_and_with_slow_measurements() -> None:
+    pace = Pace()
+    sizes = (0, 1 << 16, 1 << 20, 1 << 26, 1 << 30)
+    deadlines = [pace.deadline_s(size) for size in sizes]
+    assert deadlines == sorted(set(deadlines))
+    assert deadlines[0] == 10.0
+    fast = Pace()
+    for _ in range(20):
+        fast.measured(100 << 20, 1.0)
+    slow = Pace()
+    for _ in range(20):
+        slow.measured(1 << 20, 100.0)
+    assert all(fast.deadline_s(size) < pace.deadline_s(size) < slow.deadline_s(size) for size in sizes[1:])
+    # Ten times what the transfer would take, once the average has settled.
+    assert fast.deadline_s(100 << 20) == pytest.approx(10 + 10 * 1.0, rel=0.1)
+    assert slow.deadline_s(1 << 20) == pytest.approx(10 + 10 * 100.0, rel=0.1)
+
+
+def test_small_transfers_say_nothing_about_speed() -> None:
+    pace = Pace()
+    pace.measured(1000, 60.0)
+    pace.measured(1 << 20, 0.0)
+    assert pace.deadline_s(1 << 20) == Pace().deadline_s(1 << 20)
+
+
+def test_a_missed_deadline_leaves_time_enough_for_the_next_try() -> None:
+    """A line that fell from 100 MB/s to 1 MB/s: the second try of 1 GB must be allowed its 1,000 s."""
+    pace = Pace()
+    for _ in range(30):
+        pace.measured(100_000_000, 1.0)
+    first = pace.deadline_s(1_000_000_000)
+    assert first < 1000
+    pace.missed(int(first * 1_000_000), first)
+    assert pace.deadline_s(1_000_000_000) > 1000
+    later = pace.deadline_s(1_000_000_000)
+    pace.missed(0, 10.0)  # nothing came: nothing is known
+    assert pace.deadline_s(1_000_000_000) == later
+
+
+def rpc_error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:
+    nothing = grpc.aio.Metadata()
+    return grpc.aio.AioRpcError(code, nothing, nothing, details=details)
+
+
+ERRORS = [
+    (grpc.StatusCode.PERMISSION_DENIED, "not a member", PeerRefused, "ann: not a member"),
+    (grpc.StatusCode.INVALID_ARGUMENT, "not-finite: of bob", NotFinite, "of bob"),
+    (grpc.StatusCode.INVALID_ARGUMENT, "part-invalid: x: y", PartInvalid, "x: y"),
+    (grpc.StatusCode.ABORTED, "step-aborted: why", StepAborted, "why"),
+    # What is retryable elsewhere is over here: the peer has failed, and told us once.
+    (grpc.StatusCode.ABORTED, "peer-lost: cyd cannot be reached", RunError, "cyd cannot be reached"),
+    (grpc.StatusCode.ABORTED, "no-such-slug: words", LegionError, "words"),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "", PartInvalid, "ann: a message is larger than any frame"),
+    (grpc.StatusCode.UNAVAILABLE, "connection refused", PeerLost, "ann: unavailable, connection refused"),
+    (grpc.StatusCode.INTERNAL, "Internal error from Core", PeerLost, "ann: internal, Internal error from Core"),
+    (grpc.StatusCode.CANCELLED, "", PeerLost, "ann: cancelled, "),
+]
+
+
+@pytest.mark.parametrize(("code", "details", "kind", "says"), ERRORS)
+def test_what_the_end_of_a_call_means(code: grpc.StatusCode, details: str, kind: type[LegionError], says: str) -> None:
+    error = peer_error("ann", rpc_error(code, details))
+    assert type(error) is kind
+    assert str(error) == says
+    assert error.retryable == (kind is PeerLost)  # tried again exactly while the watch decides
+
+
+def test_a_stall_is_tried_again() -> None:
+    assert peer_error("ann", TimeoutError()).retryable
+
+
+def test_pauses_between_tries_grow_and_end_below_the_patience() -> None:
+    assert list(peers.RETRY_S) == sorted(peers.RETRY_S)
+    assert peers.RETRY_S[-1] < SILENT_S
