@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509 import load_pem_x509_csr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from legion import identity
@@ -49,6 +49,7 @@ def test_signing_request_names_the_worker_and_is_signed() -> None:
     assert request.subject.rfc4514_string() == f"CN={identity.host_name(identity.worker_id_of_key(key))}"
 
 
+@settings(deadline=None)
 @given(
     st.from_regex(r"[a-z][a-z0-9.-]{0,30}[a-z0-9]", fullmatch=True) | st.ip_addresses().map(str),
     st.integers(1, 65535),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 from fastapi import FastAPI
 
@@ -25,6 +26,10 @@ from legion_server.app import create_app
 from legion_server.backend import Backend
 from legion_server.domain.membership import Worker
 from legion_server.settings import Settings
+
+# How long an example takes says more of the machine's other work than of the code.
+hypothesis.settings.register_profile("legion", deadline=None)
+hypothesis.settings.load_profile("legion")
 
 ADMIN_TOKEN = "an-admin-token-for-tests"
 HARDWARE = Hardware(os="Linux", cpu_count=2, memory_bytes=2**30, free_disk_bytes=2**30, legion_version="0.1.0")
