@@ -7,6 +7,7 @@ that is lost, repeated or out of its place does not fit the one before it.
 
 import zlib
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -90,14 +91,40 @@ def decode_header(message: bytes) -> PartHeader:
     return header
 
 
-class PartWriter:
-    """Frames of one part into `out`, in order. `finish` says whether all of it came."""
+class Sink(Protocol):
+    """Where the elements of a part go, piece by piece, in order."""
 
-    def __init__(self, header: PartHeader, codec: Codec, out: Floats) -> None:
-        if header.numel != out.size or header.size_bytes != encoded_bytes(codec, out.size):
-            raise PartInvalid(f"a part of {header.numel} elements ({header.size_bytes} bytes) where {out.size} belong")
-        self._codec = codec
+    size: int
+
+    def room(self, start: int, stop: int) -> Floats:
+        """Where elements [start, stop) may be decoded to."""
+
+    def take(self, start: int, piece: Floats) -> None:
+        """Elements from `start` on, decoded and finite; `piece` lies in what `room` gave."""
+
+
+class InPlace:
+    """A sink that is just an array."""
+
+    def __init__(self, out: Floats) -> None:
         self._out = out
+        self.size = out.size
+
+    def room(self, start: int, stop: int) -> Floats:
+        return self._out[start:stop]
+
+    def take(self, start: int, piece: Floats) -> None:
+        """It lies where it belongs."""
+
+
+class PartWriter:
+    """Frames of one part into a sink, in order. `finish` says whether all of it came."""
+
+    def __init__(self, header: PartHeader, codec: Codec, sink: Sink) -> None:
+        if header.numel != sink.size or header.size_bytes != encoded_bytes(codec, sink.size):
+            raise PartInvalid(f"a part of {header.numel} elements ({header.size_bytes} bytes) where {sink.size} belong")
+        self._codec = codec
+        self._sink = sink
         self._at = 0  # elements written
         self._crc = 0
 
@@ -105,21 +132,22 @@ class PartWriter:
         payload, self._crc = decode_frame(message, self._crc)
         chunks, rest = divmod(len(payload), self._codec.chunk_bytes)
         end = self._at + chunks * CHUNK
-        if rest or not chunks or end > self._out.size:
-            raise PartInvalid(f"a frame of {len(payload)} bytes after {self._at} of {self._out.size} elements")
-        piece = self._out[self._at : end]
+        if rest or not chunks or end > self._sink.size:
+            raise PartInvalid(f"a frame of {len(payload)} bytes after {self._at} of {self._sink.size} elements")
+        piece = self._sink.room(self._at, end)
         self._codec.decode(payload, piece)
         if not all_finite(piece):
             raise NotFinite("a tensor that arrived holds NaN or infinity")
+        self._sink.take(self._at, piece)
         self._at = end
 
     @property
     def complete(self) -> bool:
-        return self._at == self._out.size
+        return self._at == self._sink.size
 
     def finish(self) -> None:
         if not self.complete:
-            raise PartInvalid(f"a part ended after {self._at} of {self._out.size} elements")
+            raise PartInvalid(f"a part ended after {self._at} of {self._sink.size} elements")
 
 
 def all_finite(values: Floats) -> bool:

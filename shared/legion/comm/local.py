@@ -30,10 +30,12 @@ class LocalLink:
         self._carry(self._target, self._source, self._target.weights_codec, values, out)
 
     async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None:
-        if await self._target.mailbox.admit(self._source.me, step, unit, batches):
-            received = values.copy()
-            self._carry(self._source, self._target, self._source.gradients_codec, values, received)
-            self._target.mailbox.add(self._source.me, step, unit, batches, received)
+        sender, target = self._source.me, self._target
+        with target.receiving(sender):
+            if await target.mailbox.admit(sender, step, unit, batches):
+                received = values.copy()
+                self._carry(self._source, target, self._source.gradients_codec, values, received)
+                target.mailbox.add(sender, step, unit, batches, received)
 
     async def claim(self, step: Step, serial: int) -> int | None:
         return self._target.give_claim(self._source.me, step, serial)

@@ -40,12 +40,22 @@ class Shelf:
 
 
 @dataclass(slots=True)
+class Part:
+    """What one member sends for one unit and set of micro-batches, while it comes in."""
+
+    sender: WorkerId
+    added: int = 0  # elements, from the start
+    delivery: object = None  # the one that may add: after a broken connection the newest
+
+
+@dataclass(slots=True)
 class Collection:
     """One unit's gradient for my range: the sum so far, and which micro-batches it covers."""
 
     batch_count: int
     out: Floats
     covered: dict[int, WorkerId] = field(default_factory=dict)
+    parts: dict[tuple[int, ...], Part] = field(default_factory=dict)  # begun, not complete
 
     @property
     def complete(self) -> bool:
@@ -55,6 +65,44 @@ class Collection:
     def next_index(self) -> int:
         """The smallest micro-batch not covered."""
         return next(i for i in range(self.batch_count + 1) if i not in self.covered)
+
+    def owners(self, indices: tuple[int, ...]) -> set[WorkerId | None]:
+        """Who has sent these micro-batches, or is sending them as a part of another cut."""
+        found = {self.covered.get(index) for index in indices}
+        return found | {part.sender for other, part in self.parts.items() if other != indices and {*other} & {*indices}}
+
+
+class Delivery:
+    """One reading of one part: a `frames.Sink` that adds each piece to the sum as it arrives.
+
+    A connection may break in the middle; what the next delivery of the part repeats is not added again. The sum is of
+    no use before it is complete, so nobody ever sees a part of a part.
+    """
+
+    def __init__(self, collection: Collection, indices: tuple[int, ...], part: Part) -> None:
+        self.size = collection.out.size
+        self._collection = collection
+        self._indices = indices
+        self._part = part
+        self._scratch = np.empty(0, dtype=np.float32)
+        part.delivery = self
+
+    def room(self, start: int, stop: int) -> Floats:
+        if self._scratch.size < stop - start:
+            self._scratch = np.empty(stop - start, dtype=np.float32)
+        return self._scratch[: stop - start]
+
+    def take(self, start: int, piece: Floats) -> None:
+        """Elements beyond those that an earlier delivery added; nothing if another delivery has taken over."""
+        new = self._part.added - start
+        if self._part.delivery is not self or new >= piece.size:
+            return
+        target = self._collection.out[start + new : start + piece.size]
+        np.add(target, piece[new:], out=target)
+        self._part.added = start + piece.size
+        if self._part.added == self.size:
+            del self._collection.parts[self._indices]
+            self._collection.covered.update(dict.fromkeys(self._indices, self._part.sender))
 
 
 class Mailbox:
@@ -71,6 +119,7 @@ class Mailbox:
         if step != self._step:
             self._step = step
             self._collections.clear()
+        out.fill(0)
         self._collections[unit] = Collection(batch_count, out)
         self._changes.happened()
 
@@ -88,36 +137,47 @@ class Mailbox:
         await self._changes.until(lambda: self._step > step or self._collections[unit].next_index >= batches.indices[0])
         return self._is_new(sender, step, unit, batches)  # another delivery of this part may have come first
 
-    def add(self, sender: WorkerId, step: Step, unit: UnitId, batches: Batches, values: Floats) -> bool:
-        """A part that was admitted and read completely: added as a whole or not at all.
+    def deliver(self, sender: WorkerId, step: Step, unit: UnitId, batches: Batches) -> Delivery | None:
+        """The sink for a part that was admitted; None if it has come completely since."""
+        if not self._is_new(sender, step, unit, batches):
+            return None
+        collection = self._collections[unit]
+        part = collection.parts.setdefault(batches.indices, Part(sender))
+        return Delivery(collection, batches.indices, part)
 
-        False: not again. After a broken connection two deliveries of one part may be read at the same time.
-        """
-        new = self._is_new(sender, step, unit, batches)
+    def delivered(self) -> None:
+        """A delivery has ended: those who wait for the sum, or for their turn, look again."""
+        self._changes.happened()
+
+    def add(self, sender: WorkerId, step: Step, unit: UnitId, batches: Batches, values: Floats) -> bool:
+        """A whole part that is here already; False if it was added before."""
+        self._require_now(sender, step)
         if not all_finite(values):
             raise NotFinite(f"the gradient of unit {unit} from {sender} holds NaN or infinity")
-        if not new:
+        delivery = self.deliver(sender, step, unit, batches)
+        if delivery is None:
             return False
-        collection = self._collections[unit]
-        if collection.covered:
-            np.add(collection.out, values, out=collection.out)
-        else:
-            np.copyto(collection.out, values)
-        collection.covered.update(dict.fromkeys(batches.indices, sender))
-        self._changes.happened()
+        delivery.take(0, values)
+        self.delivered()
         return True
 
     def _is_new(self, sender: WorkerId, step: Step, unit: UnitId, batches: Batches) -> bool:
         """Whether none of the micro-batches is there yet; not, if all are there from the same sender."""
-        if self._step != step:
-            raise PartInvalid(f"{sender}: a gradient of step {step} came in step {self._step}")
+        self._require_now(sender, step)
         collection = self._collections[unit]
         if batches.indices[-1] >= collection.batch_count:
             raise PartInvalid(f"{sender}: micro-batch {batches.indices[-1]} of {collection.batch_count}")
-        owners = {collection.covered.get(index) for index in batches.indices}
+        owners = collection.owners(batches.indices)
         if owners not in ({sender}, {None}):
             raise PartInvalid(f"{sender}: micro-batches {batches.indices} overlap with {sorted(collection.covered)}")
+        part = collection.parts.get(batches.indices)
+        if part is not None and part.sender != sender:
+            raise PartInvalid(f"{sender}: micro-batches {batches.indices} are on their way from {part.sender}")
         return owners == {None}
+
+    def _require_now(self, sender: WorkerId, step: Step) -> None:
+        if self._step != step:
+            raise PartInvalid(f"{sender}: a gradient of step {step} came in step {self._step}")
 
     async def complete(self, step: Step, unit: UnitId) -> None:
         """Until the parts cover every micro-batch of the step."""

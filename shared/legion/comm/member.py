@@ -9,6 +9,7 @@ The links are gRPC (`peers`) or direct calls (`local`); everything else is the s
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ from legion.comm.waiting import Changes
 from legion.errors import LegionError, NotFinite, PartInvalid
 from legion.ids import Rank, Step, UnitId, WorkerId
 from legion.layout import CHUNK, Layout
+
+logger = logging.getLogger(__name__)
 
 LEADER = Rank(0)
 _PIECE = 64 * CHUNK  # elements re-encoded at a time when a member reads its own lossy weights
@@ -102,6 +105,16 @@ class Member:
             await self.links[rank].send_gradient(step, batches, unit, values)
         elif await self.mailbox.admit(self.me, step, unit, batches):
             self.mailbox.add(self.me, step, unit, batches, values)
+
+    @contextlib.contextmanager
+    def receiving(self, sender: WorkerId) -> Iterator[None]:
+        """While a gradient comes in: one that cannot be used means that this step can never be complete here."""
+        try:
+            yield
+        except (PartInvalid, NotFinite) as error:
+            logger.warning("gradient refused sender=%s why=%s", sender, error)
+            self.changes.fail(error)
+            raise
 
     async def claim(self, step: Step) -> int | None:
         serial = self._serials[1] if self._serials[0] == step else 0

@@ -17,7 +17,7 @@ import grpc
 from legion.codec.api import Floats
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches, Verdict
-from legion.comm.frames import PartWriter, decode_header, frames_of
+from legion.comm.frames import InPlace, PartWriter, decode_header, frames_of
 from legion.comm.member import Member, naming
 from legion.comm.server import EPOCH_KEY, SERVICE, Parsed, message_of, parsed
 from legion.errors import LegionError, PartInvalid, PeerLost, PeerRefused, RunError, by_slug
@@ -99,7 +99,7 @@ class GrpcLink:
         header = decode_header(first)
         if (header.step, header.unit) != (step, unit):
             raise PartInvalid(f"unit {header.unit} of step {header.step} came, not {unit} of {step}")
-        writer = PartWriter(header, by_wire_id(header.codec), out)
+        writer = PartWriter(header, by_wire_id(header.codec), InPlace(out))
         started, received = time.monotonic(), 0
         try:
             async with asyncio.timeout(self._pace.deadline_s(header.size_bytes)):

@@ -11,13 +11,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, Protocol, Self, TypeVar
 
 import grpc
-import numpy as np
 from google.protobuf.message import DecodeError
 
-from legion.codec.api import Floats
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches
 from legion.comm.frames import PAYLOAD_BYTES, PartWriter, decode_header, frames_of
+from legion.comm.mailbox import Delivery
 from legion.comm.member import Member, naming
 from legion.errors import LegionError, NotFinite, PartInvalid
 from legion.identity import host_name
@@ -123,12 +122,8 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
     ) -> bytes:
         sender = member.group.members[caller]
         try:
-            await self._receive_gradient(member, sender, frames)
-        except (PartInvalid, NotFinite) as error:
-            # This step can never be complete here: say why, to ourselves too.
-            logger.warning("gradient refused sender=%s why=%s", sender, error)
-            member.changes.fail(error)
-            raise
+            with member.receiving(sender):
+                await self._receive_gradient(member, sender, frames)
         finally:
             # gRPC would tell a sender that is still sending "internal error" instead of our answer.
             await _drain(frames, at_most=2 + member.layout.owned(member.group.rank) * 4 // PAYLOAD_BYTES)
@@ -141,9 +136,11 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
         batches = Batches(tuple(header.batches), header.tokens)
         if not await member.mailbox.admit(sender, step, unit, batches):
             return
-        with naming(sender):
-            values = await _gradient_values(member, header, frames)
-        member.mailbox.add(sender, step, unit, batches, values)
+        delivery = member.mailbox.deliver(sender, step, unit, batches)
+        if delivery is not None:
+            with naming(sender):
+                await _gradient_values(member, header, frames, delivery)
+            member.mailbox.delivered()
 
     async def _claim(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:
         wanted = await _single(requests, ClaimRequest)
@@ -181,16 +178,16 @@ async def _gradient_header(member: Member, frames: AsyncIterator[bytes]) -> Part
     return header
 
 
-async def _gradient_values(member: Member, header: PartHeader, frames: AsyncIterator[bytes]) -> Floats:
-    values = np.empty(header.numel, dtype=np.float32)
-    writer = PartWriter(header, by_wire_id(header.codec), values)
+async def _gradient_values(
+    member: Member, header: PartHeader, frames: AsyncIterator[bytes], delivery: Delivery
+) -> None:
+    writer = PartWriter(header, by_wire_id(header.codec), delivery)
     async for frame in frames:
         member.usage.received_bytes += len(frame)
         writer.write(frame)
     if not writer.complete:
         await asyncio.sleep(CANCELLED_WITHIN_S)
     writer.finish()
-    return values
 
 
 async def _drain(frames: AsyncIterator[bytes], at_most: int) -> None:

@@ -13,6 +13,7 @@ from legion.codec.api import Codec, Floats, encoded_bytes
 from legion.codec.registry import ALL, by_name
 from legion.comm.frames import (
     PAYLOAD_BYTES,
+    InPlace,
     PartWriter,
     all_finite,
     chunks_per_frame,
@@ -51,7 +52,7 @@ def room(numel: int) -> tuple[Floats, Floats]:
 
 
 def read(header: PartHeader, frames: list[bytes], codec: Codec, out: Floats) -> None:
-    writer = PartWriter(header, codec, out)
+    writer = PartWriter(header, codec, InPlace(out))
     for frame in frames:
         writer.write(frame)
     writer.finish()
@@ -189,7 +190,7 @@ def test_a_header_of_another_size_is_refused_before_any_frame(lie: dict[str, int
     for name, value in lie.items():
         setattr(header, name, value)
     with pytest.raises(PartInvalid, match="where 8192 belong"):
-        PartWriter(header, PLAIN, np.empty(2 * CHUNK, dtype=np.float32))
+        PartWriter(header, PLAIN, InPlace(np.empty(2 * CHUNK, dtype=np.float32)))
 
 
 def test_headers_that_cannot_be_read() -> None:
@@ -209,7 +210,7 @@ def test_sending_holds_one_frame_at_a_time() -> None:
             tracemalloc.reset_peak()
             before, _ = tracemalloc.get_traced_memory()
             frames = frames_of(PartHeader(), codec, everything)
-            writer = PartWriter(decode_header(next(frames)), codec, out)
+            writer = PartWriter(decode_header(next(frames)), codec, InPlace(out))
             for frame in frames:
                 writer.write(frame)
             writer.finish()
