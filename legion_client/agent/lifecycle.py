@@ -285,6 +285,8 @@ def _engine_ended(
     if state.phase not in (*BUSY, Phase.STOPPING):
         return state, ()
     match event:
+        case EngineFinished() if state.phase is Phase.STOPPING:
+            return _leave(state)
         case EngineFinished():
             return replace(state, phase=Phase.FINISHING), (Drain(),)
         case EngineLeft():

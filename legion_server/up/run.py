@@ -97,7 +97,8 @@ class Run:
         code = await self._verify(outcome) if self._options.verify else 0
         if self._options.stay and code == 0:
             self._screen.say(f"the server stays at {self._server.base_url}/ until Ctrl-C")
-            code = await server.ended()
+            with contextlib.suppress(asyncio.CancelledError):  # the end that was asked for
+                code = await server.ended()
         return code
 
     async def wind_down(self) -> None:

@@ -199,8 +199,8 @@ def test_whatever_happens_in_whatever_order(events: list[Event]) -> None:
         assert seen == sorted(seen, key=order.index)
 
 
-@given(st.lists(_events, max_size=30))
-def test_stop_always_ends(events: list[Event]) -> None:
-    state, _ = follow(*events, StopAsked("Ctrl-C"))
+@given(st.lists(_events, max_size=30), st.lists(_events, max_size=10))
+def test_stop_always_ends(before: list[Event], after: list[Event]) -> None:
+    state, _ = follow(*before, StopAsked("Ctrl-C"), *after)
     state, _ = follow(DeadlinePassed(Phase.STOPPING), DeadlinePassed(Phase.LEAVING), state=state)
     assert state.phase is Phase.ENDED
