@@ -33,10 +33,6 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
     """The engine's variables: `base`, with defaults for what the volunteer has not set."""
     defaults = {
         "OMP_NUM_THREADS": str(physical_cores()),
-        # glibc would keep freed tensors in its arenas: from 4 MiB on they go back to the system when freed. Smaller ones
-        # are worth keeping: with 128 KiB a tiny model computed at half the speed, for 37 MB less.
-        "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
-        "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
