@@ -18,6 +18,7 @@ from identities import issue
 from legion.config import RunConfig, config_digest
 from legion.data.prepare import Prepared, prepare
 from legion.messages import CheckpointManifest, Endpoint, Member, Message, Plan
+from legion_client.agent import allocator
 from legion_client.agent.supervisor import environment
 from legion_client.engine.protocol import REPORTS, Failed, Listening, Prepare, SliceWritten, Train
 
@@ -50,14 +51,15 @@ class Engines:
         self.prepared: Prepared = prepare(config.data, seed=config.seed, folder=folder / "data")
         self.config = config.model_copy(update={"data": self.prepared.data})
         self.engines = [
-            self._start(rank, identity) for rank, identity in enumerate(issue(Path(tempfile.mkdtemp(dir=folder)), world))
+            self._start(identity) for identity in issue(Path(tempfile.mkdtemp(dir=folder)), world)
         ]
         self._wait_for(lambda engine: engine.of(Listening))
 
-    def _start(self, rank: int, identity: Any) -> Engine:
+    def _start(self, identity: Any) -> Engine:
         home = Path(tempfile.mkdtemp(dir=self.folder))
         identity.save(home / "identity")
-        variables = environment(os.environ) | {"OMP_NUM_THREADS": "1", "LEGION_LOG_LEVEL": "warning"}
+        tuned = allocator.variables(self.config.model)
+        variables = environment(os.environ, tuned) | {"OMP_NUM_THREADS": "1", "LEGION_LOG_LEVEL": "warning"}
         process = subprocess.Popen(
             [sys.executable, "-m", "legion_client.engine"],
             stdin=subprocess.PIPE,
@@ -88,7 +90,7 @@ class Engines:
 
     def _wait_for(self, fact: Any) -> None:
         def settled() -> bool:
-            return all(fact(engine) or engine.of(Failed) or engine.process.poll() is not None for engine in self.engines)
+            return all(fact(e) or e.of(Failed) or e.process.poll() is not None for e in self.engines)
 
         with self._changed:
             while not settled():

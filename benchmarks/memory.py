@@ -77,7 +77,7 @@ def main() -> int:
                     (peak - bare) / MEBI,
                     "MiB",
                     f"<= {allowed / MEBI:.0f}",
-                    f"peak {peak / MEBI:.0f}, bare engine {bare / MEBI:.0f}, state {16 * shape.parameters / world / MEBI:.0f}",
+                    f"peak {peak / MEBI:.0f}, bare engine {bare / MEBI:.0f}",
                 )
             )
     return show(f"Peak memory above a bare engine, P = {shape.parameters / 1e6:.1f}M", rows, options.json)

@@ -9,7 +9,7 @@ from legion.config import config_digest
 from legion.errors import ConfigInvalid, EngineDied, LegionError, by_slug
 from legion.identity import load_key, signing_request
 from legion.messages import PROTOCOL, Endpoint, Event, Heartbeat, HeartbeatReply, Plan
-from legion_client.agent import events
+from legion_client.agent import allocator, events
 from legion_client.agent import lifecycle as life
 from legion_client.agent.backoff import persistently
 from legion_client.agent.cache import Cache
@@ -215,7 +215,9 @@ class Agent:
 
     async def _run_engine(self) -> None:
         try:
-            async with Engine.running(self._engine_command, self._home.engine_log) as engine:
+            assert self._prepared is not None
+            tuned = allocator.variables(self._prepared.config.model)
+            async with Engine.running(self._engine_command, self._home.engine_log, tuned) as engine:
                 self._engine = engine
                 sender = asyncio.create_task(self._send_commands(engine), name="engine commands")
                 try:

@@ -29,14 +29,14 @@ CLOSE_S = 5.0  # for the engine to notice that its input ended
 LAST_WORDS = 12  # lines of its log that a death quotes
 
 
-def environment(base: Mapping[str, str]) -> dict[str, str]:
-    """The engine's variables: `base`, with defaults for what the volunteer has not set."""
+def environment(base: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
+    """The engine's variables: `base`, with `variables` and defaults for what the volunteer has not set."""
     defaults = {
         "OMP_NUM_THREADS": str(physical_cores()),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    return defaults | dict(base)
+    return defaults | dict(variables) | dict(base)
 
 
 class Engine:
@@ -48,11 +48,16 @@ class Engine:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def running(cls, command: Sequence[str], log_file: Path) -> AsyncIterator["Engine"]:
-        """An engine for the time of the block. Its standard error goes to ours and to `log_file`."""
+    async def running(
+        cls, command: Sequence[str], log_file: Path, variables: Mapping[str, str] | None = None
+    ) -> AsyncIterator["Engine"]:
+        """An engine for the time of the block, with `variables` in its environment.
+
+        Its standard error goes to ours and to `log_file`.
+        """
         log = _open_log(log_file)
         with log:
-            process = await _start(command)
+            process = await _start(command, variables or {})
             engine = cls(process)
             pump = asyncio.create_task(engine._pump_log(log), name="engine log")
             try:
@@ -133,7 +138,7 @@ class Engine:
         await self._process.wait()
 
 
-async def _start(command: Sequence[str]) -> Process:
+async def _start(command: Sequence[str], variables: Mapping[str, str]) -> Process:
     try:
         return await asyncio.create_subprocess_exec(
             *command,
@@ -141,7 +146,7 @@ async def _start(command: Sequence[str]) -> Process:
             stdout=PIPE,
             stderr=PIPE,
             limit=LINE_BYTES,
-            env=environment(os.environ),
+            env=environment(os.environ, variables),
             # Ctrl-C in a terminal reaches the whole process group: the engine hears of it from the agent instead. The
             # session stays the agent's, so that who ends the agent by force can find the engine too.
             process_group=0 if os.name == "posix" else None,

@@ -35,7 +35,6 @@ from legion.train.device import best_device, describe
 from legion.train.loop import Training, require_same_data
 from legion.zero.engine import Zero3
 from legion.zero.optimizers import Slice
-from legion_client.engine.allocator import give_back_freed_memory
 from legion_client.engine.protocol import (
     Evaluated,
     Listening,
@@ -74,7 +73,6 @@ class Session:
     async def prepare(self) -> None:
         """Load the data, build the model on meta, listen; then say so."""
         self._loader, self._blueprint = await on_compute_thread(self._load)
-        give_back_freed_memory(self._blueprint.shape)
         self.network: PeerNetwork = await listen(self._identity, self._prepare.listen_host, self._prepare.listen_port)
         self._report(Listening(port=self.network.port, shape=self._blueprint.shape, device=describe(self._device)))
 

@@ -141,6 +141,12 @@ def layers(config: ModelConfig) -> int:
     return int(settings[_LAYERS.get(architecture, "num_hidden_layers")])
 
 
+def width(config: ModelConfig) -> int:
+    """Elements of the residual stream at one token."""
+    _, settings = resolved(config, 1)
+    return int(settings["n_embd"] if "n_embd" in settings else settings["hidden_size"])
+
+
 def context(config: ModelConfig) -> int:
     """The longest block the model can read, in tokens."""
     architecture, settings = resolved(config, 1)

@@ -142,5 +142,5 @@ async def test_the_log_of_the_start_before_is_kept(scripted: Any, tmp_path: Path
 
 
 def test_what_the_volunteer_set_wins() -> None:
-    assert environment({"OMP_NUM_THREADS": "7", "PATH": "/bin"})["OMP_NUM_THREADS"] == "7"
-    assert int(environment({})["OMP_NUM_THREADS"]) >= 1
+    assert environment({"OMP_NUM_THREADS": "7", "PATH": "/bin"}, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "7"
+    assert int(environment({}, {})["OMP_NUM_THREADS"]) >= 1

@@ -1,0 +1,26 @@
+"""glibc's allocator, told before the engine starts when to give memory back.
+
+It keeps what was freed for the next allocation of that size. For a small model that is right: its tensors are small,
+and fetching their pages again for every operation halves its speed. For a large model it is not: freed units would
+stay with the process, and giving pages back costs little beside what is computed with them. Other C libraries ignore
+all this.
+"""
+
+from collections.abc import Mapping
+
+from legion.config import ModelConfig
+from legion.model import presets
+
+LARGE_WIDTH = 512  # of the residual stream; units have about 12 times its square elements
+_GIVE_BACK_BYTES = str(128 << 10)
+
+
+def variables(model: ModelConfig) -> Mapping[str, str]:
+    """For the engine's environment; mallopt(3) explains them."""
+    if presets.width(model) < LARGE_WIDTH:
+        return {}
+    return {
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": _GIVE_BACK_BYTES,
+        "MALLOC_TRIM_THRESHOLD_": _GIVE_BACK_BYTES,
+    }
