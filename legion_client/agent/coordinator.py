@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -83,7 +83,7 @@ class Coordinator:
         """The file at `path` from any offset on; for `Cache.fetch`."""
 
         async def chunks(offset: int) -> AsyncIterator[bytes]:
-            with naming_server(self.base_url):
+            with self._naming():
                 async with self._http.stream("GET", path, headers={"Range": f"bytes={offset}-"}) as response:
                     if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                         return  # all of it is here already
@@ -97,7 +97,7 @@ class Coordinator:
 
     async def read_range(self, path: str, start: int, stop: int) -> AsyncIterator[bytes]:
         """Bytes [start, stop) of the file at `path`, as they come."""
-        with naming_server(self.base_url):
+        with self._naming():
             async with self._http.stream("GET", path, headers={"Range": f"bytes={start}-{stop - 1}"}) as response:
                 await raise_for_problem(response)
                 if response.status_code != httpx.codes.PARTIAL_CONTENT:
@@ -116,6 +116,9 @@ class Coordinator:
         path = f"/checkpoints/{written.step}/slices/{written.rank}"
         await self._call("PUT", path, headers=headers, content=_chunks_of(written.path))
 
+    def _naming(self) -> AbstractContextManager[None]:
+        return naming_server(self.base_url, proven=self.local_host is not None)
+
     async def _get(self, path: str, kind: type[Reply]) -> Reply:
         return parsed(await self._call("GET", path), kind)
 
@@ -133,7 +136,7 @@ class Coordinator:
         headers: dict[str, str] | None = None,
         content: bytes | AsyncIterator[bytes] | None = None,
     ) -> httpx.Response:
-        with naming_server(self.base_url):
+        with self._naming():
             response = await self._http.request(method, path, headers=headers, content=content)
             await raise_for_problem(response)
         stream = response.extensions["network_stream"]
@@ -142,13 +145,17 @@ class Coordinator:
 
 
 @contextmanager
-def naming_server(base_url: str) -> Iterator[None]:
-    """httpx's transport errors as ours, with the server's address."""
+def naming_server(base_url: str, *, proven: bool = False) -> Iterator[None]:
+    """httpx's transport errors as ours, with the server's address.
+
+    A wrong certificate is WrongAuthority, unless the server has `proven` itself before: then somebody, as a hotel's
+    login page, is in the way for a while, and that is no reason to end a run.
+    """
     try:
         yield
     except httpx.TransportError as error:
         reason = _certificate_problem(error)
-        if reason is not None:
+        if reason is not None and not proven:
             raise WrongAuthority(
                 f"{base_url} does not prove to be the server that this computer joined: {reason}"
             ) from error

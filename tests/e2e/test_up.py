@@ -110,7 +110,7 @@ def test_one_command_trains_a_model_across_two_workers(whole: tuple[str, dict[st
     assert (report["steps"], report["phase"], len(report["workers"])) == (STEPS, "complete", 2)
     assert [step["step"] for step in report["per_step"]] == list(range(1, STEPS + 1))
     assert report["last_loss"] < report["first_loss"] - 1
-    assert report["first_loss"] == pytest.approx(math.log(257), abs=0.3)
+    assert report["first_loss"] == pytest.approx(math.log(257), abs=1)
     assert report["bigram_entropy"] < report["unigram_entropy"] < report["first_loss"]
     assert sum(worker["tokens"] for worker in report["workers"]) == report["tokens"]
     for worker in report["workers"]:

@@ -78,6 +78,9 @@ async def test_a_server_with_another_authority_behind_the_same_address(
     async with Coordinator(elsewhere, pinned.context, pinned.worker_id, pinned.token) as coordinator:
         with pytest.raises(WrongAuthority):
             await coordinator.config()
+        coordinator.local_host = "127.0.0.1"  # as if the right server had answered before
+        with pytest.raises(ServerUnreachable):
+            await coordinator.config()
 
 
 @pytest.mark.parametrize("token", ["wrong", "x" * 43])
