@@ -19,7 +19,6 @@ app = typer.Typer(
 config_app = typer.Typer(help="See and change what the run trains.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.command()(up)
-app.command()(up)
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Where the server keeps everything. Default: LEGION_DATA_DIR, or legion-data.")
@@ -73,12 +72,13 @@ def workers(data_dir: DataDir = None) -> None:
 
     from pydantic import TypeAdapter
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from legion.messages import WorkerView
 
     views = TypeAdapter(list[WorkerView]).validate_json(_call(data_dir, "GET", "/workers"))
-    table = Table("worker", "name", "state", "step", "address", "last heard")
+    whole = Column("worker", no_wrap=True, min_width=32)  # `revoke` wants the whole id, however narrow the terminal
+    table = Table(whole, "name", "state", "step", "address", "last heard")
     for view in views:
         address = f"{view.endpoint.host}:{view.endpoint.port}" if view.endpoint else ""
         heard = datetime.fromtimestamp(view.last_seen).strftime("%d %b %H:%M:%S")
