@@ -24,7 +24,7 @@ class Bf16:
         # An exponent of all ones is NaN or infinity, there from the start or made by rounding up the largest values.
         if (halves.view(np.uint16) & 0x7FFF).max(initial=0) >= 0x7F80:
             require_finite(np.asarray([np.inf], dtype=np.float32))
-        return memoryview(halves.view(np.uint8))
+        return halves.view(np.uint8).data
 
     def decode(self, data: memoryview, out: Floats) -> None:
         require_size(self, data, out)

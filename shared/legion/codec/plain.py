@@ -15,7 +15,7 @@ class Plain:
     def encode(self, values: Floats) -> memoryview:
         """A view, not a copy: the caller must not change `values` until the bytes are sent."""
         require_chunks(values.size)
-        return memoryview(np.ascontiguousarray(values, dtype="<f4").view(np.uint8))
+        return np.ascontiguousarray(values, dtype="<f4").view(np.uint8).data
 
     def decode(self, data: memoryview, out: Floats) -> None:
         require_size(self, data, out)
