@@ -12,7 +12,7 @@ from legion.config import ModelConfig
 from legion.model import presets
 
 LARGE_WIDTH = 512  # of the residual stream; units have about 12 times its square elements
-_GIVE_BACK_BYTES = str(128 << 10)
+_GIVE_BACK_BYTES = str(32 << 10)
 
 
 def variables(model: ModelConfig) -> Mapping[str, str]:
