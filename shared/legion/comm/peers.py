@@ -6,10 +6,9 @@ the step) has no deadline while the watch lives; what crosses the network has on
 """
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -117,17 +116,24 @@ class GrpcLink:
     async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None:
         async def once() -> None:
             header = PartHeader(step=step, unit=unit, batches=batches.indices, tokens=batches.tokens)
-            call = self._send_gradient(metadata=self._metadata)
+            unusable: list[LegionError] = []
+
+            async def frames() -> AsyncIterator[bytes]:
+                try:
+                    with naming(self._member.me):
+                        for frame in frames_of(header, self._member.gradients_codec, values):
+                            self._member.usage.sent_bytes += len(frame)
+                            yield frame
+                except LegionError as error:
+                    unusable.append(error)  # gRPC keeps it to itself and cancels the call
+                    raise
+
             try:
-                # Invalid state: the call is over; `await call` says how.
-                with contextlib.suppress(asyncio.InvalidStateError), naming(self._member.me):
-                    for frame in frames_of(header, self._member.gradients_codec, values):
-                        await call.write(frame)
-                        self._member.usage.sent_bytes += len(frame)
-                    await call.done_writing()
-                await call
-            finally:
-                call.cancel()
+                await self._send_gradient(frames(), metadata=self._metadata)
+            except asyncio.CancelledError:
+                if unusable:
+                    raise unusable[0] from None
+                raise
 
         await self._persist(once)
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from legion.layout import padded
 
@@ -88,4 +89,6 @@ class HostStage:
 
     def to_device(self) -> None:
         if not self._on_host:
-            self._flat.copy_(self.host)
+            # The same values as the forward saw: autograd need not take them for a change.
+            with _unsafe_preserve_version_counter(self._flat):
+                self._flat.copy_(self.host)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from legion.comm.local import LocalCluster
 from legion.config import RunConfig
+from legion.errors import LegionError, RunError
 from legion.layout import Layout
 from legion.model.build import Blueprint, blueprint
 from legion.model.init import fill, theta_0
@@ -67,8 +68,8 @@ def tokens_of(batch: Batch) -> int:
     return int((batch[1] != -100).sum())
 
 
-def in_threads(work: Callable[[int], T], world: int) -> list[T]:
-    """`work(rank)` in one thread a rank; the first exception comes out."""
+def in_threads(work: Callable[[int], T], world: int, failed: Callable[[LegionError], None] | None = None) -> list[T]:
+    """`work(rank)` in one thread a rank; the first exception comes out. `failed` ends what the others wait for."""
     results: list[Any] = [None] * world
     errors: list[BaseException] = []
 
@@ -77,6 +78,8 @@ def in_threads(work: Callable[[int], T], world: int) -> list[T]:
             results[rank] = work(rank)
         except BaseException as error:  # noqa: BLE001  raised again by the caller
             errors.append(error)
+            if failed is not None:
+                failed(RunError(f"rank {rank} failed"))
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
     for thread in threads:
@@ -147,14 +150,16 @@ def train_in_threads(
         weights=codecs.weights,
         gradients=codecs.gradients,
     ) as cluster:
+        # Not in the threads: building models there mutates what torch has once for all of them.
+        trainers = [Trainer(config, cluster, layout, rank) for rank in layout.ranks]
 
         def work(rank: int) -> tuple[list[Committed], list[np.ndarray[Any, Any]]]:
-            trainer = Trainer(config, cluster, layout, rank)
+            trainer = trainers[rank]
             outcomes = [trainer.step(s, lambda s: my_turn(rank, s)) for s in range(steps)]
             parts = [trainer.zero.part(u).weights.numpy().copy() for u in range(len(layout.units))]
             return outcomes, parts
 
-        results = in_threads(work, len(shares))
+        results = in_threads(work, len(shares), cluster.fail)
     assert all(outcomes == results[0][0] for outcomes, _ in results)
     weights = [
         np.concatenate([parts[unit] for _, parts in results])[: layout.units[unit]] for unit in range(len(layout.units))
