@@ -50,9 +50,7 @@ class Engines:
         self._changed = threading.Condition()
         self.prepared: Prepared = prepare(config.data, seed=config.seed, folder=folder / "data")
         self.config = config.model_copy(update={"data": self.prepared.data})
-        self.engines = [
-            self._start(identity) for identity in issue(Path(tempfile.mkdtemp(dir=folder)), world)
-        ]
+        self.engines = [self._start(identity) for identity in issue(Path(tempfile.mkdtemp(dir=folder)), world)]
         self._wait_for(lambda engine: engine.of(Listening))
 
     def _start(self, identity: Any) -> Engine:

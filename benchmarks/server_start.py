@@ -1,6 +1,6 @@
 """How long the server takes from its command to its first answer, and what it loads.
 
-    python benchmarks/server_start.py [--repeats 7] [--json FILE]
+python benchmarks/server_start.py [--repeats 7] [--json FILE]
 """
 
 import ssl
