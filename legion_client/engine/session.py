@@ -24,7 +24,7 @@ from legion.comm.peers import COMPLETE
 from legion.config import config_digest
 from legion.data.blocks import open_blocks
 from legion.data.loader import Loader
-from legion.errors import CheckpointInvalid, RunError
+from legion.errors import CheckpointInvalid, LegionError, RunError
 from legion.identity import Identity
 from legion.ids import Rank, UnitId
 from legion.layout import Layout
@@ -107,7 +107,12 @@ class Session:
         )
         endpoints = {Rank(r): m.endpoint for r, m in enumerate(plan.members)}
         async with self.network.joined(member, endpoints):
-            done = await on_compute_thread(lambda: self._compute(command, layout, exchange))
+            try:
+                done = await on_compute_thread(lambda: self._compute(command, layout, exchange))
+            except Exception as error:
+                # The others shall say why, not just that we are gone.
+                await self.network.leave(str(error) if isinstance(error, LegionError) else type(error).__name__)
+                raise
             await self.network.leave(COMPLETE if done == config.steps else "stopped by its user")
         return done
 
