@@ -10,19 +10,32 @@ from legion.errors import Unusable
 # Tuned for two workers with a core each: well under three minutes, and well below 1.95 nats per held-out byte.
 TINY: dict[str, Any] = {
     "steps": 320,
-    "batch": {"micro_batch_blocks": 8, "micro_batches": 2},
+    "batch": {"micro_batch_blocks": 8},
     "optimizer": {"lr": 4e-3, "warmup_steps": 30},
 }
 WARMUP_SHARE = 10  # a run shorter than the default warms up for a tenth of its steps at most
 
 
 def change(
-    *, workers: int, model: str, dataset: str, steps: int | None, codec: str | None, settings: Sequence[str]
+    *,
+    workers: int,
+    model: str,
+    dataset: str,
+    steps: int | None,
+    codec: str | None,
+    settings: Sequence[str],
+    verify: bool = False,
 ) -> dict[str, Any]:
-    """The body for PUT /training/config. `settings` are KEY=VALUE with dotted or flat names; they win over the rest."""
+    """The body for PUT /training/config. `settings` are KEY=VALUE with dotted or flat names; they win over the rest.
+
+    With `verify`, sums keep one order (static claims) and fp32: what is compared is arithmetic, not luck with rounding.
+    """
     body: dict[str, Any] = {"model": {"preset": model}, "data": {"source": dataset}, "start": {"workers": workers}}
     if model == "tiny":
         _merge(body, TINY)
+    _merge(body, {"batch": {"micro_batches": max(2, workers)}})  # work for everyone
+    if verify:
+        _merge(body, {"cluster": {"claims": "static", "precision": "fp32"}})
     if codec is not None:
         body["codecs"] = {"weights": codec, "gradients": codec}
     if steps is not None:

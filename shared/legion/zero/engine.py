@@ -170,13 +170,11 @@ class Zero3:
 
     def _update(self, norm: float, tokens: int, lr: float) -> None:
         """Mean, clip, AdamW; each unit is offered as soon as it is new."""
-        scale = 1.0 / tokens
-        clip = self._optimizer_config.clip_norm
-        if clip is not None:
-            scale *= min(1.0, clip / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
+        most = self._optimizer_config.clip_norm
+        clip = 1.0 if most is None else min(1.0, most / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
         self._step = Step(self._step + 1)
         for unit, optimizer in zip(self._units, self._optimizers, strict=True):
-            self.part(unit.number).gradient.mul_(scale)
+            self.part(unit.number).gradient.div_(tokens).mul_(clip)
             optimizer.update(lr)
             self._publish(unit.number)
 
