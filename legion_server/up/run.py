@@ -147,19 +147,20 @@ class Run:
     async def _until_complete(self) -> None:
         """Shows the progress until the run is complete; EndedEarly when it will not be."""
         while True:
+            # Noted before the look: who leaves after it may have completed the run since.
+            all_left = all(client.exit_code is not None for client in self._clients)
             view = await self._look()
             if view is not None and view.phase == "complete":
                 return
             if view is not None and view.phase == "failed":
                 raise await self._explained(view.failure or "the run failed")
-            ended = await self._ended_within(POLL_S)
-            for child in ended:
+            if all_left and view is not None and view.phase != "finishing":
+                raise await self._explained("all workers left before the run was complete")
+            for child in await self._ended_within(POLL_S):
                 if child is self._server_process:
                     raise EndedEarly(f"the server ended with exit code {child.exit_code}", child.exit_code or 1)
                 if child.exit_code != 0:
                     raise await self._explained(f"{child.name} ended with exit code {child.exit_code}")
-            if ended and len(ended) == len(self._clients):
-                raise await self._explained("all workers left before the run was complete")
 
     async def _look(self) -> MetricsView | None:
         """The metrics, shown; None when the server does not answer, which its process explains soon."""
@@ -175,9 +176,9 @@ class Run:
         return view
 
     async def _ended_within(self, within_s: float) -> list[Child]:
-        """The processes that have ended; waits a little for one if none has."""
+        """The processes that have ended; waits a little for one more."""
         watched = [child for child in (self._server_process, *self._clients) if child is not None]
-        tasks = [asyncio.create_task(child.ended()) for child in watched]
+        tasks = [asyncio.create_task(child.ended()) for child in watched if child.exit_code is None]
         try:
             await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
