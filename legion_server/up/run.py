@@ -180,7 +180,8 @@ class Run:
         watched = [child for child in (self._server_process, *self._clients) if child is not None]
         tasks = [asyncio.create_task(child.ended()) for child in watched if child.exit_code is None]
         try:
-            await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            if tasks:
+                await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
