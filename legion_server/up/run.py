@@ -138,6 +138,7 @@ class Run:
             steps=options.steps,
             codec=options.codec,
             settings=options.settings,
+            verify=options.verify,
         )
         config = await self._server.configure(change)
         self._screen.say(
