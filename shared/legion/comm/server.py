@@ -84,6 +84,8 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 return await handler(member, caller, requests, context)
             except LegionError as error:
                 await _refuse(context, error)
+            except grpc.aio.BaseError:
+                raise  # the connection is gone or this server stops: nobody is left to tell
             except Exception as error:  # the top of a call: logged, and the caller is told
                 logger.exception("a call failed caller=%s", member.group.members[caller])
                 await _refuse(context, LegionError(f"{type(error).__name__}: {error}"))
