@@ -1,6 +1,6 @@
 """`legion-client`: this computer's part in a run, on the command line.
 
-Exit code 0 means that the run is over or that leaving was asked for; every error has its own (docs/protocol.md).
+Exit code 0 means that the run is over or that leaving was asked for; every error has its own (docs/exit-codes.md).
 """
 
 import asyncio
