@@ -1,11 +1,15 @@
 """The processes of a run: started in groups of their own, listened to, and ended with everything they started.
 
-Invariant: when `Children` is left, by whatever way, none of them lives.
+Invariant: when `Children` is left, by whatever way, none of them lives. On Linux that includes kill -9 of this process:
+the kernel then asks each child to stop.
 """
 
 import asyncio
 import contextlib
+import ctypes
 import os
+import signal
+import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +23,8 @@ from legion.errors import StorageFailed, Unavailable
 LINE_BYTES = 2**16  # a longer line is said in parts
 LAST_LINES_S = 2.0
 POLL_S = 0.01
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 OnLine = Callable[[str, str], None]  # the process's name, and what it said
 
 
@@ -118,6 +124,12 @@ class Child(asyncio.SubprocessProtocol):
         self._on_line(self.name, text)
 
 
+def _end_with_parent() -> None:
+    """In the child, before it becomes the command: prctl(2)."""
+    assert _LIBC is not None
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class Children:
     """All processes of a run."""
 
@@ -159,6 +171,7 @@ class Children:
                 env=dict(command.environment),
                 # Ctrl-C reaches a whole process group: these hear of it from here, in the right order.
                 start_new_session=True,
+                preexec_fn=_end_with_parent if _LIBC is not None else None,
             )
         except OSError as error:
             if log is not None:

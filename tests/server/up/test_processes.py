@@ -121,3 +121,28 @@ async def test_logs_that_cannot_be_written(tmp_path: Path) -> None:
     async with Children(Lines(), tmp_path / "file") as children:
         with pytest.raises(StorageFailed):
             await children.start(python("pass"))
+
+
+OWNER = """
+import asyncio, os, sys
+from legion_server.up.processes import Children, Command
+
+async def main():
+    async with Children(lambda name, text: print(text, flush=True), None) as children:
+        program = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
+        child = await children.start(Command("child", (sys.executable, "-c", program), os.environ))
+        await child.ended()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
+async def test_killing_the_owner_ends_its_processes() -> None:
+    owner = await asyncio.create_subprocess_exec(sys.executable, "-c", OWNER, stdout=asyncio.subprocess.PIPE)
+    assert owner.stdout is not None
+    child = psutil.Process(int(await owner.stdout.readline()))
+    owner.kill()
+    await owner.wait()
+    gone, _ = await asyncio.to_thread(psutil.wait_procs, [child], 10)
+    assert gone or child.status() == psutil.STATUS_ZOMBIE
