@@ -110,17 +110,24 @@ def is_exact(config: RunConfig) -> bool:
 
 def compare_steps(run: Sequence[StepFigures], reference: Sequence[StepFigures], *, exact: bool) -> list[Check]:
     """The largest relative difference of loss and norm over the steps that must agree."""
-    by_step = {figures.step: figures for figures in reference}
-    pairs = [(mine, by_step[mine.step]) for mine in run if mine.step <= EXACT_STEPS]
-    if exact and not pairs:
-        raise VerificationFailed(f"the run has no record of its first {EXACT_STEPS} steps to compare")
-    loss = max((abs(a.loss - b.loss) / abs(b.loss) for a, b in pairs), default=0.0)
-    norm = max((abs(a.grad_norm - b.grad_norm) / b.grad_norm for a, b in pairs), default=0.0)
+    by_step = {figures.step: figures for figures in run}
+    wanted = reference[:EXACT_STEPS]
+    missing = [figures.step for figures in wanted if figures.step not in by_step]
+    if exact and (missing or not wanted):
+        raise VerificationFailed(f"the run has no record of its steps {', '.join(map(str, missing))} to compare")
+    pairs = [(by_step[figures.step], figures) for figures in wanted if figures.step in by_step]
+    loss = _largest([abs(mine.loss - theirs.loss) / abs(theirs.loss) for mine, theirs in pairs])
+    norm = _largest([abs(mine.grad_norm - theirs.grad_norm) / theirs.grad_norm for mine, theirs in pairs])
     bound = STEP_BOUND if exact else None
     return [
         Check(f"loss, largest relative difference in {len(pairs)} steps", loss, bound),
         Check(f"gradient norm, largest relative difference in {len(pairs)} steps", norm, bound),
     ]
+
+
+def _largest(differences: Sequence[float]) -> float:
+    """NaN if one of them is: `max` would forget it."""
+    return float(np.max(differences)) if differences else 0.0
 
 
 class Reference:
