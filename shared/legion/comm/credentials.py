@@ -17,7 +17,7 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
 reset_grpc_config_vars()
 
 HANDSHAKE_S = 5
-MESSAGE_BYTES = (1 << 18) + 64  # a frame and its few bytes of framing
+MESSAGE_BYTES = (1 << 20) + 64  # a frame and its few bytes of framing
 
 
 def server_credentials(identity: Identity) -> grpc.ServerCredentials:
@@ -41,8 +41,8 @@ _KEEPALIVE = [
     # What a stream may send ahead of its reader. Left to itself gRPC lets it grow to many megabytes on a fast link,
     # for every stream; this much keeps 1 Gbit/s at 4 ms busy on one stream, and units come in several.
     ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 1 << 18),
-    ("grpc.experimental.tcp_max_read_chunk_size", 1 << 17),
+    ("grpc.http2.lookahead_bytes", 1 << 19),
+    ("grpc.experimental.tcp_max_read_chunk_size", 1 << 18),
 ]
 SERVER_OPTIONS = [
     *_KEEPALIVE,

@@ -17,7 +17,11 @@ from legion.errors import NotFinite, PartInvalid
 from legion.layout import CHUNK
 from legion.proto.peer_pb2 import PartHeader
 
-PAYLOAD_BYTES = 1 << 18  # at most, in one frame; larger ones are no faster and every stream holds a few of them
+PAYLOAD_BYTES = 1 << 20  # at most, in one frame
+# Every stream holds a few frames. Models with parts this large count their memory in units, so theirs are smaller;
+# below it, fewer frames were worth a fifth of the speed.
+LARGE_PART_BYTES = 4 << 20
+LARGE_PART_PAYLOAD_BYTES = 1 << 18
 _CRC_TAG = 0x0D  # field 1, fixed32
 _PAYLOAD_TAG = 0x12  # field 2, length-delimited
 _HEADER_BYTES = 4096  # the largest header that is read
@@ -68,15 +72,17 @@ def frames_of(header: PartHeader, codec: Codec, values: Floats) -> Iterator[byte
     header.size_bytes = encoded_bytes(codec, values.size)
     announcement = header.SerializeToString()
     yield encode_frame(announcement, zlib.crc32(announcement))
-    step, crc = chunks_per_frame(codec) * CHUNK, 0
+    step, crc = chunks_per_frame(codec, header.size_bytes) * CHUNK, 0
     for start in range(0, values.size, step):
         payload = codec.encode(values[start : start + step])
         crc = zlib.crc32(payload, crc)
         yield encode_frame(payload, crc)
 
 
-def chunks_per_frame(codec: Codec) -> int:
-    return PAYLOAD_BYTES // codec.chunk_bytes
+def chunks_per_frame(codec: Codec, part_bytes: int = 0) -> int:
+    """Whole chunks in one frame of a part of `part_bytes` encoded bytes."""
+    limit = LARGE_PART_PAYLOAD_BYTES if part_bytes > LARGE_PART_BYTES else PAYLOAD_BYTES
+    return limit // codec.chunk_bytes
 
 
 def decode_header(message: bytes) -> PartHeader:

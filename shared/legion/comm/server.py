@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches
-from legion.comm.frames import PAYLOAD_BYTES, PartWriter, decode_header, frames_of
+from legion.comm.frames import LARGE_PART_PAYLOAD_BYTES, PartWriter, decode_header, frames_of
 from legion.comm.mailbox import Delivery
 from legion.comm.member import Member, naming
 from legion.errors import LegionError, NotFinite, PartInvalid
@@ -128,7 +128,7 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 await self._receive_gradient(member, sender, frames)
         finally:
             # gRPC would tell a sender that is still sending "internal error" instead of our answer.
-            await _drain(frames, at_most=2 + member.layout.owned(member.group.rank) * 4 // PAYLOAD_BYTES)
+            await _drain(frames, at_most=2 + member.layout.owned(member.group.rank) * 4 // LARGE_PART_PAYLOAD_BYTES)
         return Receipt().SerializeToString()
 
     async def _receive_gradient(self, member: Member, sender: WorkerId, frames: AsyncIterator[bytes]) -> None:
