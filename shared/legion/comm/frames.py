@@ -5,19 +5,19 @@ code would copy every payload twice; a test holds the two equal. The CRC runs on
 that is lost, repeated or out of its place does not fit the one before it.
 """
 
-import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from zlib_ng.zlib_ng import crc32  # zlib's, with the CPU's instructions for it: five times as fast
 
 from legion.codec.api import Codec, Floats, encoded_bytes
 from legion.errors import NotFinite, PartInvalid
 from legion.layout import CHUNK
 from legion.proto.peer_pb2 import PartHeader
 
-PAYLOAD_BYTES = 1 << 20  # at most, in one frame
+PAYLOAD_BYTES = 1 << 21  # at most, in one frame
 # Every stream holds a few frames. Models with parts this large count their memory in units, so theirs are smaller;
 # below it, fewer frames were worth a fifth of the speed.
 LARGE_PART_BYTES = 4 << 20
@@ -56,7 +56,7 @@ def decode_frame(message: bytes, crc_before: int = 0) -> tuple[memoryview, int]:
     payload = view[at:]
     if length != len(payload):
         raise PartInvalid(f"a frame announces {length} bytes and holds {len(payload)}")
-    crc = zlib.crc32(payload, crc_before)
+    crc = crc32(payload, crc_before)
     if crc != int.from_bytes(view[1:5], "little"):
         raise PartInvalid("a frame's CRC does not match: it is damaged or not the next one of its part")
     return payload, crc
@@ -71,11 +71,11 @@ def frames_of(header: PartHeader, codec: Codec, values: Floats) -> Iterator[byte
     header.numel = values.size
     header.size_bytes = encoded_bytes(codec, values.size)
     announcement = header.SerializeToString()
-    yield encode_frame(announcement, zlib.crc32(announcement))
+    yield encode_frame(announcement, crc32(announcement))
     step, crc = chunks_per_frame(codec, header.size_bytes) * CHUNK, 0
     for start in range(0, values.size, step):
         payload = codec.encode(values[start : start + step])
-        crc = zlib.crc32(payload, crc)
+        crc = crc32(payload, crc)
         yield encode_frame(payload, crc)
 
 

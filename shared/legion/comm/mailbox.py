@@ -54,8 +54,17 @@ class Collection:
 
     batch_count: int
     out: Floats
+    begun: int = 0  # elements, from the start, that hold a sum; those behind hold anything
     covered: dict[int, WorkerId] = field(default_factory=dict)
     parts: dict[tuple[int, ...], Part] = field(default_factory=dict)  # begun, not complete
+
+    def add(self, start: int, piece: Floats) -> None:
+        """The first to come is written, not added to zeros. No part is ahead of `begun`, so there are no gaps."""
+        stop, summed = start + piece.size, max(0, min(piece.size, self.begun - start))
+        target = self.out[start:stop]
+        np.add(target[:summed], piece[:summed], out=target[:summed])
+        target[summed:] = piece[summed:]
+        self.begun = max(self.begun, stop)
 
     @property
     def complete(self) -> bool:
@@ -97,8 +106,7 @@ class Delivery:
         new = self._part.added - start
         if self._part.delivery is not self or new >= piece.size:
             return
-        target = self._collection.out[start + new : start + piece.size]
-        np.add(target, piece[new:], out=target)
+        self._collection.add(start + new, piece[new:])
         self._part.added = start + piece.size
         if self._part.added == self.size:
             del self._collection.parts[self._indices]
@@ -119,7 +127,6 @@ class Mailbox:
         if step != self._step:
             self._step = step
             self._collections.clear()
-        out.fill(0)
         self._collections[unit] = Collection(batch_count, out)
         self._changes.happened()
 
@@ -132,7 +139,8 @@ class Mailbox:
             raise PartInvalid(f"{sender}: micro-batches {batches.indices} are not a sorted set")
         await self._changes.until(lambda: self._step > step or (self._step == step and unit in self._collections))
         new = self._is_new(sender, step, unit, batches)
-        if not new or not self._ordered:
+        # The first two parts may come in either order, or mixed: a + b is b + a to the last bit.
+        if not new or not self._ordered or batches.indices[0] <= 1:
             return new
         await self._changes.until(lambda: self._step > step or self._collections[unit].next_index >= batches.indices[0])
         return self._is_new(sender, step, unit, batches)  # another delivery of this part may have come first

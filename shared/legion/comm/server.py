@@ -57,8 +57,6 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.member: Member | None = None
-        # Parts are read one after the other: memory for one, and the others wait at their senders.
-        self._reading = asyncio.Lock()
         self._farewell: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         answer = self._answer
         self._handlers = {

@@ -74,6 +74,7 @@ class Training:
                 self._evaluate()
             if last or self.steps_done % config.checkpoint.every_steps == 0:
                 self._listener.checkpoint_due(self.steps_done, tokens)
+        self._zero.stop()
         return self.steps_done
 
     def _step(self, step: int) -> int:

@@ -32,7 +32,7 @@ from legion.zero.gradient import GradientBuffer, GradientSender
 from legion.zero.optimizers import Slice, UnitAdamW
 from legion.zero.unit import GatheredUnit
 
-_NORM_PIECE = 1 << 18  # elements squared in float64 at a time
+_PIECE = 1 << 16  # elements of the gradient worked on at a time, so that a CPU's cache holds them
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +141,6 @@ class Zero3:
             if self._cluster.reduce_every == "step" and self._done:
                 self._send_sums(batches)
             self._sender.wait()
-            for collect in self._collects:
-                collect.wait()
             self._release_all()
             ballot = Ballot(True, batches, self._batch_count, loss_sum, self._norm_squared())
         except LegionError as error:
@@ -164,19 +162,31 @@ class Zero3:
             self._sender.send(self._step, batches, unit.number, gradient.take)
 
     def _norm_squared(self) -> float:
-        """Of my slice of the gradient sum, added up in float64."""
-        pieces = self.slice.gradient.split(_NORM_PIECE)
-        return math.fsum(float(torch.dot(p, p)) for p in (piece.double() for piece in pieces))
+        """Of my slice of the gradient sum, added up in float64. Waits for each unit's sum, the last units' come first."""
+        squares = []
+        for unit, collect in zip(reversed(self._units), reversed(self._collects), strict=True):
+            collect.wait()
+            for piece in self.part(unit.number).gradient.split(_PIECE):
+                exact = piece.double()
+                squares.append(float(torch.dot(exact, exact)))
+        return math.fsum(squares)
 
     def _update(self, norm: float, tokens: int, lr: float) -> None:
-        """Mean, clip, AdamW; each unit is offered as soon as it is new."""
+        """Mean, clip, AdamW; each unit is offered as soon as it is new, and what the next forward needs first sets out."""
         most = self._optimizer_config.clip_norm
         clip = 1.0 if most is None else min(1.0, most / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
         self._step = Step(self._step + 1)
         for unit, optimizer in zip(self._units, self._optimizers, strict=True):
-            self.part(unit.number).gradient.div_(tokens).mul_(clip)
+            for piece in self.part(unit.number).gradient.split(_PIECE):
+                piece.div_(tokens).mul_(clip)
             optimizer.update(lr)
             self._publish(unit.number)
+            if unit.number <= self._cluster.prefetch_units:
+                self._hold(unit.number)
+
+    def stop(self) -> None:
+        """After the last step: wait for the weights that set out for another one."""
+        self._release_all()
 
     # Evaluation
 
