@@ -85,6 +85,11 @@ def chunks_per_frame(codec: Codec, part_bytes: int = 0) -> int:
     return limit // codec.chunk_bytes
 
 
+def frame_count(codec: Codec, numel: int) -> int:
+    """Frames with values that a part of `numel` elements comes in."""
+    return -(-numel // (chunks_per_frame(codec, encoded_bytes(codec, numel)) * CHUNK))
+
+
 def decode_header(message: bytes) -> PartHeader:
     payload, _ = decode_frame(message)
     if len(payload) > _HEADER_BYTES:

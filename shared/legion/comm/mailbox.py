@@ -142,7 +142,14 @@ class Mailbox:
         # The first two parts may come in either order, or mixed: a + b is b + a to the last bit.
         if not new or not self._ordered or batches.indices[0] <= 1:
             return new
-        await self._changes.until(lambda: self._step > step or self._collections[unit].next_index >= batches.indices[0])
+
+        def over_or_due() -> bool:
+            collection = self._collections.get(unit)
+            if self._step > step or collection is None:
+                return True
+            return collection.next_index >= batches.indices[0] or collection.owners(batches.indices) != {None}
+
+        await self._changes.until(over_or_due)
         return self._is_new(sender, step, unit, batches)  # another delivery of this part may have come first
 
     def deliver(self, sender: WorkerId, step: Step, unit: UnitId, batches: Batches) -> Delivery | None:

@@ -6,6 +6,7 @@ the step) has no deadline while the watch lives; what crosses the network has on
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -61,6 +62,40 @@ class Pace:
             self._bytes_per_s = min(self._bytes_per_s, size_bytes / took_s)
 
 
+class OpenCall:
+    """A call that stays open for many exchanges, one after the other: opening one costs more than a small part.
+
+    Hold `turn` from an exchange's first try to its last: what comes after it may be waiting for it at the peer.
+    """
+
+    def __init__(self, method: Any, metadata: Any) -> None:
+        self._method = method
+        self._metadata = metadata
+        self.turn = asyncio.Lock()
+        self._idle: Any = None  # between two exchanges
+
+    @contextlib.asynccontextmanager
+    async def exchange(self) -> AsyncIterator[Any]:
+        """The call, for one try. Whatever goes wrong ends it, and the next try opens another."""
+        call, self._idle = self._idle, None
+        if call is None or call.done():
+            call = self._method(metadata=self._metadata)
+        try:
+            yield call
+        except asyncio.InvalidStateError:  # gRPC's, for a write after the end: reading tells what the end was
+            await call.read()
+            raise
+        except BaseException:
+            call.cancel()
+            raise
+        self._idle = call
+
+    def close(self) -> None:
+        """The peer waits for nothing more."""
+        if self._idle is not None:
+            self._idle.cancel()
+
+
 class GrpcLink:
     """See `member.Link`. `watch` must run as long as the link is used."""
 
@@ -72,8 +107,8 @@ class GrpcLink:
         self._pace = Pace()
         self._patience_s = FIRST_CONTACT_S
         self._silent_since = time.monotonic()
-        self._fetch = channel.unary_stream(SERVICE + "Fetch")
-        self._send_gradient = channel.stream_unary(SERVICE + "SendGradient")
+        self._fetches = OpenCall(channel.stream_stream(SERVICE + "Fetch"), self._metadata)
+        self._gradients = OpenCall(channel.stream_stream(SERVICE + "SendGradient"), self._metadata)
         self._claim = channel.unary_unary(SERVICE + "Claim")
         self._vote = channel.unary_unary(SERVICE + "Vote")
         self._watch = channel.unary_stream(SERVICE + "Watch")
@@ -82,14 +117,13 @@ class GrpcLink:
         request = FetchRequest(step=step, unit=unit).SerializeToString()
 
         async def once() -> None:
-            call = self._fetch(request, metadata=self._metadata)
-            try:
+            async with self._fetches.exchange() as call:
+                await call.write(request)
                 with naming(self._peer):
                     await self._read_part(call, step, unit, out)
-            finally:
-                call.cancel()
 
-        await self._persist(once)
+        async with self._fetches.turn:
+            await self._persist(once)
 
     async def _read_part(self, call: Any, step: Step, unit: UnitId, out: Floats) -> None:
         first = await call.read()
@@ -102,7 +136,7 @@ class GrpcLink:
         started, received = time.monotonic(), 0
         try:
             async with asyncio.timeout(self._pace.deadline_s(header.size_bytes)):
-                while (frame := await call.read()) is not grpc.aio.EOF:
+                while not writer.complete and (frame := await call.read()) is not grpc.aio.EOF:
                     received += len(frame)
                     writer.write(frame)
         except TimeoutError:
@@ -116,26 +150,16 @@ class GrpcLink:
     async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None:
         async def once() -> None:
             header = PartHeader(step=step, unit=unit, batches=batches.indices, tokens=batches.tokens)
-            unusable: list[LegionError] = []
+            async with self._gradients.exchange() as call:
+                with naming(self._member.me):
+                    for frame in frames_of(header, self._member.gradients_codec, values):
+                        await call.write(frame)
+                        self._member.usage.sent_bytes += len(frame)
+                if await call.read() is grpc.aio.EOF:
+                    raise PartInvalid(f"{self._peer} gave no receipt for a gradient")
 
-            async def frames() -> AsyncIterator[bytes]:
-                try:
-                    with naming(self._member.me):
-                        for frame in frames_of(header, self._member.gradients_codec, values):
-                            self._member.usage.sent_bytes += len(frame)
-                            yield frame
-                except LegionError as error:
-                    unusable.append(error)  # gRPC keeps it to itself and cancels the call
-                    raise
-
-            try:
-                await self._send_gradient(frames(), metadata=self._metadata)
-            except asyncio.CancelledError:
-                if unusable:
-                    raise unusable[0] from None
-                raise
-
-        await self._persist(once)
+        async with self._gradients.turn:
+            await self._persist(once)
 
     async def claim(self, step: Step, serial: int) -> int | None:
         request = ClaimRequest(step=step, serial=serial).SerializeToString()
@@ -212,6 +236,8 @@ class GrpcLink:
             call.cancel()
 
     def _take_leave(self, reason: str) -> None:
+        self._fetches.close()
+        self._gradients.close()
         logger.info("peer left peer=%s reason=%s", self._peer, reason)
         if reason != COMPLETE:
             self._member.changes.fail(PeerLost(f"{self._peer} left: {reason}"), peer=self._peer)

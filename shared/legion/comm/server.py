@@ -6,6 +6,7 @@ request: gRPC reads a single one before it calls the handler. On the wire both a
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, Protocol, Self, TypeVar
@@ -15,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches
-from legion.comm.frames import LARGE_PART_PAYLOAD_BYTES, PartWriter, decode_header, frames_of
+from legion.comm.frames import PartWriter, decode_header, frame_count, frames_of
 from legion.comm.mailbox import Delivery
 from legion.comm.member import Member, naming
 from legion.errors import LegionError, NotFinite, PartInvalid
@@ -40,6 +41,7 @@ Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
 Handler = Callable[..., Awaitable[Any]]
 # Between a broken connection, which looks like the end of a stream, and gRPC's cancelling of the call: some ms.
 CANCELLED_WITHIN_S = 1.0
+DRAIN_S = 1.0  # for the rest of a part that is refused
 
 
 class Parsed(Protocol):
@@ -61,7 +63,7 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
         answer = self._answer
         self._handlers = {
             SERVICE + "Fetch": grpc.stream_stream_rpc_method_handler(answer(self._fetch)),
-            SERVICE + "SendGradient": grpc.stream_unary_rpc_method_handler(answer(self._send_gradient)),
+            SERVICE + "SendGradient": grpc.stream_stream_rpc_method_handler(answer(self._send_gradient)),
             SERVICE + "Claim": grpc.stream_unary_rpc_method_handler(answer(self._claim)),
             SERVICE + "Vote": grpc.stream_unary_rpc_method_handler(answer(self._vote)),
             SERVICE + "Watch": grpc.stream_stream_rpc_method_handler(answer(self._watch)),
@@ -109,38 +111,45 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
         raise AssertionError("abort raises")
 
     async def _fetch(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> None:
-        wanted = await _single(requests, FetchRequest)
-        unit, step = member.require_unit(wanted.unit), Step(wanted.step)
-        values = await member.shelf.get(step, unit)
-        with naming(member.me):
-            for frame in frames_of(PartHeader(step=step, unit=unit), member.weights_codec, values):
-                await context.write(frame)
-                member.usage.sent_bytes += len(frame)
+        async for request in requests:
+            wanted = parsed(FetchRequest, request)
+            unit, step = member.require_unit(wanted.unit), Step(wanted.step)
+            values = await member.shelf.get(step, unit)
+            with naming(member.me):
+                for frame in frames_of(PartHeader(step=step, unit=unit), member.weights_codec, values):
+                    await context.write(frame)
+                    member.usage.sent_bytes += len(frame)
 
     async def _send_gradient(
         self, member: Member, caller: Rank, frames: AsyncIterator[bytes], context: Context
-    ) -> bytes:
+    ) -> None:
         sender = member.group.members[caller]
-        try:
-            with member.receiving(sender):
-                await self._receive_gradient(member, sender, frames)
-        finally:
-            # gRPC would tell a sender that is still sending "internal error" instead of our answer.
-            await _drain(frames, at_most=2 + member.layout.owned(member.group.rank) * 4 // LARGE_PART_PAYLOAD_BYTES)
-        return Receipt().SerializeToString()
+        async for first in frames:
+            rest = PartFrames(frames)
+            try:
+                with member.receiving(sender):
+                    await self._receive_gradient(member, sender, first, rest)
+            except LegionError:
+                await rest.drain()
+                raise
+            await context.write(Receipt().SerializeToString())
 
-    async def _receive_gradient(self, member: Member, sender: WorkerId, frames: AsyncIterator[bytes]) -> None:
+    async def _receive_gradient(self, member: Member, sender: WorkerId, first: bytes, rest: "PartFrames") -> None:
         with naming(sender):
-            header = await _gradient_header(member, frames)
+            header = _gradient_header(member, first)
+        rest.expect(header)
         step, unit = Step(header.step), UnitId(header.unit)
         batches = Batches(tuple(header.batches), header.tokens)
-        if not await member.mailbox.admit(sender, step, unit, batches):
+        delivery = None
+        if await member.mailbox.admit(sender, step, unit, batches):
+            delivery = member.mailbox.deliver(sender, step, unit, batches)
+        if delivery is None:  # it has come before
+            async for _ in rest:
+                pass
             return
-        delivery = member.mailbox.deliver(sender, step, unit, batches)
-        if delivery is not None:
-            with naming(sender):
-                await _gradient_values(member, header, frames, delivery)
-            member.mailbox.delivered()
+        with naming(sender):
+            await _gradient_values(member, header, rest, delivery)
+        member.mailbox.delivered()
 
     async def _claim(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:
         wanted = await _single(requests, ClaimRequest)
@@ -165,11 +174,39 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
         await context.write(Presence(leaving=True, reason=reason).SerializeToString())
 
 
-async def _gradient_header(member: Member, frames: AsyncIterator[bytes]) -> PartHeader:
-    first = await anext(frames, None)
-    if first is None:
-        await asyncio.sleep(CANCELLED_WITHIN_S)
-        raise PartInvalid("a gradient without a header")
+class PartFrames:
+    """The frames with values of one part of a stream."""
+
+    def __init__(self, frames: AsyncIterator[bytes]) -> None:
+        self._frames = frames
+        self._left: int | None = None  # not known before the header
+
+    def expect(self, header: PartHeader) -> None:
+        self._left = frame_count(by_wire_id(header.codec), header.numel)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._left == 0:
+            raise StopAsyncIteration
+        frame = await anext(self._frames)
+        if self._left is not None:
+            self._left -= 1
+        return frame
+
+    async def drain(self) -> None:
+        """Take what is still to come, as far as it comes soon, and throw it away.
+
+        gRPC would tell a sender that is still sending "internal error" instead of our answer.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                async for _ in self:
+                    pass
+
+
+def _gradient_header(member: Member, first: bytes) -> PartHeader:
     header = decode_header(first)
     mine = len(member.layout.bounds(member.require_unit(header.unit), member.group.rank))
     if header.numel != mine:
@@ -178,9 +215,7 @@ async def _gradient_header(member: Member, frames: AsyncIterator[bytes]) -> Part
     return header
 
 
-async def _gradient_values(
-    member: Member, header: PartHeader, frames: AsyncIterator[bytes], delivery: Delivery
-) -> None:
+async def _gradient_values(member: Member, header: PartHeader, frames: PartFrames, delivery: Delivery) -> None:
     writer = PartWriter(header, by_wire_id(header.codec), delivery)
     async for frame in frames:
         member.usage.received_bytes += len(frame)
@@ -188,13 +223,6 @@ async def _gradient_values(
     if not writer.complete:
         await asyncio.sleep(CANCELLED_WITHIN_S)
     writer.finish()
-
-
-async def _drain(frames: AsyncIterator[bytes], at_most: int) -> None:
-    """Take the rest of a member's part and throw it away."""
-    for _ in range(at_most):
-        if await anext(frames, None) is None:
-            return
 
 
 async def _single(requests: AsyncIterator[bytes], kind: type[Request]) -> Request:

@@ -162,7 +162,7 @@ class Zero3:
             self._sender.send(self._step, batches, unit.number, gradient.take)
 
     def _norm_squared(self) -> float:
-        """Of my slice of the gradient sum, added up in float64. Waits for each unit's sum, the last units' come first."""
+        """Of my slice of the gradient sum, added up in float64, unit by unit as their sums are complete."""
         squares = []
         for unit, collect in zip(reversed(self._units), reversed(self._collects), strict=True):
             collect.wait()
@@ -172,7 +172,7 @@ class Zero3:
         return math.fsum(squares)
 
     def _update(self, norm: float, tokens: int, lr: float) -> None:
-        """Mean, clip, AdamW; each unit is offered as soon as it is new, and what the next forward needs first sets out."""
+        """Mean, clip, AdamW; each unit is offered as soon as it is new, and the next forward's first set out."""
         most = self._optimizer_config.clip_norm
         clip = 1.0 if most is None else min(1.0, most / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
         self._step = Step(self._step + 1)

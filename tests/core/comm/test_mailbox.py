@@ -300,8 +300,8 @@ async def test_refusals_name_the_sender_and_what_is_wrong() -> None:
 async def test_a_failure_ends_the_wait_for_a_turn() -> None:
     changes = Changes()
     mailbox = Mailbox(changes, ordered=True)
-    mailbox.open(0, 0, 2, np.empty(4, dtype=np.float32))
-    waiting = asyncio.ensure_future(mailbox.admit("bob", 0, 0, Batches((1,), 1)))
+    mailbox.open(0, 0, 3, np.empty(4, dtype=np.float32))
+    waiting = asyncio.ensure_future(mailbox.admit("bob", 0, 0, Batches((2,), 1)))
     early = asyncio.ensure_future(mailbox.admit("bob", 1, 0, Batches((0,), 1)))
     await asyncio.sleep(0)
     changes.fail(PeerLost("ann is gone"))
