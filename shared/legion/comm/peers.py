@@ -82,13 +82,13 @@ class OpenCall:
             call = self._method(metadata=self._metadata)
         try:
             yield call
+            self._idle = call
         except asyncio.InvalidStateError:  # gRPC's, for a write after the end: reading tells what the end was
             await call.read()
             raise
-        except BaseException:
-            call.cancel()
-            raise
-        self._idle = call
+        finally:
+            if self._idle is None:
+                call.cancel()
 
     def close(self) -> None:
         """The peer waits for nothing more."""

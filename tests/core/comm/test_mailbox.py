@@ -262,6 +262,22 @@ async def test_sums_of_several_micro_batches_keep_their_order_too() -> None:
     assert (out == 3.0).all()
 
 
+@pytest.mark.parametrize("first", [0, 1])
+async def test_the_first_two_parts_commute_to_the_last_bit(first: int) -> None:
+    mailbox, out = Mailbox(Changes(), ordered=True), np.full(2, np.nan, dtype=np.float32)
+    mailbox.open(0, 0, 3, out)
+    parts = [np.array(pair, dtype=np.float32) for pair in ((0.1, 1e8), (0.2, -1e8), (0.3, 1.0))]
+    last = asyncio.ensure_future(mailbox.admit("cat", 0, 0, Batches((2,), 1)))
+    for index in (first, 1 - first):
+        batches = Batches((index,), 1)
+        assert await mailbox.admit("ann", 0, 0, batches)
+        assert not last.done()
+        assert mailbox.add("ann", 0, 0, batches, parts[index])
+    assert await last
+    mailbox.add("cat", 0, 0, Batches((2,), 1), parts[2])
+    assert np.array_equal(out, parts[0] + parts[1] + parts[2])
+
+
 async def test_a_part_again_while_its_first_delivery_is_read() -> None:
     """A broken connection can leave two deliveries of one part admitted: one counts, the other is no fault."""
     mailbox, out = Mailbox(Changes(), ordered=True), np.empty(4, dtype=np.float32)

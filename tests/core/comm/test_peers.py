@@ -1,6 +1,7 @@
 """Links between members: tried again after a broken connection, given up when a peer is gone, nothing counted twice."""
 
 import asyncio
+import collections
 import contextlib
 import itertools
 import random
@@ -21,7 +22,7 @@ from legion.comm.api import Ballot, Batches
 from legion.comm.credentials import SERVER_OPTIONS, server_credentials
 from legion.comm.frames import encode_frame, frames_of
 from legion.comm.peers import SILENT_S, Pace
-from legion.comm.server import SERVICE
+from legion.comm.server import SERVICE, PeerService
 from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, PeerRefused
 from legion.ids import Rank
 from legion.layout import CHUNK, Layout
@@ -86,6 +87,35 @@ async def test_weights_arrive_whole_however_often_the_connection_breaks(tmp_path
             assert np.array_equal(out, gradient(step))
         assert first.changes.failure is None
         assert proxy.accepted > 1
+
+
+async def test_one_call_serves_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: collections.Counter[str] = collections.Counter()
+    answer = PeerService.service
+
+    def counting(service: PeerService, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        calls[details.method.removeprefix(SERVICE)] += 1
+        return answer(service, details)
+
+    monkeypatch.setattr(PeerService, "service", counting)
+    async with joined(tmp_path) as nodes:
+        first, second = (node.member for node in nodes)
+        for step in range(3):
+            open_unit(nodes[0], step=step)
+            out = open_unit(nodes[1], step=step)
+            for member in (first, second):
+                bounds = LAYOUT.bounds(0, member.group.rank)
+                member.shelf.put(step, 0, gradient(step, LAYOUT)[bounds.start : bounds.stop])
+            weights = np.empty(LAYOUT.padded_unit(0), dtype=np.float32)
+            async with asyncio.TaskGroup() as tasks:
+                for index in range(4):
+                    tasks.create_task(first.scatter(step, Batches((index,), 1), 0, gradient(index, LAYOUT)))
+                    tasks.create_task(first.gather(step, 0, weights))
+            await second.mailbox.complete(step, 0)
+            assert np.array_equal(weights, gradient(step, LAYOUT))
+            half = LAYOUT.bounds(0, 1)
+            assert np.array_equal(out, sum(gradient(i, LAYOUT) for i in range(4))[half.start : half.stop])
+    assert calls == {"Fetch": 1, "SendGradient": 1, "Watch": 2}
 
 
 async def test_claims_and_votes_survive_lost_answers(tmp_path: Path) -> None:

@@ -81,18 +81,20 @@ def test_at_most_the_unit_at_work_and_those_ahead_are_held(
         seen = watched(trainer)
         trainer.step(0)
         assert max(len(units) for units in seen) == 1 + prefetch + tied
+        assert held(trainer) == list(range(1 + prefetch))  # for the next step's forward
+        trainer.zero.stop()
         assert held(trainer) == []
 
 
 def test_every_unit_comes_for_the_forward_and_again_for_the_backward(
     watched: Callable[[Trainer], list[list[int]]],
 ) -> None:
-    """Forward 0..6, backward 5..1: the head stays in between, the embedding's backward reads no weights."""
+    """Forward 0..6, backward 5..1, next forward 0. The head stays; the embedding's backward reads no weights."""
     with members(config_of(cluster__prefetch_units=0, batch__micro_batches=1), 1) as member:
         trainer = member(0)
         seen = watched(trainer)
         trainer.step(0)
-        assert seen == [[unit] for unit in (0, 1, 2, 3, 4, 5, 6, 5, 4, 3, 2, 1)]
+        assert seen == [[unit] for unit in (0, 1, 2, 3, 4, 5, 6, 5, 4, 3, 2, 1, 0)]
 
 
 def test_without_resharding_everything_stays_until_the_step_is_over(
@@ -102,9 +104,8 @@ def test_without_resharding_everything_stays_until_the_step_is_over(
         trainer = member(0)
         seen = watched(trainer)
         trainer.step(0)
-        assert len(seen) == UNITS  # each is fetched once, for four micro-batches
-        assert seen[-1] == list(range(UNITS))
-        assert held(trainer) == []
+        assert seen[UNITS - 1] == list(range(UNITS))  # each is fetched once, for four micro-batches
+        assert seen[UNITS:] == [[0], [0, 1]]  # and when the step is over, the first two for the next
 
 
 def test_an_evaluation_holds_and_frees_and_leaves_no_gradients(
