@@ -32,11 +32,11 @@ def main() -> int:
 
 async def run() -> int:
     pipes = open_pipes()
-    command = await pipes.next_command()
-    if not isinstance(command, Prepare):
-        return GONE
     session: Session | None = None
     try:
+        command = await pipes.next_command()
+        if not isinstance(command, Prepare):
+            return GONE
         session = Session(command, pipes.report)
         await session.prepare()
         return await serve(pipes, session)

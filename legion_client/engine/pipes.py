@@ -5,6 +5,9 @@ import os
 import sys
 import threading
 
+from pydantic import ValidationError
+
+from legion.errors import RunError
 from legion.messages import Message
 from legion_client.engine.protocol import COMMANDS, Command
 
@@ -17,9 +20,12 @@ class Pipes:
         self._reports_fd = reports_fd
 
     async def next_command(self) -> Command | None:
-        """None: the agent is gone."""
+        """None: the agent is gone. RunError for a line that is no command."""
         line = await self._commands.get()
-        return COMMANDS.validate_json(line) if line else None
+        try:
+            return COMMANDS.validate_json(line) if line else None
+        except ValidationError as error:
+            raise RunError("the engine was told something that it cannot read; start it with its own agent") from error
 
     def report(self, report: Message) -> None:
         """Written at once and whole. A pipe nobody reads any more is the agent's end, which `next_command` tells."""

@@ -109,9 +109,11 @@ class EngineProcess:
         return (self.folder / "engine.log").read_text(errors="replace")
 
     def send(self, command: Message) -> None:
-        stdin = self._stdin
-        stdin.write(command.model_dump_json().encode() + b"\n")
-        stdin.flush()
+        self.send_line(command.model_dump_json().encode())
+
+    def send_line(self, line: bytes) -> None:
+        self._stdin.write(line + b"\n")
+        self._stdin.flush()
 
     def close_input(self) -> None:
         """As if the agent had died."""

@@ -156,6 +156,15 @@ def test_an_engine_ends_with_its_agent(engines: Engines, endless: Dataset) -> No
     assert not [engine.log for engine in (fresh, listening, busy) if "Traceback" in engine.log]
 
 
+@pytest.mark.parametrize("line", [b"hello", b"{}", b'{"kind": "fly"}', b"\xff"])
+def test_a_line_that_is_no_command_ends_the_engine_with_a_sentence(engines: Engines, line: bytes) -> None:
+    [engine] = engines.start(1)
+    engine.send_line(line)
+    assert engine.ended() == RunError.exit_code == 50
+    assert "cannot read" in engine.only(Failed).message
+    assert "Traceback" not in engine.log
+
+
 def test_data_of_another_fingerprint_is_refused(engines: Engines, text_data: Dataset) -> None:
     data = with_config(text_data, data={"fingerprint": "0" * 64})
     [engine] = engines.start(1)
