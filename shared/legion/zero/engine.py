@@ -128,10 +128,10 @@ class Zero3:
         self._done.append(self._batches)
         self._batches = None
 
-    def finish(self, loss_sum: float, lr: float) -> Committed:
+    def finish(self, loss_sum: float, lr: float, *, last: bool = False) -> Committed:
         """Vote and, on commit, update. StepAborted if any member could not finish.
 
-        `loss_sum`: nats over all tokens of the micro-batches this member computed.
+        `loss_sum`: nats over all tokens of the micro-batches this member computed. `last`: the run's last step.
         """
         batches = Batches(
             tuple(sorted(index for done in self._done for index in done.indices)),
@@ -148,7 +148,7 @@ class Zero3:
             raise
         verdict = self._vote(ballot)
         norm = math.sqrt(verdict.norm_squared) / verdict.tokens
-        self._update(norm, verdict.tokens, lr)
+        self._update(norm, verdict.tokens, lr, ahead=0 if last else self._cluster.prefetch_units + 1)
         return Committed(verdict.loss_sum / verdict.tokens, norm, verdict.tokens)
 
     def _vote(self, ballot: Ballot) -> Verdict:
@@ -171,8 +171,8 @@ class Zero3:
                 squares.append(float(torch.dot(exact, exact)))
         return math.fsum(squares)
 
-    def _update(self, norm: float, tokens: int, lr: float) -> None:
-        """Mean, clip, AdamW; each unit is offered as soon as it is new, and the next forward's first set out."""
+    def _update(self, norm: float, tokens: int, lr: float, ahead: int) -> None:
+        """Mean, clip, AdamW; each unit is offered as soon as it is new. The first `ahead` set out for the next step."""
         most = self._optimizer_config.clip_norm
         clip = 1.0 if most is None else min(1.0, most / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
         self._step = Step(self._step + 1)
@@ -181,12 +181,14 @@ class Zero3:
                 piece.div_(tokens).mul_(clip)
             optimizer.update(lr)
             self._publish(unit.number)
-            if unit.number <= self._cluster.prefetch_units:
+            if unit.number < ahead:
                 self._hold(unit.number)
 
     def stop(self) -> None:
-        """After the last step: wait for the weights that set out for another one."""
-        self._release_all()
+        """No step follows: let go of the weights that set out for one. Whether they came is of no interest any more."""
+        for unit in self._units:
+            with contextlib.suppress(LegionError):
+                unit.release()
 
     # Evaluation
 

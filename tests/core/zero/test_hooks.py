@@ -21,7 +21,8 @@ from torch import Tensor
 
 from legion.comm.local import LocalCluster
 from legion.config import RunConfig
-from legion.errors import LegionError, NotFinite, RunError, StepAborted
+from legion.errors import LegionError, NotFinite, PeerLost, RunError, StepAborted
+from legion.ids import UnitId
 from legion.layout import Layout
 from legion.model.build import blueprint
 from legion.zero import gradient, unit
@@ -84,6 +85,17 @@ def test_at_most_the_unit_at_work_and_those_ahead_are_held(
         assert held(trainer) == list(range(1 + prefetch))  # for the next step's forward
         trainer.zero.stop()
         assert held(trainer) == []
+
+
+def test_who_stops_does_not_mind_that_the_others_are_gone() -> None:
+    """The weights that set out for the next step never come, and nobody needs them."""
+    with members(config_of(), 2) as member:
+        trainer = member(0)  # the other one never offers its part
+        trainer.zero._hold(UnitId(0))
+        trainer.exchange.close("the other one left")
+        trainer.zero.stop()
+        with pytest.raises(PeerLost, match="the other one left"):
+            trainer.zero.enter_forward(UnitId(1))
 
 
 def test_every_unit_comes_for_the_forward_and_again_for_the_backward(
