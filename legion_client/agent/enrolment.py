@@ -14,7 +14,15 @@ import httpx
 from cryptography import x509
 from pydantic import BaseModel, ValidationError
 
-from legion.errors import ProtocolMismatch, Refused, ServerUnreachable, Unusable, WrongAuthority
+from legion.errors import (
+    LegionError,
+    ProtocolMismatch,
+    Refused,
+    ServerUnreachable,
+    Unusable,
+    WorkerRevoked,
+    WrongAuthority,
+)
 from legion.identity import (
     KEY_FILE,
     Identity,
@@ -31,7 +39,7 @@ from legion.identity import (
 )
 from legion.ids import RunId, WorkerId
 from legion.messages import PROTOCOL, EnrolReply, EnrolRequest, Hardware
-from legion_client.agent.coordinator import TIMEOUT, naming_server, parsed, raise_for_problem
+from legion_client.agent.coordinator import TIMEOUT, Coordinator, naming_server, parsed, raise_for_problem
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +89,10 @@ class Enrolment:
 
 
 async def join(folder: Path, invite: Invite | None, name: str, hardware: Hardware) -> Enrolment:
-    """The enrolment in `folder`, made with `invite` if there is none yet.
+    """The enrolment in `folder`, made with `invite` if there is none yet, or if the server revoked the one there is.
 
     Raises Refused when the invite is of another server than the one this folder is enrolled with, Unusable when there
-    is neither enrolment nor invite.
+    is neither enrolment nor invite, WorkerRevoked when the invite was used before the revocation.
     """
     known = Enrolment.load(folder)
     if known is None:
@@ -102,8 +110,22 @@ async def join(folder: Path, invite: Invite | None, name: str, hardware: Hardwar
         # The same authority at another address: the server moved.
         known = replace(known, base_url=invite.base_url)
         known.save(folder)
+    if await _is_revoked(known):
+        return await enrol(folder, invite, name, hardware)
     logger.info("already enrolled, the invite was not used worker=%s server=%s", known.worker_id, known.base_url)
     return known
+
+
+async def _is_revoked(known: Enrolment) -> bool:
+    """Whether the server says so; whatever else it or the network says is for the agent, which tries again."""
+    async with Coordinator(known.base_url, known.context, known.worker_id, known.token) as server:
+        try:
+            await server.config()
+        except WorkerRevoked:
+            return True
+        except LegionError as error:
+            logger.info("server could not be asked about the enrolment reason=%s", error)
+    return False
 
 
 async def enrol(folder: Path, invite: Invite, name: str, hardware: Hardware) -> Enrolment:

@@ -42,20 +42,22 @@ async def list_workers(backend: BackendDep, caller: Anyone) -> list[WorkerView] 
 
 @router.post("/workers", status_code=status.HTTP_201_CREATED, responses=answers(403, 426))
 async def enrol(request: Request, body: EnrolRequest, backend: BackendDep) -> EnrolReply:
-    """Join with an invite. The same worker may repeat a request whose answer was lost; that is one use."""
+    """Join with an invite. The same worker may repeat a request whose answer was lost; that is one use.
+
+    A worker whose access was revoked needs an invite that it has not used before.
+    """
     address, now = address_of(request), backend.clock()
     backend.failures.check(address, now)
     check_protocol(body.protocol)
     worker_id, certificate, until = backend.authority.sign_worker(body.csr_pem, now)
     try:
-        await backend.store.use_invite(token_sha256(body.token), worker_id, now)
+        new_invite = await backend.store.use_invite(token_sha256(body.token), worker_id, now)
     except InviteInvalid:
         backend.failures.failed(address, now)
         raise
     token = new_token()
-    await backend.coordinator.enrol(
-        worker_id, membership.printable(body.name, 64), body.hardware, token_sha256(token), until
-    )
+    name = membership.printable(body.name, 64)
+    await backend.coordinator.enrol(worker_id, name, body.hardware, token_sha256(token), until, new_invite=new_invite)
     return EnrolReply(
         worker_id=worker_id,
         run_id=backend.coordinator.run.run_id,

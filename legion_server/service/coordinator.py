@@ -119,11 +119,20 @@ class Coordinator:
     # Workers.
 
     async def enrol(
-        self, worker_id: WorkerId, name: str, hardware: Hardware, token_sha256: str, certificate_until: float
+        self,
+        worker_id: WorkerId,
+        name: str,
+        hardware: Hardware,
+        token_sha256: str,
+        certificate_until: float,
+        *,
+        new_invite: bool = True,
     ) -> None:
-        """A new worker, or an old one that comes with a new invite."""
+        """A new worker, or an old one. WorkerRevoked when a revoked one brings an invite that it has used before."""
         async with self._deciding() as draft:
             known = draft.workers.get(worker_id)
+            if known is not None and not new_invite:
+                self.worker(worker_id)
             worker = Worker(
                 worker_id,
                 name,

@@ -70,8 +70,8 @@ class Store(Protocol):
 
     async def add_invite(self, token_sha256: str, uses: int, expires_at: float) -> None: ...
 
-    async def use_invite(self, token_sha256: str, worker: WorkerId, now: float) -> None:
-        """InviteInvalid, InviteExpired or InviteUsed. The same worker asking again is one use."""
+    async def use_invite(self, token_sha256: str, worker: WorkerId, now: float) -> bool:
+        """Whether it is this worker's first use; asking again is none. InviteInvalid, InviteExpired or InviteUsed."""
 
     async def summaries(self, since: int, limit: int, stride: int = 1) -> list[StepSummary]:
         """The newest `limit` steps after `since`, oldest first; with a stride, every stride-th one."""

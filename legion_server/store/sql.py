@@ -91,7 +91,7 @@ class SqlStore:
                 sa.insert(t.invites).values(token_sha256=token_sha256, uses_left=uses, expires_at=expires_at)
             )
 
-    async def use_invite(self, token_sha256: str, worker: WorkerId, now: float) -> None:
+    async def use_invite(self, token_sha256: str, worker: WorkerId, now: float) -> bool:
         async with self._begin() as connection:
             found = (
                 await connection.execute(sa.select(t.invites).where(t.invites.c.token_sha256 == token_sha256))
@@ -103,7 +103,7 @@ class SqlStore:
             use = self._insert(t.invite_uses).values(token_sha256=token_sha256, worker_id=worker)
             first = await connection.execute(use.on_conflict_do_nothing().returning(t.invite_uses.c.worker_id))
             if first.first() is None:
-                return
+                return False
             taken = await connection.execute(
                 sa.update(t.invites)
                 .where(t.invites.c.token_sha256 == token_sha256, t.invites.c.uses_left > 0)
@@ -111,6 +111,7 @@ class SqlStore:
             )
             if taken.rowcount == 0:
                 raise InviteUsed  # leaves the transaction: the use is not recorded
+            return True
 
     async def summaries(self, since: int, limit: int, stride: int = 1) -> list[StepSummary]:
         c = t.step_records.c

@@ -114,7 +114,7 @@ class WrongAuthority(Refused):
 class WorkerRevoked(Refused):
     slug = "worker-revoked"
     title = "This worker's access was revoked"
-    hint = "Ask the operator for a new invite, then join again."
+    hint = "Ask the operator for a new invite and join with it; one that this computer has used before does not count."
 
 
 class ProtocolMismatch(Refused):

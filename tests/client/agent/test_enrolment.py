@@ -16,6 +16,7 @@ from legion.errors import (
     Refused,
     ServerUnreachable,
     Unusable,
+    WorkerRevoked,
     WrongAuthority,
 )
 from legion.identity import Invite, load_key, signing_request
@@ -123,6 +124,28 @@ async def test_an_invite_never_replaces_another_servers_enrolment(
     assert type(caught.value) is Refused
     assert Enrolment.load(tmp_path / "me") == enrolment
     assert names_at(other) == before
+
+
+async def test_after_a_revocation_only_a_new_invite_lets_in(server: RunningServer, tmp_path: Path) -> None:
+    first = server.invite()
+    enrolment = await joined(tmp_path / "me", first)
+    assert await joined(tmp_path / "me", first) == enrolment
+    server.call("DELETE", f"/workers/{enrolment.worker_id}")
+    with pytest.raises(WorkerRevoked):
+        await joined(tmp_path / "me", first)
+    assert Enrolment.load(tmp_path / "me") == enrolment
+    back = await joined(tmp_path / "me", server.invite())
+    assert (back.worker_id, Enrolment.load(tmp_path / "me")) == (enrolment.worker_id, back)
+    (view,) = [view for view in server.call("GET", "/workers") if view["worker_id"] == back.worker_id]
+    assert view["state"] == "joining"
+
+
+async def test_without_an_answer_the_enrolment_is_taken_as_good(server: RunningServer, tmp_path: Path) -> None:
+    enrolment = await joined(tmp_path / "me", server.invite())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        elsewhere = replace(server.invite(), port=free.getsockname()[1])
+    assert (await joined(tmp_path / "me", elsewhere)).worker_id == enrolment.worker_id
 
 
 async def test_a_server_that_moved_is_followed(server: RunningServer, tmp_path: Path) -> None:

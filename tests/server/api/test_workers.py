@@ -163,6 +163,15 @@ async def test_a_revoked_worker_is_told_and_comes_back_only_with_a_new_invite(ho
     assert (await house.http.get("/workers")).json()["by_state"] == {"joining": 1}
 
 
+async def test_a_revoked_worker_is_not_let_in_by_the_invite_it_came_with(house: Any) -> None:
+    key, token = new_key(), await house.token(uses=2)
+    worker = (await house.enrol(token, key)).json()["worker_id"]
+    await house.admin.delete(f"/workers/{worker}")
+    await refusal(await house.enrol(token, key), REFUSED, "worker-revoked")
+    assert (await house.http.get("/workers")).json()["by_state"] == {"revoked": 1}
+    assert (await house.enrol(token)).status_code == ENROLLED  # the other use is somebody else's
+
+
 async def test_renewal_needs_the_same_key(house: Any) -> None:
     member = await house.join()
     url = f"/workers/{member.worker_id}/certificate"

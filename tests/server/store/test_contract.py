@@ -177,8 +177,8 @@ async def test_what_lies_beyond_the_checkpoint_is_superseded(store: Store) -> No
 
 async def test_an_invite_has_as_many_uses_as_it_says(store: Store) -> None:
     await store.add_invite("h", 2, expires_at=100.0)
-    await store.use_invite("h", A, 1.0)
-    await store.use_invite("h", A, 2.0)  # the same worker asks again
+    assert await store.use_invite("h", A, 1.0)
+    assert not await store.use_invite("h", A, 2.0)  # the same worker asks again
     await store.use_invite("h", B, 3.0)
     with pytest.raises(InviteUsed):
         await store.use_invite("h", WorkerId("c" * 32), 4.0)
