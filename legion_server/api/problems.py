@@ -12,8 +12,9 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from legion.errors import LegionError, Unusable
+from legion.errors import LegionError, ProtocolMismatch, Unusable
 from legion.messages import FieldProblem, Problem
+from legion_server.service.coordinator import check_protocol
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,13 @@ async def _on_legion_error(request: Request, error: Exception) -> Response:
 
 async def _on_invalid_request(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    spoken = error.body.get("protocol") if isinstance(error.body, dict) else None
+    if type(spoken) is int:
+        # Another version's messages have other fields: that is what is wrong with them.
+        try:
+            check_protocol(spoken)
+        except ProtocolMismatch as mismatch:
+            return response_to(mismatch)
     found = tuple(
         FieldProblem(
             field=".".join(str(part) for part in entry["loc"]),

@@ -82,6 +82,22 @@ async def test_another_protocol_is_refused_before_the_invite_is_used(house: Any)
     await refusal(await member.beat("joining", protocol=PROTOCOL + 1), 426, "protocol-mismatch")
 
 
+@pytest.mark.parametrize("protocol", [PROTOCOL - 1, PROTOCOL + 1])
+async def test_another_protocol_is_told_so_even_if_its_messages_have_other_fields(house: Any, protocol: int) -> None:
+    member = await house.join()
+    url, headers = f"/workers/{member.worker_id}/heartbeat", member.headers
+    more = {"protocol": protocol, "state": "ready", "mood": "good"}
+    await refusal(await house.http.post(url, json=more, headers=headers), 426, "protocol-mismatch")
+    await refusal(await house.http.post(url, json={"protocol": protocol}, headers=headers), 426, "protocol-mismatch")
+    await refusal(await house.enrol(protocol=protocol, mood="good"), 426, "protocol-mismatch")
+
+
+@pytest.mark.parametrize("protocol", [PROTOCOL, True, "2", None])
+async def test_what_names_no_other_protocol_is_just_not_valid(house: Any, protocol: Any) -> None:
+    await refusal(await house.enrol(protocol=protocol, mood="good"), 422, "unusable")
+    await refusal(await house.http.post("/workers", json=[protocol]), 422, "unusable")
+
+
 async def test_a_bad_signing_request_does_not_cost_the_invite(house: Any) -> None:
     token = await house.token()
     await refusal(await house.enrol(token, csr_pem="nonsense"), 422, "unusable")
