@@ -83,7 +83,10 @@ class Child(asyncio.SubprocessProtocol):
         self._say_rest()
         self._running.close()
         if self._log is not None:
-            self._log.close()
+            try:
+                self._log.close()
+            except OSError as error:
+                self._give_up_log(error)
 
     @property
     def _running(self) -> asyncio.SubprocessTransport:
@@ -119,9 +122,20 @@ class Child(asyncio.SubprocessProtocol):
     def _say(self, line: bytes | bytearray) -> None:
         text = line.decode(errors="replace").rstrip()
         if self._log is not None:
-            self._log.write(text + "\n")
-            self._log.flush()
+            try:
+                self._log.write(text + "\n")
+                self._log.flush()
+            except OSError as error:
+                self._give_up_log(error)
         self._on_line(self.name, text)
+
+    def _give_up_log(self, error: OSError) -> None:
+        """A full disk must not end a good run, nor cost its lines on the screen."""
+        assert self._log is not None
+        log, self._log = self._log, None
+        with contextlib.suppress(OSError):  # its buffer still holds what did not fit
+            log.close()
+        self._on_line(self.name, f"WARNING {log.name} is written no longer: {error.strerror or error}")
 
 
 def _end_with_parent() -> None:

@@ -116,6 +116,17 @@ async def test_a_program_that_is_not_there(tmp_path: Path) -> None:
             await children.start(Command("ghost", (str(tmp_path / "ghost"),), {}))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+async def test_a_full_disk_costs_the_log_and_nothing_else(tmp_path: Path) -> None:
+    lines = Lines()
+    (tmp_path / "talker.log").symlink_to("/dev/full")
+    async with Children(lines, tmp_path) as children:
+        child = await children.start(python("print('one'); print('two'); print('three', end='')", "talker"))
+        assert await child.ended() == 0
+    complaint = f"WARNING {tmp_path / 'talker.log'} is written no longer: No space left on device"
+    assert lines.heard == [("talker", text) for text in (complaint, "one", "two", "three")]
+
+
 async def test_logs_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     async with Children(Lines(), tmp_path / "file") as children:
