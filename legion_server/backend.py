@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from legion.errors import StorageFailed, Unusable
+from legion.errors import LegionError, StorageFailed, Unusable
 from legion.identity import Invite
 from legion_server.auth.ca import Authority, open_authority
 from legion_server.auth.limits import FailureLimit
@@ -97,15 +97,21 @@ def _build(settings: Settings, clock: Clock) -> Backend:
 
 @asynccontextmanager
 async def _serving(backend: Backend) -> AsyncIterator[None]:
-    """The background tasks, each until the block is left. If one fails, its error comes out here."""
+    """The background tasks, each until the block is left. If one fails, or the block, its error comes out as it is."""
     parts = [backend.coordinator.serve(), backend.datasets.serve()]
     if backend.settings.assembler:
         parts.append(Assembler(backend.coordinator, backend.files, backend.settings.blobs_dir).serve())
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(part) for part in parts]
-        yield
-        for task in tasks:
-            task.cancel()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part) for part in parts]
+            yield
+            for task in tasks:
+                task.cancel()
+    except ExceptionGroup as failed:
+        # A LegionError becomes a sentence and an exit code; inside a group it would be a traceback.
+        if all(isinstance(error, LegionError) for error in failed.exceptions):
+            raise failed.exceptions[0] from None
+        raise
 
 
 def make_data_dir(folder: Path) -> None:

@@ -1,6 +1,9 @@
 """Joins the slices of complete checkpoints into folders that transformers loads, one after another."""
 
+import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from legion.checkpoint.assemble import Assembled, assemble
@@ -11,6 +14,8 @@ from legion_server.service.slices import SliceFiles
 from legion_server.service.threads import in_own_thread
 
 logger = logging.getLogger(__name__)
+
+RETRY_S = 10.0  # until what the database did not take is offered to it again
 
 
 class Assembler:
@@ -44,13 +49,14 @@ class Assembler:
         except LegionError as error:
             logger.error("checkpoint cannot be assembled step=%d reason=%s", checkpoint.step, error)
             self._given_up.add(checkpoint.folder_name)
-            await self._coordinator.assembly_failed(checkpoint, error)
+            await _recorded(partial(self._coordinator.assembly_failed, checkpoint, error))
         except Exception as error:
             logger.exception("assembler failed step=%d", checkpoint.step)
             self._given_up.add(checkpoint.folder_name)
-            await self._coordinator.assembly_failed(checkpoint, LegionError(f"{type(error).__name__}: {error}"))
+            named = LegionError(f"{type(error).__name__}: {error}")
+            await _recorded(partial(self._coordinator.assembly_failed, checkpoint, named))
         else:
-            await self._coordinator.assembled(checkpoint, done.weights_digest, done.files)
+            await _recorded(partial(self._coordinator.assembled, checkpoint, done.weights_digest, done.files))
 
     def _joined(self, checkpoint: Checkpoint) -> Assembled:
         dataset = self._coordinator.state.dataset
@@ -65,3 +71,15 @@ class Assembler:
             dataset.manifest.end_of_text,
             self._files.folder(checkpoint.step),
         )
+
+
+async def _recorded(record: Callable[[], Awaitable[None]]) -> None:
+    """Returns once it is saved, however long the disk is full: a checkpoint is assembled once, and the server lives."""
+    while True:
+        try:
+            await record()
+        except LegionError as error:
+            logger.error("checkpoint not recorded, trying again in_s=%.0f reason=%s", RETRY_S, error)
+            await asyncio.sleep(RETRY_S)
+        else:
+            return

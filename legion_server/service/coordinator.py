@@ -103,8 +103,8 @@ class Coordinator:
         while True:
             try:
                 await self.tick()
-            except LegionError:
-                logger.exception("tick failed")
+            except LegionError as error:
+                logger.error("tick failed reason=%s", error)
             await asyncio.sleep(TICK_S)
 
     async def tick(self) -> None:

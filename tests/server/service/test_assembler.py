@@ -1,8 +1,12 @@
 """A run's slices become a folder; only the newest are kept; a restarted server finishes what was begun."""
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import numpy as np
@@ -10,9 +14,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from legion.checkpoint.shards import TENSORS, SliceInfo, header
+from legion.errors import StorageFailed
 from legion.ids import Epoch, Rank, RunId
 from legion.layout import Layout
 from legion.messages import ModelShape, TensorShape, UnitShape
+from legion_server.backend import opened
+from legion_server.service import assembler
 
 VOCABULARY, WIDTH = 257, 32
 Eventually = Callable[..., Awaitable[None]]
@@ -96,3 +103,67 @@ async def test_a_restarted_server_assembles_what_it_had_received(
     house, close = await open_house(settings, clock)
     await eventually(lambda: house.backend.coordinator.state.checkpoints[4].assembled)
     await close()
+
+
+@asynccontextmanager
+async def refusing(house: Any, table: str, text: str) -> AsyncIterator[None]:
+    """SQLite takes no row of `table` whose document has `text` in it, as if the disk were full."""
+
+    def execute(statement: str) -> None:
+        with closing(sqlite3.connect(house.backend.settings.data_dir / "legion.db")) as database:
+            database.execute(statement)
+            database.commit()
+
+    when = f"WHEN NEW.document LIKE '%{text}%'"
+    refuse = "SELECT RAISE(ABORT, 'database or disk is full');"
+    # In a thread: the server may be in the midst of a transaction, which only the event loop can end.
+    await asyncio.to_thread(execute, f"CREATE TRIGGER full_disk BEFORE INSERT ON {table} {when} BEGIN {refuse} END")
+    yield
+    await asyncio.to_thread(execute, "DROP TRIGGER full_disk")
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "end"),
+    [("checkpoints", '"assembled":true', "complete"), ("runs", '"phase":"failed"', "failed")],
+)
+async def test_a_disk_too_full_to_record_a_checkpoint_does_not_end_the_server(
+    house: Any,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    table: str,
+    text: str,
+    end: str,
+) -> None:
+    monkeypatch.setattr(assembler, "RETRY_S", 0.01)
+    (member,) = await house.start(1)
+    if end == "failed":
+        house.backend.settings.checkpoints_dir.write_text("a file where folders should go")
+    async with refusing(house, table, text):
+        await upload(house, member, 0, 1, 8)
+        await eventually(lambda: caplog.text.count("checkpoint not recorded") > 1)
+        assert house.backend.coordinator.run.phase == "finishing"
+        assert (await house.http.get("/health")).status_code == 200
+    await eventually(lambda: house.backend.coordinator.run.phase == end)
+    told = [record for record in caplog.records if "not recorded" in record.message]
+    assert all(record.levelno == logging.ERROR and record.exc_info is None for record in told)
+    assert "database or disk is full" in told[0].message
+
+
+async def test_a_tick_that_cannot_be_saved_is_one_line(
+    house: Any, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    await house.start(1)
+    async with refusing(house, "workers", '"offline"'):
+        house.clock.now += 100
+        await eventually(lambda: "tick failed" in caplog.text)
+    (told, *_) = [record for record in caplog.records if "tick failed" in record.message]
+    assert told.exc_info is None
+    assert "database or disk is full" in told.message
+    await eventually(lambda: house.backend.coordinator.run.phase == "failed")
+
+
+async def test_an_error_of_the_serving_server_comes_out_as_it_is(settings: Any, clock: Any) -> None:
+    with pytest.raises(StorageFailed, match="no room"):
+        async with opened(settings, clock):
+            raise StorageFailed("no room")
