@@ -29,6 +29,8 @@ from legion_client.engine.protocol import SliceWritten
 CHUNK_BYTES = 2**20
 # A worker that waits longer than this on a silent connection has lost it.
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+SERVERS_TROUBLE = (httpx.codes.INTERNAL_SERVER_ERROR, httpx.codes.INSUFFICIENT_STORAGE)
+SERVERS_TROUBLE_HINT = "The server's operator must act: free disk space there, or see its log. Nothing is wrong here."
 
 Reply = TypeVar("Reply", bound=BaseModel)
 
@@ -137,10 +139,12 @@ class Coordinator:
         content: bytes | AsyncIterator[bytes] | None = None,
     ) -> httpx.Response:
         with self._naming():
-            response = await self._http.request(method, path, headers=headers, content=content)
+            async with self._http.stream(method, path, headers=headers, content=content) as response:
+                # Before the body is read: whoever answers may close the connection with its last byte.
+                local_address = response.extensions["network_stream"].get_extra_info("client_addr")
+                await response.aread()
             await raise_for_problem(response)
-        stream = response.extensions["network_stream"]
-        self.local_host = str(stream.get_extra_info("client_addr")[0])
+        self.local_host = str(local_address[0])
         return response
 
 
@@ -173,6 +177,9 @@ async def raise_for_problem(response: httpx.Response) -> None:
         # Not Legion's answer: a proxy in between, or another program on that port.
         kind = Unavailable if response.status_code >= 500 else ProtocolMismatch
         raise kind(f"{where} was answered with status {response.status_code} and no explanation") from error
+    if response.status_code in SERVERS_TROUBLE:
+        # Its hint is for the server's machine, and its operator can mend it while we wait.
+        raise Unavailable(f"the server cannot take {where} just now: {problem.detail}", hint=SERVERS_TROUBLE_HINT)
     raise by_slug(problem.slug, problem.detail, hint=problem.hint)
 
 
