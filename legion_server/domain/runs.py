@@ -5,6 +5,8 @@ waiting -> training -> finishing -> complete
    |          +-----+------+
    |                v
    +---resume--- failed
+
+A run whose last checkpoint has all its slices resumes to finishing: nothing is left but to assemble it.
 """
 
 from collections.abc import Mapping
@@ -60,7 +62,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What is stored of this epoch's last checkpoint, and what a resumed run would start from."""
+    """What is stored of the last checkpoint, and what a resumed run would start from."""
 
     final_ranks: frozenset[int] = frozenset()
     final_ready: bool = False  # assembled, or complete where nobody assembles
@@ -74,8 +76,8 @@ def tick(run: Run, workers: Workers, now: float, stored: Stored) -> Outcome:
     """The run's next state. Calling it again at the same time with its own result changes nothing."""
     if run.phase == "waiting":
         return _start(run, workers, now)
-    if run.phase in ("training", "finishing") and run.plan is not None:
-        return _watch(run, run.plan, workers, stored)
+    if run.phase in ("training", "finishing"):
+        return _watch(run, workers, stored)
     if run.phase == "failed":
         return _in_own_words(run, workers, stored), []
     return run, []
@@ -96,10 +98,13 @@ def wanting(run: Run, workers: int) -> Run:
 
 
 def resume(run: Run, checkpoint_step: int) -> Outcome:
-    """Back to waiting; the next plan starts from the checkpoint (0: from the beginning)."""
+    """Back to waiting; the next plan starts from the checkpoint (0: from the beginning).
+
+    After the last step there is nothing to plan: the run is finishing, without members.
+    """
     after = replace(
         run,
-        phase="waiting",
+        phase="finishing" if checkpoint_step == run.config.steps else "waiting",
         plan=None,
         first_step=checkpoint_step,
         step=checkpoint_step,
@@ -136,10 +141,13 @@ def _start(run: Run, workers: Workers, now: float) -> Outcome:
     return run, [started, _phase(run)]
 
 
-def _watch(run: Run, plan: Plan, workers: Workers, stored: Stored) -> Outcome:
+def _watch(run: Run, workers: Workers, stored: Stored) -> Outcome:
     if stored.final_ready:
         after = replace(run, phase="complete", step=run.config.steps)
         return after, [_phase(after)]
+    plan = run.plan
+    if plan is None:  # resumed after its last step: no worker is needed any more
+        return run, []
     failure = _loss(run, plan, workers, stored)
     if failure is not None:
         return fail(run, failure)

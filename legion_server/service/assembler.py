@@ -25,7 +25,6 @@ class Assembler:
         self._coordinator = coordinator
         self._files = files
         self._blobs_dir = blobs_dir
-        self._given_up: set[str] = set()  # folder names; a restarted server tries again
 
     async def serve(self) -> None:
         """Until cancelled."""
@@ -39,7 +38,7 @@ class Assembler:
         waiting = (
             c
             for c in self._coordinator.state.checkpoints.values()
-            if c.complete and not c.assembled and c.folder_name not in self._given_up
+            if c.complete and not c.assembled and c.folder_name not in self._coordinator.given_up
         )
         return min(waiting, key=lambda checkpoint: checkpoint.step, default=None)
 
@@ -48,11 +47,9 @@ class Assembler:
             done = await in_own_thread(lambda: self._joined(checkpoint), "assemble")
         except LegionError as error:
             logger.error("checkpoint cannot be assembled step=%d reason=%s", checkpoint.step, error)
-            self._given_up.add(checkpoint.folder_name)
             await _recorded(partial(self._coordinator.assembly_failed, checkpoint, error))
         except Exception as error:
             logger.exception("assembler failed step=%d", checkpoint.step)
-            self._given_up.add(checkpoint.folder_name)
             named = LegionError(f"{type(error).__name__}: {error}")
             await _recorded(partial(self._coordinator.assembly_failed, checkpoint, named))
         else:

@@ -65,6 +65,7 @@ class Coordinator:
         self._lock = asyncio.Lock()
         self.revision = 0  # grows with every saved change: for caches
         self.checkpoint_done = asyncio.Event()  # a checkpoint became complete: the assembler's call
+        self.given_up: set[str] = set()  # folder names that were not assembled; again after a restart or a resume
 
     @property
     def state(self) -> State:
@@ -237,6 +238,7 @@ class Coordinator:
     async def resume(self, workers: int | None = None) -> Run:
         """Back to waiting, from the newest complete checkpoint; who still follows the old plan is no member any more.
 
+        From the last step's checkpoint the run needs no workers, only the assembler, which gets another try.
         `workers`: how many to wait for from now on. RunError when the run is complete.
         """
         async with self._deciding() as draft:
@@ -258,6 +260,8 @@ class Coordinator:
                     draft.put(replace(worker, state="offline", endpoint=None, shape=None))
             draft.say(happenings)
         logger.info("run resumed from_step=%d", step)
+        self.given_up.clear()
+        self.checkpoint_done.set()
         return self.run
 
     # Checkpoints.
@@ -314,6 +318,7 @@ class Coordinator:
 
     async def assembly_failed(self, checkpoint: Checkpoint, error: LegionError) -> None:
         """Without its last checkpoint the run cannot be complete; of an earlier one the slices remain."""
+        self.given_up.add(checkpoint.folder_name)
         if checkpoint.step != self.run.config.steps:
             return
         async with self._deciding() as draft:

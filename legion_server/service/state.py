@@ -28,7 +28,8 @@ class State:
         """What `runs.tick` asks about checkpoints."""
         newest = cp.newest_complete(self.checkpoints)
         final = self.checkpoints.get(self.run.config.steps)
-        if final is None or final.manifest.epoch != self.run.epoch:
+        # Slices of another epoch are of no use to this one, unless all are there: then the run was resumed from them.
+        if final is None or not (final.complete or final.manifest.epoch == self.run.epoch):
             return Stored(newest_complete=newest.step if newest else 0)
         return Stored(
             final_ranks=frozenset(ref.rank for ref in final.manifest.slices),

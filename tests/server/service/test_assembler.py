@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file
 
 from legion.checkpoint.shards import TENSORS, SliceInfo, header
 from legion.errors import StorageFailed
@@ -167,3 +167,47 @@ async def test_an_error_of_the_serving_server_comes_out_as_it_is(settings: Any, 
     with pytest.raises(StorageFailed, match="no room"):
         async with opened(settings, clock):
             raise StorageFailed("no room")
+
+
+@pytest.mark.parametrize("assembling", [True, False])
+async def test_a_run_killed_before_its_last_checkpoint_was_assembled_is_completed_without_workers(
+    settings: Any,
+    clock: Any,
+    open_house: Any,
+    eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
+    assembling: bool,
+) -> None:
+    house, close = await open_house(settings, clock)
+    members = await house.start(2)
+    async with refusing(house, "checkpoints", '"assembled":true'):
+        for rank, member in enumerate(members):
+            await upload(house, member, rank, 2, 8)
+        await eventually(lambda: "checkpoint not recorded" in caplog.text)
+        await close()
+    house, close = await open_house(settings.model_copy(update={"assembler": assembling}), clock, resume=True)
+    await eventually(lambda: house.backend.coordinator.run.phase == "complete")
+    run = house.backend.coordinator.run
+    assert (run.step, run.plan, run.failure) == (8, None, None)
+    (view,) = (await house.admin.get("/checkpoints")).json()
+    assert (view["step"], view["complete"], view["assembled"]) == (8, True, assembling)
+    if assembling:
+        weights = await house.admin.get("/checkpoints/8/files/model.safetensors")
+        assert np.all(load(weights.content)["lm_head.weight"] == 8)
+    await close()
+
+
+async def test_resuming_gives_the_assembler_another_try(house: Any, eventually: Eventually) -> None:
+    (member,) = await house.start(1)
+    coordinator, in_the_way = house.backend.coordinator, house.backend.settings.checkpoints_dir
+    in_the_way.write_text("a file where folders should go")
+    await upload(house, member, 0, 1, 8)
+    await eventually(lambda: coordinator.run.phase == "failed")
+    assert (await house.admin.post("/runs/resume", json={"workers": 3})).json()["phase"] == "finishing"
+    # Nobody is a member of what remains to be done.
+    assert (await member.beat("ready")).json()["epoch"] == 0
+    await eventually(lambda: coordinator.run.phase == "failed")
+    in_the_way.unlink()
+    await house.admin.post("/runs/resume")
+    await eventually(lambda: coordinator.run.phase == "complete")
+    assert (await house.admin.get("/checkpoints/8/files/config.json")).status_code == 200
