@@ -201,11 +201,14 @@ class Coordinator:
     # The run.
 
     async def configure(self, config: RunConfig, dataset: Dataset | None) -> None:
-        """ConfigLocked once the run has started."""
+        """ConfigLocked once the run has started. A run that failed before it started gets another chance."""
         async with self._deciding() as draft:
             check_unlocked(draft.run)
             draft.run = replace(draft.run, config=config)
             draft.dataset = dataset
+            if draft.run.phase == "failed":
+                draft.run, happenings = runs.resume(draft.run, 0)
+                draft.say(happenings)
             draft.say([Happening("config")])
         logger.info("configuration changed")
 

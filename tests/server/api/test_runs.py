@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from legion.config import RunConfig, config_digest
-from legion.messages import Plan
+from legion.messages import ModelShape, Plan
 
 LOCKED, INVALID, FORBIDDEN, MISSING = 409, 422, 403, 404
 
@@ -164,6 +164,41 @@ async def test_a_started_run_keeps_its_configuration(house: Any) -> None:
     await house.start(1)
     reply = await house.admin.put("/training/config", json={"steps": 99})
     assert (reply.status_code, reply.json()["slug"]) == (LOCKED, "config-locked")
+
+
+async def test_another_configuration_ends_a_failure_to_start(house: Any) -> None:
+    await house.configure(start={"workers": 5})
+    members = [await house.join() for _ in range(5)]
+    for member in members:
+        await member.beat("ready")
+    assert "5 members cannot share 4 chunks" in (await house.admin.get("/metrics")).json()["failure"]
+    # Refused changes are no new chance.
+    assert (await house.admin.put("/training/config", json={"steps": 0})).status_code == INVALID
+    assert await phase(house) == "failed"
+    await house.http.delete(f"/workers/{members[0].worker_id}", headers=members[0].headers)
+    for member in members[1:]:
+        await member.beat("preparing")
+    assert (await house.admin.put("/training/config", json={"start": {"workers": 4}})).status_code == 200
+    view = (await house.admin.get("/metrics")).json()
+    assert (view["phase"], view["failure"]) == ("waiting", None)
+    for member in members[1:]:
+        await member.beat("ready")
+    assert await phase(house) == "training"
+
+
+async def test_workers_that_disagree_may_be_asked_for_less(house: Any, shape: ModelShape) -> None:
+    await house.configure(start={"workers": 2})
+    one, two = await house.join(), await house.join()
+    two.shape = ModelShape(units=shape.units[:1])
+    for member in (one, two):
+        await member.beat("ready")
+    assert "different models" in (await house.admin.get("/metrics")).json()["failure"]
+    last = house.backend.events.last
+    assert (await house.admin.put("/training/config", json={"start": {"workers": 1}})).status_code == 200
+    assert await phase(house) == "training"
+    events = house.backend.events.follow(last, private=True)
+    told = [await anext(events) for _ in range(house.backend.events.last - last)]
+    assert [event.data["phase"] for event in told if event.type == "phase"] == ["waiting", "training"]
 
 
 async def test_a_lost_member_ends_the_run_and_names_go_to_admins_only(house: Any) -> None:
