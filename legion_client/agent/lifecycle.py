@@ -4,7 +4,8 @@
        |          |           |        |           |            |
        +----------+-----------+--------+-----------+-> stopping -> leaving -> ended
 
-A changed configuration leads back from `preparing` or `ready` to `joining`.
+A changed configuration leads back from `preparing` or `ready` to `joining`, and so does a plan that the server gave up
+from `loading` or `training`.
 `loading` is only there when the run starts from a checkpoint. `finishing` sends what is left to send however long it
 takes; `leaving` does the same within a deadline. An error is kept until the end, and the first one wins: what follows
 it is its consequence.
@@ -85,6 +86,13 @@ class ConfigChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class EpochSeen:
+    """The plan that the server counts us a member of; 0: of none."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
 class PlanArrived:
     """A plan that this worker is a member of."""
 
@@ -152,6 +160,7 @@ Event = (
     Downloaded
     | EngineListens
     | ConfigChanged
+    | EpochSeen
     | PlanArrived
     | SliceBuilt
     | RunPhaseSeen
@@ -175,7 +184,7 @@ class StartEngine:
 
 @dataclass(frozen=True, slots=True)
 class PrepareAgain:
-    """End the engine, then download as at the start."""
+    """End the engine and what it gave us to deliver, then download as at the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +241,9 @@ def transition(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
             return _late(state)
         case ConfigChanged() if state.phase in (Phase.PREPARING, Phase.READY):
             return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
+        case EpochSeen(epoch) if state.phase in (Phase.LOADING, Phase.TRAINING) and epoch != state.epoch:
+            # The run was resumed without us: what the engine computes now, nobody takes.
+            return replace(state, phase=Phase.JOINING, plan=None), (PrepareAgain(),)
         case Downloaded() | EngineListens() | PlanArrived() | SliceBuilt():
             return _forward(state, event)
     return state, ()

@@ -1,6 +1,6 @@
 """What the engine produced, on its way to the server: records and slices.
 
-Invariant: nothing is dropped before the server has acknowledged it.
+Invariant: nothing is dropped before the server has acknowledged it, or its plan was given up.
 """
 
 import asyncio
@@ -40,6 +40,14 @@ class Outbox:
     def add_slice(self, epoch: Epoch, written: SliceWritten) -> None:
         self._slices.append((epoch, written))
         self._slice_waits.set()
+
+    async def forget(self) -> None:
+        """What was not acknowledged is of a plan that was given up. Nothing may be sending."""
+        self._records.clear()
+        self._slices.clear()
+        self._record_waits.clear()
+        self._slice_waits.clear()
+        await self._announce()
 
     async def drained(self) -> None:
         """Returns once everything is acknowledged; from the call on, nothing waits for company."""

@@ -68,6 +68,7 @@ class Agent:
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._engine: Engine | None = None
         self._engine_task: asyncio.Task[None] | None = None
+        self._of_plan: list[asyncio.Task[None]] = []  # what is of no use once the plan is given up
         self._prepared: Prepared | None = None
         self._listening: Listening | None = None
         self._steps = 0  # committed, as far as our engine knows
@@ -93,11 +94,10 @@ class Agent:
                 for part in (
                     self._heartbeats(),
                     self._follow_events(),
-                    self._outbox.send_records(),
-                    self._outbox.send_slices(),
                     self._download(),
                 ):
                     self._spawn(tasks, part)
+                self._deliver(tasks)
                 await self._decide(tasks)
                 for task in self._parts:
                     task.cancel()
@@ -126,9 +126,9 @@ class Agent:
                 self._commands.put_nowait(self._prepare_command())
                 self._engine_task = self._spawn(tasks, self._run_engine())
             case life.PrepareAgain():
-                self._spawn(tasks, self._prepare_again())
+                self._spawn(tasks, self._prepare_again(tasks))
             case life.FetchSlice(plan):
-                self._spawn(tasks, self._fetch_slice(plan))
+                self._of_plan.append(self._spawn(tasks, self._fetch_slice(plan)))
             case life.SendTrain(plan, path):
                 self._commands.put_nowait(Train(plan=plan, resume_slice=path))
             case life.SendStop(reason):
@@ -140,6 +140,11 @@ class Agent:
                 self._spawn(tasks, self._drain())
             case life.SetDeadline(phase, after_s):
                 self._spawn(tasks, self._deadline(phase, after_s))
+
+    def _deliver(self, tasks: asyncio.TaskGroup) -> None:
+        self._of_plan += [
+            self._spawn(tasks, part) for part in (self._outbox.send_records(), self._outbox.send_slices())
+        ]
 
     def _spawn(self, tasks: asyncio.TaskGroup, part: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = tasks.create_task(self._reporting(part))
@@ -163,13 +168,16 @@ class Agent:
         self._prepared = await prepare(self._server, self._cache)
         self._post(life.Downloaded())
 
-    async def _prepare_again(self) -> None:
-        logger.info("configuration changed, preparing again")
-        self._listening = None
-        if self._engine_task is not None:
-            self._engine_task.cancel()
-            await asyncio.wait([self._engine_task])
-        self._commands = asyncio.Queue()
+    async def _prepare_again(self, tasks: asyncio.TaskGroup) -> None:
+        logger.info("configuration changed or plan given up, preparing again")
+        self._listening, self._steps = None, 0
+        ending = [*self._of_plan, *([self._engine_task] if self._engine_task else [])]
+        for task in ending:
+            task.cancel()
+        await asyncio.wait(ending)  # the engine may report until its end, and its files go with the folder
+        self._of_plan, self._commands = [], asyncio.Queue()
+        await self._outbox.forget()
+        self._deliver(tasks)
         await self._download()
 
     async def _heartbeats(self) -> None:
@@ -185,6 +193,7 @@ class Agent:
 
     async def _heed(self, reply: HeartbeatReply) -> None:
         self._post(life.RunPhaseSeen(reply.phase))
+        self._post(life.EpochSeen(reply.epoch))
         if self._state.phase is life.Phase.READY and self._prepared is not None:
             await self._look_for_work(self._prepared, planned=reply.epoch != 0)
         if reply.certificate_renewal:

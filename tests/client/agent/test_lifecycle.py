@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ from legion_client.agent.lifecycle import (
     EngineGone,
     EngineLeft,
     EngineListens,
+    EpochSeen,
     Event,
     FetchSlice,
     KillEngine,
@@ -150,6 +152,28 @@ def test_a_changed_configuration_is_prepared_for_anew() -> None:
     assert transition(state, ConfigChanged()) == (state, ())
 
 
+@pytest.mark.parametrize("epoch", [0, 2])
+@pytest.mark.parametrize("first_step", [0, 40])
+def test_a_plan_given_up_is_followed_no_longer(first_step: int, epoch: int) -> None:
+    following, _ = follow(*TO_READY, PlanArrived(plan(first_step)))
+    state, actions = follow(EpochSeen(Epoch(epoch)), state=following)
+    assert (state, actions) == (State(Phase.JOINING), [PrepareAgain()])
+    assert (state.said, state.epoch) == ("joining", 0)
+    late, actions = follow(SliceBuilt(SLICE), EngineFinished(), EngineGone(DEATH), state=state)
+    assert (late, actions) == (state, [])
+    again, actions = follow(*TO_READY, PlanArrived(plan(epoch=3)), state=state)
+    assert (again, actions[-1]) == (State(Phase.TRAINING, plan(epoch=3)), SendTrain(plan(epoch=3), None))
+
+
+def test_only_another_epoch_than_the_followed_one_counts() -> None:
+    ready, _ = follow(*TO_READY)
+    training, _ = follow(PlanArrived(plan()), state=ready)
+    finishing, _ = follow(EngineFinished(), state=training)
+    stopping, _ = follow(StopAsked("Ctrl-C"), state=training)
+    for state, epoch in ((ready, 1), (training, 1), (finishing, 0), (stopping, 0)):
+        assert transition(state, EpochSeen(Epoch(epoch))) == (state, ())
+
+
 def test_a_member_hears_of_completion_from_its_engine_only() -> None:
     state, _ = follow(*TO_READY, PlanArrived(plan()))
     assert transition(state, RunPhaseSeen("complete")) == (state, ())
@@ -161,6 +185,7 @@ _events: st.SearchStrategy[Event] = st.one_of(
         [Downloaded(), EngineListens(), EngineFinished(), EngineLeft(), Drained(), SliceBuilt(SLICE), ConfigChanged()]
     ),
     st.builds(lambda first: PlanArrived(plan(first)), st.sampled_from([0, 7])),
+    st.builds(EpochSeen, st.sampled_from([Epoch(0), Epoch(1)])),
     st.builds(RunPhaseSeen, st.sampled_from(["waiting", "training", "finishing", "complete", "failed"])),
     st.builds(EngineFailed, _errors),
     st.just(EngineGone(DEATH)),
@@ -191,11 +216,12 @@ def test_whatever_happens_in_whatever_order(events: list[Event]) -> None:
             assert any(isinstance(action, SetDeadline) for action in actions)
         if state.phase in (Phase.FINISHING, Phase.LEAVING) and state.phase is not before.phase:
             assert Drain() in actions
-    assert starts <= 1 + events.count(ConfigChanged())
-    assert trains <= 1
+    back = events.count(ConfigChanged()) + events.count(EpochSeen(Epoch(0)))
+    assert starts <= 1 + back
+    assert trains <= 1 + back
     assert drains <= 2
     order = list(Phase)
-    if ConfigChanged() not in events:
+    if not back:
         assert seen == sorted(seen, key=order.index)
 
 

@@ -169,6 +169,24 @@ async def test_a_configuration_that_changes_before_the_start(
     assert server.call("GET", "/metrics")["phase"] == "complete"
 
 
+async def test_a_run_resumed_while_its_member_trains(run: RunningServer, engine: Engine, tmp_path: Path) -> None:
+    agent, coordinator = await agent_of(run, tmp_path, engine(gate_at=2))
+    async with coordinator, asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(agent.run())
+        await agent.until(Phase.TRAINING)
+        # The engine waits at its gate: it will not notice by itself that nobody wants its steps any more.
+        run.call("POST", "/runs/resume", {})
+        await agent.until(Phase.JOINING)
+        await agent.until(Phase.TRAINING)
+        await open_gate(tmp_path)
+        await working
+    metrics = run.call("GET", "/metrics")
+    assert (metrics["phase"], metrics["tokens"]) == ("complete", 2048 * STEPS)
+    assert run.call("GET", "/training/plan")["epoch"] == 2
+    (worker,) = run.call("GET", "/workers")
+    assert (worker["epoch"], worker["failure"]) == (2, None)
+
+
 async def test_a_machine_that_wants_another_address(server: RunningServer, engine: Engine, tmp_path: Path) -> None:
     server.configure(start={"workers": 2})
     agent, coordinator = await agent_of(server, tmp_path, engine(), listen_host="localhost")
