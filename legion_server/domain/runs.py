@@ -47,6 +47,7 @@ class Run:
     step: int = 0
     ready_since: float | None = None  # when the first worker was ready
     failure: Failure | None = None
+    evaluated: int = 0  # the newest evaluation's step
 
     @property
     def started(self) -> bool:
@@ -108,6 +109,7 @@ def resume(run: Run, checkpoint_step: int) -> Outcome:
         plan=None,
         first_step=checkpoint_step,
         step=checkpoint_step,
+        evaluated=min(run.evaluated, checkpoint_step),
         ready_since=None,
         failure=None,
     )

@@ -24,6 +24,7 @@ from legion.ids import Epoch, Rank, WorkerId, new_run_id
 from legion.messages import (
     HEARTBEAT_S,
     PROTOCOL,
+    EvaluationRecord,
     Hardware,
     Heartbeat,
     HeartbeatReply,
@@ -224,19 +225,23 @@ class Coordinator:
         return plan
 
     async def report(self, worker_id: WorkerId, report: MetricsReport) -> None:
-        """Reports of an older plan are dropped: what they tell of was given up."""
+        """Reports of an older plan are dropped: what they tell of was given up. All members tell of the same steps."""
         async with self._deciding() as draft:
             if self._rank(draft.run, worker_id, report.epoch) is None:
                 logger.info("late metrics dropped worker=%s epoch=%d", worker_id, report.epoch)
                 return
             first, last = draft.run.first_step, draft.run.config.steps
-            steps = tuple(record for record in report.steps if first < record.step <= last)
-            draft.report = (worker_id, report.model_copy(update={"steps": steps}))
-            for record in sorted(steps, key=lambda record: record.step):
+            steps = tuple(sorted((r for r in report.steps if first < r.step <= last), key=_step))
+            evaluations = tuple(sorted((e for e in report.evaluations if first < e.step <= last), key=_step))
+            draft.report = (worker_id, report.model_copy(update={"steps": steps, "evaluations": evaluations}))
+            for record in steps:
                 if record.step > draft.run.step:
                     draft.run = replace(draft.run, step=record.step)
                     draft.say([Happening("step", summary_of(record).model_dump())])
-            draft.say(Happening("evaluation", evaluation.model_dump()) for evaluation in report.evaluations)
+            for evaluation in evaluations:
+                if evaluation.step > draft.run.evaluated:
+                    draft.run = replace(draft.run, evaluated=evaluation.step)
+                    draft.say([Happening("evaluation", evaluation.model_dump())])
 
     async def resume(self, workers: int | None = None) -> Run:
         """Back to waiting, from the newest complete checkpoint; who still follows the old plan is no member any more.
@@ -375,6 +380,10 @@ def summary_of(record: StepRecord) -> StepSummary:
         tokens=record.step_tokens,
         tokens_per_s=record.step_tokens / record.step_s if record.step_s > 0 else 0.0,
     )
+
+
+def _step(record: StepRecord | EvaluationRecord) -> int:
+    return record.step
 
 
 def _checkpoint(checkpoint: Checkpoint) -> Happening:

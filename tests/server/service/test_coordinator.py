@@ -65,6 +65,41 @@ async def test_steps_beyond_the_run_are_not_counted(house: Any) -> None:
     assert view["step"] == 8
 
 
+def evaluated(step: int, loss: float = 2.0) -> dict[str, Any]:
+    return {"step": step, "loss": loss, "tokens": 10}
+
+
+async def test_evaluations_beyond_the_run_are_not_counted(house: Any) -> None:
+    (member,) = await house.start(1)
+    body = {"epoch": 1, "evaluations": [evaluated(step) for step in (2**31 - 1, 9, 8, 4, 0)]}
+    assert (await house.http.post("/metrics", json=body, headers=member.headers)).status_code == 204
+    assert (await house.http.get("/metrics")).json()["evaluations"] == [evaluated(4), evaluated(8)]
+
+
+async def test_an_evaluation_is_announced_once_and_again_when_its_past_was_given_up(house: Any) -> None:
+    members = await house.start(3)
+    coordinator, events = house.backend.coordinator, house.backend.events
+    stream = events.follow(events.last, private=True)
+
+    async def told() -> list[int]:
+        await house.join()  # the event behind which nothing of the report can come
+        steps = []
+        while (event := await anext(stream)).type != "worker_joined":
+            steps += [event.data["step"]] if event.type == "evaluation" else []
+        return steps
+
+    for member in members:
+        body = {"epoch": 1, "evaluations": [evaluated(4), evaluated(2)]}
+        await house.http.post("/metrics", json=body, headers=member.headers)
+    assert await told() == [2, 4]
+    await coordinator.resume()
+    for member in members:
+        await member.beat("ready")
+    for member in members:
+        await house.http.post("/metrics", json={"epoch": 2, "evaluations": [evaluated(2)]}, headers=member.headers)
+    assert await told() == [2]
+
+
 @pytest.mark.parametrize("host", ["unix:/tmp/socket", "dns:///x", "a b", "", "x" * 300, "fe80::1%eth0", "\u0000"])
 async def test_only_names_and_addresses_are_endpoints(house: Any, host: str) -> None:
     member = await house.join()
