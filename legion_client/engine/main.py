@@ -1,7 +1,6 @@
 """Entry of the engine process: commands in, one session, reports out, an exit code that says how it ended."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from legion_client.engine.session import Session
 
 logger = logging.getLogger(__name__)
 GONE = 0  # the agent ended: nobody is left to tell
+ORPHAN_S = 5.0  # for the step under way, when the agent is gone
 
 
 def main() -> int:
@@ -51,21 +51,33 @@ async def serve(pipes: Pipes, session: Session) -> int:
         pipes.report(Left(step=0))
         return GONE
     training = asyncio.ensure_future(session.train(command))
-    listening = asyncio.ensure_future(pipes.next_command())
+    listening = asyncio.ensure_future(listen(pipes, session))
     try:
         await asyncio.wait({training, listening}, return_when=asyncio.FIRST_COMPLETED)
-        if not training.done():
-            reason = listening.result()
-            logger.info("stopping reason=%s", reason.reason if isinstance(reason, Stop) else "the agent is gone")
+        if not training.done():  # nobody is left who could end this process
             session.stop()
+            await asyncio.wait({training}, timeout=ORPHAN_S)
+            if not training.done():
+                logger.warning("leaving in the middle of a step")
+                return GONE
         step = await training
+        if listening.done():
+            listening.result()
     finally:
         listening.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await listening
+        await asyncio.gather(listening, return_exceptions=True)
     complete = step == session.steps
     pipes.report(Finished(step=step) if complete else Left(step=step))
     return 0
+
+
+async def listen(pipes: Pipes, session: Session) -> None:
+    """Stop when told to. Returns when the agent is gone; RunError when it says what cannot be read."""
+    while (command := await pipes.next_command()) is not None:
+        if isinstance(command, Stop):
+            logger.info("stopping reason=%s", command.reason)
+            session.stop()
+    logger.info("the agent is gone")
 
 
 def report_failure(pipes: Pipes, session: Session | None, error: Exception) -> int:

@@ -112,8 +112,9 @@ class Member:
         try:
             yield
         except (PartInvalid, NotFinite) as error:
-            logger.warning("gradient refused sender=%s why=%s", sender, error)
-            self.changes.fail(error)
+            if self.changes.failure is None:  # else it is somebody else's fault
+                logger.warning("gradient refused sender=%s why=%s", sender, error)
+                self.changes.fail(error)
             raise
 
     async def claim(self, step: Step) -> int | None:

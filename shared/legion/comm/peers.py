@@ -20,7 +20,7 @@ from legion.comm.api import Ballot, Batches, Verdict
 from legion.comm.frames import InPlace, PartWriter, decode_header, frames_of
 from legion.comm.member import Member, naming
 from legion.comm.server import EPOCH_KEY, SERVICE, Parsed, message_of, parsed
-from legion.errors import LegionError, PartInvalid, PeerLost, PeerRefused, RunError, by_slug
+from legion.errors import LegionError, PartInvalid, PeerError, PeerLost, PeerRefused, by_slug
 from legion.ids import Step, UnitId, WorkerId
 from legion.proto.peer_pb2 import (
     ClaimReply,
@@ -68,8 +68,9 @@ class OpenCall:
     Hold `turn` from an exchange's first try to its last: what comes after it may be waiting for it at the peer.
     """
 
-    def __init__(self, method: Any, metadata: Any) -> None:
+    def __init__(self, method: Any, metadata: Any, peer: WorkerId) -> None:
         self._method = method
+        self._peer = peer
         self._metadata = metadata
         self.turn = asyncio.Lock()
         self._idle: Any = None  # between two exchanges
@@ -83,9 +84,9 @@ class OpenCall:
         try:
             yield call
             self._idle = call
-        except asyncio.InvalidStateError:  # gRPC's, for a write after the end: reading tells what the end was
+        except asyncio.InvalidStateError as error:  # gRPC's, for a write after the end: reading tells what the end was
             await call.read()
-            raise
+            raise PartInvalid(f"{self._peer} ended a call in the middle") from error
         finally:
             if self._idle is None:
                 call.cancel()
@@ -105,10 +106,11 @@ class GrpcLink:
         self._channel = channel
         self._metadata = ((EPOCH_KEY, str(member.group.epoch)),)
         self._pace = Pace()
+        self._complete = False  # the peer has said that it has nothing left to do
         self._patience_s = FIRST_CONTACT_S
         self._silent_since = time.monotonic()
-        self._fetches = OpenCall(channel.stream_stream(SERVICE + "Fetch"), self._metadata)
-        self._gradients = OpenCall(channel.stream_stream(SERVICE + "SendGradient"), self._metadata)
+        self._fetches = OpenCall(channel.stream_stream(SERVICE + "Fetch"), self._metadata, peer)
+        self._gradients = OpenCall(channel.stream_stream(SERVICE + "SendGradient"), self._metadata, peer)
         self._claim = channel.unary_unary(SERVICE + "Claim")
         self._vote = channel.unary_unary(SERVICE + "Vote")
         self._watch = channel.unary_stream(SERVICE + "Watch")
@@ -186,6 +188,8 @@ class GrpcLink:
                 mapped = peer_error(self._peer, error)
                 if not mapped.retryable:
                     raise mapped from error
+                if self._complete:
+                    raise PeerLost(f"{self._peer} left before the end of the run") from error
             except asyncio.CancelledError:
                 # Calls under way are cancelled when the cluster fails; what failed is the better answer.
                 if self._member.changes.failure is None:
@@ -236,6 +240,7 @@ class GrpcLink:
             call.cancel()
 
     def _take_leave(self, reason: str) -> None:
+        self._complete = reason == COMPLETE
         self._fetches.close()
         self._gradients.close()
         logger.info("peer left peer=%s reason=%s", self._peer, reason)
@@ -254,7 +259,7 @@ def peer_error(peer: WorkerId, error: grpc.aio.AioRpcError | TimeoutError) -> Le
         slug, _, message = details.partition(": ")
         named = by_slug(slug, message)
         # The peer's own trouble, told once: trying again cannot change it.
-        return named if not named.retryable else RunError(message)
+        return named if not named.retryable else PeerError(message)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return PartInvalid(f"{peer}: a message is larger than any frame")
     return PeerLost(f"{peer}: {code.name.lower().replace('_', ' ')}, {details}")

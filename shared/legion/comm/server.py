@@ -196,14 +196,15 @@ class PartFrames:
         return frame
 
     async def drain(self) -> None:
-        """Take what is still to come, as far as it comes soon, and throw it away.
+        """Take what is still to come and throw it away, until nothing has come for a second.
 
         gRPC would tell a sender that is still sending "internal error" instead of our answer.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_S):
+            async with asyncio.timeout(DRAIN_S) as limit:
                 async for _ in self:
-                    pass
+                    if self._left is not None:  # they come to an end by themselves: as long as they come
+                        limit.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
 
 
 def _gradient_header(member: Member, first: bytes) -> PartHeader:

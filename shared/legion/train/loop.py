@@ -91,7 +91,8 @@ class Training:
             tokens += batch.tokens
             micro_batches += 1
         lr = learning_rate(self._config.optimizer, step, self._config.steps)
-        outcome = self._zero.finish(loss_sum, lr, last=step + 1 == self._config.steps)
+        last = self.stopping.is_set() or step + 1 == self._config.steps
+        outcome = self._zero.finish(loss_sum, lr, last=last)
         record = self._meter.record(
             step=step + 1,
             outcome=outcome,

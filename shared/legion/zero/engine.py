@@ -185,7 +185,7 @@ class Zero3:
                 self._hold(unit.number)
 
     def stop(self) -> None:
-        """No step follows: let go of the weights that set out for one. Whether they came is of no interest any more."""
+        """No step follows. Waits for the weights that set out for one, and lets go of them, also if they failed."""
         for unit in self._units:
             with contextlib.suppress(LegionError):
                 unit.release()

@@ -115,6 +115,9 @@ class EngineProcess:
         self._stdin.write(line + b"\n")
         self._stdin.flush()
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def close_input(self) -> None:
         """As if the agent had died."""
         self._stdin.close()

@@ -1,6 +1,7 @@
 """Engines as real processes: how a run goes well, and every way it can end."""
 
 import hashlib
+import signal
 import time
 
 import pytest
@@ -154,6 +155,34 @@ def test_an_engine_ends_with_its_agent(engines: Engines, endless: Dataset) -> No
     assert fresh.reports == []
     assert isinstance(busy.reports[-1], Left)
     assert not [engine.log for engine in (fresh, listening, busy) if "Traceback" in engine.log]
+
+
+def test_an_engine_whose_agent_is_gone_does_not_wait_for_a_step_that_cannot_end(
+    engines: Engines, endless: Dataset
+) -> None:
+    pair = engines.start(2)
+    training(pair, endless)
+    pair[0].wait_for(StepDone)
+    pair[1].signal(signal.SIGSTOP)
+    pair[0].close_input()
+    assert pair[0].ended() == 0
+    assert "in the middle of a step" in pair[0].log
+    assert "Traceback" not in pair[0].log
+    pair[1].signal(signal.SIGCONT)
+    assert pair[1].ended() == PeerLost.exit_code == 30
+
+
+def test_a_line_that_is_no_command_in_the_middle_of_training_stops_it_in_good_order(
+    engines: Engines, endless: Dataset
+) -> None:
+    pair = engines.start(2)
+    training(pair, endless)
+    pair[0].wait_for(StepDone)
+    pair[0].send_line(b"hello")
+    assert pair[0].ended() == RunError.exit_code == 50
+    assert pair[1].ended() == PeerLost.exit_code == 30
+    assert "left" in pair[1].only(Failed).message
+    assert "Traceback" not in pair[0].log
 
 
 @pytest.mark.parametrize("line", [b"hello", b"{}", b'{"kind": "fly"}', b"\xff"])

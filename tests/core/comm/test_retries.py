@@ -5,7 +5,7 @@ import pytest
 
 from legion.comm import peers
 from legion.comm.peers import SILENT_S, Pace, peer_error
-from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, PeerRefused, RunError, StepAborted
+from legion.errors import LegionError, NotFinite, PartInvalid, PeerError, PeerLost, PeerRefused, StepAborted
 
 
 def test_a_deadline_grows_with_the_size_and_with_slow_measurements() -> None:
@@ -58,7 +58,7 @@ ERRORS = [
     (grpc.StatusCode.INVALID_ARGUMENT, "part-invalid: x: y", PartInvalid, "x: y"),
     (grpc.StatusCode.ABORTED, "step-aborted: why", StepAborted, "why"),
     # What is retryable elsewhere is over here: the peer has failed, and told us once.
-    (grpc.StatusCode.ABORTED, "peer-lost: cyd cannot be reached", RunError, "cyd cannot be reached"),
+    (grpc.StatusCode.ABORTED, "peer-lost: cyd cannot be reached", PeerError, "cyd cannot be reached"),
     (grpc.StatusCode.ABORTED, "no-such-slug: words", LegionError, "words"),
     (grpc.StatusCode.RESOURCE_EXHAUSTED, "", PartInvalid, "ann: a message is larger than any frame"),
     (grpc.StatusCode.UNAVAILABLE, "connection refused", PeerLost, "ann: unavailable, connection refused"),
