@@ -24,12 +24,15 @@ async def read(
     request: Request,
     backend: BackendDep,
     caller: Anyone,
-    since: Annotated[int | None, Query(ge=0, le=2**31, description="All steps after this one.")] = None,
+    since: Annotated[
+        int | None, Query(ge=0, le=2**31, description="The steps after this one, at most 10,000, oldest first.")
+    ] = None,
 ) -> MetricsView | Response:
     """JSON, or Prometheus text where Accept asks for text/plain or openmetrics. Workers are listed for the admin."""
-    view = await backend.metrics.view(since, private=caller.is_admin)
     accept = request.headers.get("accept", "")
-    if "text/plain" in accept or "openmetrics" in accept:
+    as_text = "text/plain" in accept or "openmetrics" in accept
+    view = await backend.metrics.view(None if as_text else since, private=caller.is_admin)
+    if as_text:
         text = prometheus(view, membership.summary(backend.coordinator.state.workers))
         return Response(text, headers={"Content-Type": TEXT})
     return view

@@ -7,7 +7,7 @@ from legion_server.service.coordinator import Coordinator
 from legion_server.store.api import Store
 
 RECENT = 100  # steps in an answer that was not asked for more
-MOST_STEPS = 10_000  # in one answer
+MOST_STEPS = 10_000  # in one answer; who wants more asks again, from the last one
 SPEED_STEPS = 20  # tokens_per_s is their mean
 
 
@@ -28,9 +28,10 @@ class Metrics:
         self._sums: _Sums | None = None
 
     async def view(self, since: int | None, *, private: bool) -> MetricsView:
-        """`since`: all steps after it, up to MOST_STEPS, instead of the tail. Workers and names only if `private`."""
+        """`since`: the next MOST_STEPS after it instead of the tail. Workers and names only if `private`."""
         run, dataset = self._coordinator.run, self._coordinator.state.dataset
-        recent = await self._store.summaries(since or 0, RECENT if since is None else MOST_STEPS)
+        tail = await self._store.summaries(None, RECENT)
+        recent = tail if since is None else await self._store.summaries(since, MOST_STEPS)
         failure, sums = run.failure, await self._summed()
         return MetricsView(
             run_id=run.run_id,
@@ -38,7 +39,7 @@ class Metrics:
             step=run.step,
             steps=run.config.steps,
             tokens=sums.tokens,
-            tokens_per_s=speed(recent[-SPEED_STEPS:]),
+            tokens_per_s=speed(tail[-SPEED_STEPS:]),
             recent=tuple(recent),
             evaluations=sums.evaluations,
             workers=sums.workers if private else (),
@@ -57,7 +58,7 @@ class Metrics:
     async def curve(self, points: int) -> list[StepSummary]:
         """The whole run's steps, thinned out evenly."""
         stride = max(1, self._coordinator.run.step // points)
-        return await self._store.summaries(0, MOST_STEPS, stride)
+        return await self._store.summaries(None, MOST_STEPS, stride)
 
 
 def speed(steps: list[StepSummary]) -> float:

@@ -73,8 +73,8 @@ class Store(Protocol):
     async def use_invite(self, token_sha256: str, worker: WorkerId, now: float) -> bool:
         """Whether it is this worker's first use; asking again is none. InviteInvalid, InviteExpired or InviteUsed."""
 
-    async def summaries(self, since: int, limit: int, stride: int = 1) -> list[StepSummary]:
-        """The newest `limit` steps after `since`, oldest first; with a stride, every stride-th one."""
+    async def summaries(self, since: int | None, limit: int, stride: int = 1) -> list[StepSummary]:
+        """The next `limit` steps after `since`, or the newest ones; oldest first; with a stride, every stride-th."""
 
     async def evaluations(self) -> list[EvaluationRecord]: ...
 

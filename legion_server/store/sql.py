@@ -113,7 +113,7 @@ class SqlStore:
                 raise InviteUsed  # leaves the transaction: the use is not recorded
             return True
 
-    async def summaries(self, since: int, limit: int, stride: int = 1) -> list[StepSummary]:
+    async def summaries(self, since: int | None, limit: int, stride: int = 1) -> list[StepSummary]:
         c = t.step_records.c
         query = (
             sa.select(
@@ -124,9 +124,9 @@ class SqlStore:
                 sa.func.max(c.step_tokens).label("tokens"),
                 sa.func.max(c.step_s).label("step_s"),
             )
-            .where(c.step > since, c.step % stride == 0)
+            .where(c.step > (since or 0), c.step % stride == 0)
             .group_by(c.step)
-            .order_by(c.step.desc())
+            .order_by(c.step.desc() if since is None else c.step)
             .limit(limit)
         )
         async with self._begin() as connection:
@@ -140,7 +140,7 @@ class SqlStore:
                 tokens=row.tokens,
                 tokens_per_s=row.tokens / row.step_s if row.step_s > 0 else 0.0,
             )
-            for row in reversed(rows)
+            for row in (reversed(rows) if since is None else rows)
         ]
 
     async def evaluations(self) -> list[EvaluationRecord]:

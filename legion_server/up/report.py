@@ -1,6 +1,7 @@
 """What a finished run was: the lines `up` prints last, and the file that --report writes."""
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ WORKER_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The last metrics, with every step of this start in `recent`, and what came of them."""
+    """The last metrics, with every step in `recent`, and what came of them."""
 
     metrics: MetricsView
     wall_s: float
@@ -34,6 +35,16 @@ class Outcome:
     def validation_loss(self) -> float | None:
         evaluations = self.metrics.evaluations
         return evaluations[-1].loss if evaluations else None
+
+
+async def whole_run(metrics_since: Callable[[int], Awaitable[MetricsView]]) -> MetricsView:
+    """The metrics with every step in `recent`, of which the server gives a part an answer."""
+    view = await metrics_since(0)
+    steps = list(view.recent)
+    while view.recent and steps[-1].step < view.step:
+        view = await metrics_since(steps[-1].step)
+        steps += view.recent
+    return view.model_copy(update={"recent": tuple(steps)})
 
 
 def report(outcome: Outcome) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from legion_server.up.folder import RunFolder, new_run
 from legion_server.up.options import Options
 from legion_server.up.processes import Child, Children, kill_all
 from legion_server.up.progress import progress
-from legion_server.up.report import Outcome, report, summary, trace, write_json
+from legion_server.up.report import Outcome, report, summary, trace, whole_run, write_json
 from legion_server.up.resumable import newest_run
 from legion_server.up.server import Server
 
@@ -206,7 +206,7 @@ class Run:
             task.cancel()
 
     async def _outcome(self) -> Outcome:
-        view = await self._server.metrics(since=0)
+        view = await whole_run(self._server.metrics)
         done = [view for view in await self._server.checkpoints() if view.assembled]
         newest = max(done, key=lambda view: view.step, default=None)
         return Outcome(

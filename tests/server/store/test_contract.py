@@ -158,8 +158,12 @@ async def test_summaries_are_steps_not_reports(store: Store) -> None:
     await store.save(report(B, record(1, loss=1.0)))
     assert [s.step for s in await store.summaries(0, 100)] == [1, 2, 3, 4, 5, 6, 7]
     assert [s.step for s in await store.summaries(5, 100)] == [6, 7]
-    assert [s.step for s in await store.summaries(0, 2)] == [6, 7]
+    assert [s.step for s in await store.summaries(None, 2)] == [6, 7]
+    assert [s.step for s in await store.summaries(0, 2)] == [1, 2]
+    assert [s.step for s in await store.summaries(2, 3)] == [3, 4, 5]
+    assert [s.step for s in await store.summaries(7, 3)] == []
     assert [s.step for s in await store.summaries(0, 100, stride=3)] == [3, 6]
+    assert [s.step for s in await store.summaries(None, 1, stride=3)] == [6]
     first = (await store.summaries(0, 100))[0]
     assert (first.loss, first.tokens, first.tokens_per_s) == (1.0, 20, 40.0)
     assert await store.tokens() == 7 * 20
