@@ -36,6 +36,8 @@ class Options:
         arguments += ["--ready-file", str(folder.ready_file)]
         if not self.assembler:
             arguments.append("--no-assembler")
+        if self.resume:  # before it assembles anything: a run that was complete already is refused
+            arguments.append("--resume")
         return Command("server", (sys.executable, "-m", "legion_server", *arguments), _environment(os.environ))
 
     def worker_command(self, folder: RunFolder, number: int, invite: str) -> Command:

@@ -127,7 +127,12 @@ class Run:
     async def _configure(self) -> None:
         options = self._options
         if options.resume:
-            await self._server.resume(options.workers)
+            try:
+                await self._server.resume(options.workers)
+            except RunError:
+                # It lacked only the assembly of its last checkpoint, and the server has done that by now.
+                if (await self._server.metrics()).phase != "complete":
+                    raise
             view = await self._server.metrics()
             self._screen.say(f"resuming {view.run_id} from step {view.step} with {options.workers} workers")
             return

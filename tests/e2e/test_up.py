@@ -4,11 +4,14 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +148,33 @@ def test_after_a_dead_engine_another_number_of_workers_goes_on(
     for ours, theirs in zip(report["per_step"], uninterrupted["per_step"], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
     assert report["validation_loss"] == pytest.approx(uninterrupted["validation_loss"], rel=1e-3)
+
+
+@pytest.mark.timeout(300)
+def test_a_run_that_lacks_only_its_last_assembly_is_completed_once(
+    whole: tuple[str, dict[str, Any], Path], start: Start, tmp_path: Path
+) -> None:
+    _, report, folder = whole
+    data_dir = tmp_path / "runs"
+    (before,) = folder.glob("**/run-001")
+    shutil.copytree(before, data_dir / "run-001")
+    server = data_dir / "run-001" / "server"
+    shutil.rmtree(server / "checkpoints" / f"step-{STEPS:08d}")
+    # As a server leaves it that is killed while it assembles.
+    undone = "json_set(document, '$.assembled', json('false'), '$.weights_digest', NULL, '$.files', json('[]'))"
+    with closing(sqlite3.connect(server / "legion.db")) as database:
+        database.execute("UPDATE runs SET document = json_set(document, '$.phase', 'finishing')")
+        database.execute(f"UPDATE checkpoints SET document = {undone} WHERE step = ?", (STEPS,))
+        database.commit()
+    resume = ("--resume", "--workers", "1", "--data-dir", data_dir, "--port", "0")
+    up = start(*resume, "--report", tmp_path / "report.json")
+    assert up.ended() == 0, up.output
+    again = json.loads((tmp_path / "report.json").read_text())
+    same = ("run_id", "steps", "first_loss", "last_loss", "validation_loss", "weights_digest", "per_step")
+    assert [again[key] for key in same] == [report[key] for key in same]
+    up = start(*resume)
+    assert up.ended() == 50, up.output
+    assert "the run is complete; there is nothing to resume" in up.output
 
 
 @pytest.mark.timeout(300)
