@@ -12,7 +12,7 @@ from legion.errors import LegionError, RunError, ServerUnreachable
 from legion.ids import WorkerId
 from legion.messages import CheckpointView, MetricsView
 from legion_server.service.slices import SliceFiles
-from legion_server.settings import load_settings
+from legion_server.settings import Settings
 from legion_server.up import defaults
 from legion_server.up.console import Screen
 from legion_server.up.folder import RunFolder, new_run
@@ -73,7 +73,8 @@ class Run:
         self._clients: list[Child] = []
         self._trains = False
         self._names: dict[WorkerId, str] = {}
-        self._settings = load_settings(data_dir=folder.server)  # where the server puts what
+        # Where the server puts what. Not from the environment, which `up` does not hand to its server either.
+        self._settings = Settings.model_construct(data_dir=folder.server)
         self._started = time.monotonic()
 
     async def whole(self) -> int:
