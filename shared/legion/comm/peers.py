@@ -2,15 +2,14 @@
 
 One rule for time: every call is tried again until it succeeds or the peer is lost, and one thing decides that a
 peer is lost: its watch, a call that stays open as long as the peer is there. What a peer needs time for (computing
-the step, taking a gradient in its turn) has no deadline while the watch lives; what crosses the network has one,
-derived from measured speed.
+the step) has no deadline while the watch lives; what crosses the network has one, derived from measured speed.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -29,7 +28,6 @@ from legion.proto.peer_pb2 import (
     FetchRequest,
     PartHeader,
     Presence,
-    Receipt,
     VerdictMessage,
     WatchRequest,
 )
@@ -107,7 +105,7 @@ class GrpcLink:
         self._member = member
         self._channel = channel
         self._metadata = ((EPOCH_KEY, str(member.group.epoch)),)
-        self._download, self._upload = Pace(), Pace()
+        self._pace = Pace()
         self._complete = False  # the peer has said that it has nothing left to do
         self._patience_s = FIRST_CONTACT_S
         self._silent_since = time.monotonic()
@@ -139,54 +137,31 @@ class GrpcLink:
         writer = PartWriter(header, by_wire_id(header.codec), InPlace(out))
         started, received = time.monotonic(), 0
         try:
-            async with asyncio.timeout(self._download.deadline_s(header.size_bytes)):
+            async with asyncio.timeout(self._pace.deadline_s(header.size_bytes)):
                 while not writer.complete and (frame := await call.read()) is not grpc.aio.EOF:
                     received += len(frame)
                     writer.write(frame)
         except TimeoutError:
-            self._download.missed(received, time.monotonic() - started)
+            self._pace.missed(received, time.monotonic() - started)
             raise
         finally:
             self._member.usage.received_bytes += received
         writer.finish()
-        self._download.measured(header.size_bytes, time.monotonic() - started)
+        self._pace.measured(header.size_bytes, time.monotonic() - started)
 
     async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None:
         async def once() -> None:
             header = PartHeader(step=step, unit=unit, batches=batches.indices, tokens=batches.tokens)
-            frames = self._frames(header, values)
             async with self._gradients.exchange() as call:
-                await call.write(next(frames))
-                if (await self._receipt(call)).go_on:
-                    await self._send_values(call, header.size_bytes, frames)
+                with naming(self._member.me):
+                    for frame in frames_of(header, self._member.gradients_codec, values):
+                        await call.write(frame)
+                        self._member.usage.sent_bytes += len(frame)
+                if await call.read() is grpc.aio.EOF:
+                    raise PartInvalid(f"{self._peer} gave no receipt for a gradient")
 
         async with self._gradients.turn:
             await self._persist(once)
-
-    def _frames(self, header: PartHeader, values: Floats) -> Iterator[bytes]:
-        with naming(self._member.me):
-            yield from frames_of(header, self._member.gradients_codec, values)
-
-    async def _send_values(self, call: Any, size_bytes: int, frames: Iterator[bytes]) -> None:
-        started, sent = time.monotonic(), 0
-        try:
-            async with asyncio.timeout(self._upload.deadline_s(size_bytes)):
-                for frame in frames:
-                    await call.write(frame)
-                    sent += len(frame)
-                await self._receipt(call)
-        except TimeoutError:
-            self._upload.missed(sent, time.monotonic() - started)
-            raise
-        finally:
-            self._member.usage.sent_bytes += sent
-        self._upload.measured(size_bytes, time.monotonic() - started)
-
-    async def _receipt(self, call: Any) -> Receipt:
-        message = await call.read()
-        if message is grpc.aio.EOF:
-            raise PartInvalid(f"{self._peer} gave no receipt for a gradient")
-        return self._parsed(Receipt, message)
 
     async def claim(self, step: Step, serial: int) -> int | None:
         request = ClaimRequest(step=step, serial=serial).SerializeToString()

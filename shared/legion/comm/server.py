@@ -128,26 +128,25 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
             rest = PartFrames(frames)
             try:
                 with member.receiving(sender):
-                    await self._receive_gradient(member, sender, first, rest, context)
+                    await self._receive_gradient(member, sender, first, rest)
             except LegionError:
                 await rest.drain()
                 raise
             await context.write(Receipt().SerializeToString())
 
-    async def _receive_gradient(
-        self, member: Member, sender: WorkerId, first: bytes, rest: "PartFrames", context: Context
-    ) -> None:
+    async def _receive_gradient(self, member: Member, sender: WorkerId, first: bytes, rest: "PartFrames") -> None:
         with naming(sender):
             header = _gradient_header(member, first)
+        rest.expect(header)
         step, unit = Step(header.step), UnitId(header.unit)
         batches = Batches(tuple(header.batches), header.tokens)
         delivery = None
         if await member.mailbox.admit(sender, step, unit, batches):
             delivery = member.mailbox.deliver(sender, step, unit, batches)
-        if delivery is None:
-            return  # it has come before
-        rest.expect(header)
-        await context.write(Receipt(go_on=True).SerializeToString())
+        if delivery is None:  # it has come before
+            async for _ in rest:
+                pass
+            return
         with naming(sender):
             await _gradient_values(member, header, rest, delivery)
         member.mailbox.delivered()
@@ -180,7 +179,7 @@ class PartFrames:
 
     def __init__(self, frames: AsyncIterator[bytes]) -> None:
         self._frames = frames
-        self._left = 0  # none before we say that we want them
+        self._left: int | None = None  # not known before the header
 
     def expect(self, header: PartHeader) -> None:
         self._left = frame_count(by_wire_id(header.codec), header.numel)
@@ -192,7 +191,8 @@ class PartFrames:
         if self._left == 0:
             raise StopAsyncIteration
         frame = await anext(self._frames)
-        self._left -= 1
+        if self._left is not None:
+            self._left -= 1
         return frame
 
     async def drain(self) -> None:
@@ -203,7 +203,8 @@ class PartFrames:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S) as limit:
                 async for _ in self:
-                    limit.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+                    if self._left is not None:  # they come to an end by themselves: as long as they come
+                        limit.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
 
 
 def _gradient_header(member: Member, first: bytes) -> PartHeader:

@@ -41,10 +41,8 @@ class PartHeader(_message.Message):
     def __init__(self, step: _Optional[int] = ..., unit: _Optional[int] = ..., codec: _Optional[int] = ..., numel: _Optional[int] = ..., size_bytes: _Optional[int] = ..., batches: _Optional[_Iterable[int]] = ..., tokens: _Optional[int] = ...) -> None: ...
 
 class Receipt(_message.Message):
-    __slots__ = ("go_on",)
-    GO_ON_FIELD_NUMBER: _ClassVar[int]
-    go_on: bool
-    def __init__(self, go_on: _Optional[bool] = ...) -> None: ...
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ClaimRequest(_message.Message):
     __slots__ = ("step", "serial")

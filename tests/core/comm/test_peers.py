@@ -27,7 +27,7 @@ from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, PeerRef
 from legion.ids import Rank
 from legion.layout import CHUNK, Layout
 from legion.messages import Endpoint
-from legion.proto.peer_pb2 import ClaimReply, PartHeader, Presence, Receipt
+from legion.proto.peer_pb2 import ClaimReply, PartHeader, Presence
 
 BIG = Layout((512 * CHUNK,), (1, 1))  # 4 MiB for each of two members
 
@@ -381,20 +381,3 @@ async def test_a_transfer_that_stalls_is_tried_again(tmp_path: Path, monkeypatch
         await node.member.gather(0, 0, out)
         assert (out == 1).all()
         assert next(calls) == 2
-
-
-async def test_a_gradient_that_stalls_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first two times the values are wanted and then not taken; the third time they are there."""
-    monkeypatch.setattr(Pace, "deadline_s", lambda _self, _size: 0.2)
-    tries = itertools.count()
-
-    async def stalling(_context: Any) -> AsyncIterator[bytes]:
-        if next(tries) < 2:
-            yield Receipt(go_on=True).SerializeToString()
-            await asyncio.get_running_loop().create_future()
-        yield Receipt().SerializeToString()
-
-    async with with_impostor(tmp_path, SendGradient=stalling) as (node, _):
-        open_unit(node)
-        await node.member.scatter(0, Batches((0,), 1), 0, np.ones(2 * CHUNK, dtype=np.float32))
-        assert (next(tries), node.member.changes.failure) == (3, None)

@@ -28,7 +28,7 @@ from legion.comm.credentials import channel_credentials
 from legion.comm.server import EPOCH_KEY, SERVICE
 from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost
 from legion.layout import CHUNK
-from legion.proto.peer_pb2 import BallotMessage, ClaimRequest, FetchRequest, Receipt, WatchRequest
+from legion.proto.peer_pb2 import BallotMessage, ClaimRequest, FetchRequest, WatchRequest
 
 METHODS = ("Fetch", "SendGradient", "Claim", "Vote", "Watch")
 ONES = np.ones(CHUNK, dtype=np.float32)
@@ -56,10 +56,6 @@ async def refusal(call: Any) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return caught.value
-
-
-async def all_of(call: Any) -> list[bytes]:
-    return [message async for message in call]
 
 
 @pytest.mark.usefixtures("nothing_is_read")
@@ -201,8 +197,8 @@ async def test_a_bad_gradient_fails_the_step_and_both_sides_know_whose_it_was(
         receiver, sender = nodes[0].member, nodes[1].member.me
         open_unit(nodes[0])
         complete = asyncio.ensure_future(receiver.mailbox.complete(0, 0))
-        send = channel.stream_stream(SERVICE + "SendGradient")
-        error = await refusal(all_of(send(stream(frames()), metadata=metadata())))
+        send = channel.stream_unary(SERVICE + "SendGradient")
+        error = await refusal(send(stream(frames()), metadata=metadata()))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert error.details().startswith(f"{kind.slug}: ")
         for told in (error.details(), str(receiver.changes.failure)):
@@ -211,20 +207,6 @@ async def test_a_bad_gradient_fails_the_step_and_both_sides_know_whose_it_was(
             assert told.count(sender) == 1
         with pytest.raises(kind):
             await complete
-
-
-async def test_values_that_are_there_are_not_asked_for_again(tmp_path: Path) -> None:
-    async with joined(tmp_path) as nodes, channel_as(nodes[1].identity, nodes[0]) as channel:
-        out = open_unit(nodes[0])
-        header, values = gradient_frames(ONES)
-        call = channel.stream_stream(SERVICE + "SendGradient")(metadata=metadata())
-        wanted = []
-        for frame in (header, values, header):
-            await call.write(frame)
-            wanted.append(Receipt.FromString(await call.read()).go_on)
-        assert wanted == [True, False, False]
-        assert np.array_equal(out, ONES)
-        call.cancel()
 
 
 async def test_a_part_for_another_member_is_refused(tmp_path: Path) -> None:
