@@ -2,7 +2,8 @@
 
 One rule for time: every call is tried again until it succeeds or the peer is lost, and one thing decides that a
 peer is lost: its watch, a call that stays open as long as the peer is there. What a peer needs time for (computing
-the step) has no deadline while the watch lives; what crosses the network has one, derived from measured speed.
+the step, taking a gradient in its turn) has no deadline while the watch lives; weights that have begun to come have
+one, derived from measured speed.
 """
 
 import asyncio
