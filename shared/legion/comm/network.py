@@ -55,6 +55,7 @@ class PeerNetwork:
         member.changes.on_failure.append(
             lambda: closing.extend(loop.create_task(channel.close()) for channel in channels.values())
         )
+        member.changes.on_failure.extend(link.abandon for link in links.values())
         watches = [loop.create_task(link.watch(), name="watch") for link in links.values()]
         try:
             yield

@@ -75,6 +75,7 @@ class OpenCall:
         self._metadata = metadata
         self.turn = asyncio.Lock()
         self._idle: Any = None  # between two exchanges
+        self._busy: Any = None  # during one
 
     @contextlib.asynccontextmanager
     async def exchange(self) -> AsyncIterator[Any]:
@@ -82,6 +83,7 @@ class OpenCall:
         call, self._idle = self._idle, None
         if call is None or call.done():
             call = self._method(metadata=self._metadata)
+        self._busy = call
         try:
             yield call
             self._idle = call
@@ -89,6 +91,7 @@ class OpenCall:
             await call.read()
             raise PartInvalid(f"{self._peer} ended a call in the middle") from error
         finally:
+            self._busy = None
             if self._idle is None:
                 call.cancel()
 
@@ -96,6 +99,12 @@ class OpenCall:
         """The peer waits for nothing more."""
         if self._idle is not None:
             self._idle.cancel()
+
+    def abandon(self) -> None:
+        """The cluster has failed: end the exchange under way too. Closing the channel would leave it waiting."""
+        self.close()
+        if self._busy is not None:
+            self._busy.cancel()
 
 
 class GrpcLink:
@@ -177,6 +186,11 @@ class GrpcLink:
     def _parsed(self, kind: type[Reply], message: bytes) -> Reply:
         with naming(self._peer):
             return parsed(kind, message)
+
+    def abandon(self) -> None:
+        """Once the member has failed: what waits for the peer learns it now."""
+        self._fetches.abandon()
+        self._gradients.abandon()
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         tries = 0
