@@ -75,7 +75,6 @@ class OpenCall:
         self._metadata = metadata
         self.turn = asyncio.Lock()
         self._idle: Any = None  # between two exchanges
-        self._busy: Any = None  # during one
 
     @contextlib.asynccontextmanager
     async def exchange(self) -> AsyncIterator[Any]:
@@ -83,7 +82,6 @@ class OpenCall:
         call, self._idle = self._idle, None
         if call is None or call.done():
             call = self._method(metadata=self._metadata)
-        self._busy = call
         try:
             yield call
             self._idle = call
@@ -91,7 +89,6 @@ class OpenCall:
             await call.read()
             raise PartInvalid(f"{self._peer} ended a call in the middle") from error
         finally:
-            self._busy = None
             if self._idle is None:
                 call.cancel()
 
@@ -99,12 +96,6 @@ class OpenCall:
         """The peer waits for nothing more."""
         if self._idle is not None:
             self._idle.cancel()
-
-    def abandon(self) -> None:
-        """The cluster has failed: end the exchange under way too. Closing the channel would leave it waiting."""
-        self.close()
-        if self._busy is not None:
-            self._busy.cancel()
 
 
 class GrpcLink:
@@ -119,6 +110,7 @@ class GrpcLink:
         self._complete = False  # the peer has said that it has nothing left to do
         self._patience_s = FIRST_CONTACT_S
         self._silent_since = time.monotonic()
+        self._waiting: set[asyncio.Timeout] = set()
         self._fetches = OpenCall(channel.stream_stream(SERVICE + "Fetch"), self._metadata, peer)
         self._gradients = OpenCall(channel.stream_stream(SERVICE + "SendGradient"), self._metadata, peer)
         self._claim = channel.unary_unary(SERVICE + "Claim")
@@ -189,8 +181,20 @@ class GrpcLink:
 
     def abandon(self) -> None:
         """Once the member has failed: what waits for the peer learns it now."""
-        self._fetches.abandon()
-        self._gradients.abandon()
+        for patience in self._waiting:
+            patience.reschedule(0.0)
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Until the member fails, then TimeoutError.
+
+        Cancelling gRPC's call is not enough: a write to a call cancelled before it was connected waits for ever.
+        """
+        async with asyncio.timeout(None) as patience:
+            self._waiting.add(patience)
+            try:
+                return await attempt()
+            finally:
+                self._waiting.discard(patience)
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         tries = 0
@@ -198,23 +202,26 @@ class GrpcLink:
             if self._member.changes.failure is not None:
                 raise self._member.changes.failure
             try:
-                result = await attempt()
-            except (grpc.aio.AioRpcError, TimeoutError) as error:
-                mapped = peer_error(self._peer, error)
-                if not mapped.retryable:
-                    raise mapped from error
-                if self._complete:
-                    raise PeerLost(f"{self._peer} left before the end of the run") from error
-            except asyncio.CancelledError:
-                # Calls under way are cancelled when the cluster fails; what failed is the better answer.
-                if self._member.changes.failure is None:
+                result = await self._patiently(attempt)
+            except (grpc.aio.AioRpcError, TimeoutError, asyncio.CancelledError) as error:
+                # Calls under way are ended when the cluster fails; what failed is the better answer.
+                if self._member.changes.failure is not None:
+                    continue
+                if isinstance(error, asyncio.CancelledError):
                     raise
-                continue
+                self._require_retryable(error)
             else:
                 self._heard()
                 return result
             await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
             tries += 1
+
+    def _require_retryable(self, error: grpc.aio.AioRpcError | TimeoutError) -> None:
+        mapped = peer_error(self._peer, error)
+        if not mapped.retryable:
+            raise mapped from error
+        if self._complete:
+            raise PeerLost(f"{self._peer} left before the end of the run") from error
 
     async def watch(self) -> None:
         """Until the peer says farewell. If it is lost, the member fails with PeerLost."""

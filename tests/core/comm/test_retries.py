@@ -1,11 +1,19 @@
 """How long a call to another member may take, when it is tried again, and what its end means."""
 
+import asyncio
+from pathlib import Path
+
 import grpc
+import numpy as np
 import pytest
+from tls_members import endpoints_of, listening
 
 from legion.comm import peers
+from legion.comm.api import Batches
 from legion.comm.peers import SILENT_S, Pace, peer_error
 from legion.errors import LegionError, NotFinite, PartInvalid, PeerError, PeerLost, PeerRefused, StepAborted
+from legion.ids import Rank
+from legion.messages import Endpoint
 
 
 def test_a_deadline_grows_with_the_size_and_with_slow_measurements() -> None:
@@ -82,3 +90,29 @@ def test_a_stall_is_tried_again() -> None:
 def test_pauses_between_tries_grow_and_end_below_the_patience() -> None:
     assert list(peers.RETRY_S) == sorted(peers.RETRY_S)
     assert peers.RETRY_S[-1] < SILENT_S
+
+
+@pytest.mark.parametrize("what", ["fetch", "gradient"])
+async def test_a_failure_ends_calls_that_are_not_yet_connected(tmp_path: Path, what: str) -> None:
+    """What is lost is known before the peer has said a word: nobody waits for it any longer."""
+    knocked = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        knocked.set()
+        await reader.read()
+        writer.close()
+
+    async with listening(tmp_path) as nodes, await asyncio.start_server(say_nothing, "127.0.0.1", 0) as deaf:
+        member = nodes[0].member
+        silent = Endpoint(host="127.0.0.1", port=deaf.sockets[0].getsockname()[1])
+        async with nodes[0].network.joined(member, endpoints_of(nodes) | {Rank(1): silent}):
+            size = member.layout.padded_unit(0)
+            if what == "fetch":
+                call = asyncio.create_task(member.links[Rank(1)].fetch(0, 0, np.empty(size // 2, dtype=np.float32)))
+            else:
+                half = np.zeros(size // 2, dtype=np.float32)
+                call = asyncio.create_task(member.links[Rank(1)].send_gradient(0, Batches((0,), 1), 0, half))
+            await knocked.wait()
+            member.changes.fail(NotFinite("of bob"))
+            with pytest.raises(NotFinite, match="of bob"):
+                await call
