@@ -103,10 +103,10 @@ class Exchange(Protocol):
         With a lossy weights codec every member, the owner included, sees the decoded values.
         """
 
-    def send_gradient(self, step: Step, batches: Batches, unit: UnitId, gradient: Tensor) -> Work[None]:
-        """Each owner's range of `gradient` (fp32, 1-D, padded size, sum over the batches' tokens) to its owner.
+    def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *gradient: Tensor) -> Work[None]:
+        """Each owner's range of the gradient (fp32, padded size, sum over the batches' tokens) to its owner.
 
-        Done when every owner has it: only then may the tensor change.
+        It may lie in several tensors, one after the other. Done when every owner has it: only then may they change.
         """
 
     def collect(self, step: Step, unit: UnitId, batch_count: int, out: Tensor) -> Work[None]:

@@ -35,9 +35,9 @@ class MemberExchange:
         self._require_padded(unit, out)
         return self._bridge.submit(self._member.gather(step, unit, array_of(out)))
 
-    def send_gradient(self, step: Step, batches: Batches, unit: UnitId, gradient: Tensor) -> Work[None]:
-        self._require_padded(unit, gradient)
-        return self._bridge.submit(self._member.scatter(step, batches, unit, array_of(gradient)))
+    def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *gradient: Tensor) -> Work[None]:
+        self._require_padded(unit, *gradient)
+        return self._bridge.submit(self._member.scatter(step, batches, unit, *map(array_of, gradient)))
 
     def collect(self, step: Step, unit: UnitId, batch_count: int, out: Tensor) -> Work[None]:
         mine = len(self._member.layout.bounds(unit, self.group.rank))
@@ -62,7 +62,7 @@ class MemberExchange:
     def close(self, reason: str = "") -> None:
         self._bridge.post(self._member.changes.fail, PeerLost(reason or "this member has left the cluster"))
 
-    def _require_padded(self, unit: UnitId, tensor: Tensor) -> None:
-        wanted = self._member.layout.padded_unit(unit)
-        if tensor.numel() != wanted:
-            raise ValueError(f"unit {unit} has {wanted} elements with padding, got a tensor of {tensor.numel()}")
+    def _require_padded(self, unit: UnitId, *tensors: Tensor) -> None:
+        wanted, got = self._member.layout.padded_unit(unit), sum(tensor.numel() for tensor in tensors)
+        if got != wanted:
+            raise ValueError(f"unit {unit} has {wanted} elements with padding, got {got}")

@@ -6,13 +6,14 @@ that is lost, repeated or out of its place does not fit the one before it.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from zlib_ng.zlib_ng import crc32  # zlib's, with the CPU's instructions for it: five times as fast
 
 from legion.codec.api import Codec, Floats, encoded_bytes
+from legion.comm.pieces import cut, joined, size_of
 from legion.errors import NotFinite, PartInvalid
 from legion.layout import CHUNK
 from legion.proto.peer_pb2 import PartHeader
@@ -22,61 +23,106 @@ PAYLOAD_BYTES = 1 << 21  # at most, in one frame
 # below it, fewer frames were worth a fifth of the speed.
 LARGE_PART_BYTES = 4 << 20
 LARGE_PART_PAYLOAD_BYTES = 1 << 18
-_CRC_TAG = 0x0D  # field 1, fixed32
-_PAYLOAD_TAG = 0x12  # field 2, length-delimited
-_HEADER_BYTES = 4096  # the largest header that is read
+_HEADER_TAG = 0x0A  # field 1, length-delimited
+_CRC_TAG = 0x15  # field 2, fixed32
+_PAYLOAD_TAG = 0x1A  # field 3, length-delimited
+HEADER_BYTES = 4096  # the largest header that is read
 
 
-def encode_frame(payload: bytes | memoryview, crc: int) -> bytes:
+class Opening(NamedTuple):
+    """What the first frame of a part holds, checked; the payload is not copied."""
+
+    header: PartHeader
+    payload: memoryview
+    crc: int
+
+
+def encode_frame(payload: bytes | memoryview, crc: int, header: bytes = b"") -> bytes:
     """`crc`: see `Frame.crc` in peer.proto."""
-    length = len(payload)
-    size = bytearray()
-    while length > 0x7F:
-        size.append(length & 0x7F | 0x80)
-        length >>= 7
-    size.append(length)
-    return b"".join((b"\x0d", crc.to_bytes(4, "little"), b"\x12", size, payload))
+    opening = (b"\x0a", _varint(len(header)), header) if header else ()
+    return b"".join((*opening, b"\x15", crc.to_bytes(4, "little"), b"\x1a", _varint(len(payload)), payload))
 
 
-def decode_frame(message: bytes, crc_before: int = 0) -> tuple[memoryview, int]:
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def decode_frame(message: bytes, crc_before: int) -> tuple[memoryview, int]:
     """The payload, not copied, and the CRC up to here. PartInvalid when the message is not exactly the next frame."""
-    view = memoryview(message)
-    if len(view) < 7 or view[0] != _CRC_TAG or view[5] != _PAYLOAD_TAG:
-        raise PartInvalid(f"a message of {len(view)} bytes is no frame")
-    length, shift, at = 0, 0, 6
-    while True:
-        if at >= len(view) or shift > 21:
-            raise PartInvalid("a frame's length is damaged")
-        byte = view[at]
-        at += 1
-        length |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            break
-    payload = view[at:]
-    if length != len(payload):
-        raise PartInvalid(f"a frame announces {length} bytes and holds {len(payload)}")
-    crc = crc32(payload, crc_before)
-    if crc != int.from_bytes(view[1:5], "little"):
-        raise PartInvalid("a frame's CRC does not match: it is damaged or not the next one of its part")
+    _, payload, crc = _checked(message, crc_before, opening=False)
     return payload, crc
 
 
-def frames_of(header: PartHeader, codec: Codec, values: Floats) -> Iterator[bytes]:
-    """The header's frame, then the values' frames, encoded one by one: memory stays at one frame.
+def decode_opening(message: bytes) -> Opening:
+    """The first frame of a part. PartInvalid when it is none."""
+    encoded, payload, crc = _checked(message, 0, opening=True)
+    header = PartHeader()
+    try:
+        header.ParseFromString(bytes(encoded))
+    except DecodeError as error:
+        raise PartInvalid("a header cannot be read") from error
+    return Opening(header, payload, crc)
 
-    `values` is a whole number of chunks; the header's size fields are filled in here.
+
+def _checked(message: bytes, crc_before: int, *, opening: bool) -> tuple[memoryview, memoryview, int]:
+    """Header (empty after the opening), payload, and the CRC up to the frame's end."""
+    view, at = memoryview(message), 0
+    header = view[:0]
+    try:
+        if view[0] == _HEADER_TAG:
+            length, at = _length(view, 1)
+            if length > HEADER_BYTES:
+                raise PartInvalid(f"a header of {length} bytes is too long")
+            header, at = view[at : at + length], at + length
+        if view[at] != _CRC_TAG or view[at + 5] != _PAYLOAD_TAG:
+            raise IndexError
+        announced = int.from_bytes(view[at + 1 : at + 5], "little")
+        length, at = _length(view, at + 6)
+    except IndexError:
+        raise PartInvalid(f"a message of {len(view)} bytes is no frame") from None
+    payload = view[at:]
+    if length != len(payload):
+        raise PartInvalid(f"a frame announces {length} bytes and holds {len(payload)}")
+    if bool(header) != opening:
+        raise PartInvalid("a part begins without a header" if opening else "a part begins in the middle of another")
+    crc = crc32(payload, crc32(header, crc_before))
+    if crc != announced:
+        raise PartInvalid("a frame's CRC does not match: it is damaged or not the next one of its part")
+    return header, payload, crc
+
+
+def _length(view: memoryview, at: int) -> tuple[int, int]:
+    """A varint, and what follows it. IndexError if the message ends in it."""
+    length = 0
+    for shift in range(0, 28, 7):
+        byte = view[at]
+        at += 1
+        length |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return length, at
+    raise PartInvalid("a frame's length is damaged")
+
+
+def frames_of(header: PartHeader, codec: Codec, *values: Floats) -> Iterator[bytes]:
+    """Encoded one by one: memory stays at one frame.
+
+    `values` together are a whole number of chunks, and one at least; the header's size fields are filled in here.
     """
     header.codec = codec.wire_id
-    header.numel = values.size
-    header.size_bytes = encoded_bytes(codec, values.size)
-    announcement = header.SerializeToString()
-    yield encode_frame(announcement, crc32(announcement))
-    step, crc = chunks_per_frame(codec, header.size_bytes) * CHUNK, 0
-    for start in range(0, values.size, step):
-        payload = codec.encode(values[start : start + step])
-        crc = crc32(payload, crc)
-        yield encode_frame(payload, crc)
+    header.numel = size_of(values)
+    header.size_bytes = encoded_bytes(codec, header.numel)
+    opening, crc = header.SerializeToString(), 0
+    step = chunks_per_frame(codec, header.size_bytes) * CHUNK
+    for start in range(0, header.numel, step):
+        payload = codec.encode(joined(cut(values, start, start + step)))
+        crc = crc32(payload, crc32(opening, crc))
+        yield encode_frame(payload, crc, opening)
+        opening = b""
 
 
 def chunks_per_frame(codec: Codec, part_bytes: int = 0) -> int:
@@ -86,20 +132,8 @@ def chunks_per_frame(codec: Codec, part_bytes: int = 0) -> int:
 
 
 def frame_count(codec: Codec, numel: int) -> int:
-    """Frames with values that a part of `numel` elements comes in."""
+    """Frames that a part of `numel` elements comes in."""
     return -(-numel // (chunks_per_frame(codec, encoded_bytes(codec, numel)) * CHUNK))
-
-
-def decode_header(message: bytes) -> PartHeader:
-    payload, _ = decode_frame(message)
-    if len(payload) > _HEADER_BYTES:
-        raise PartInvalid(f"a header of {len(payload)} bytes is too long")
-    header = PartHeader()
-    try:
-        header.ParseFromString(bytes(payload))
-    except DecodeError as error:
-        raise PartInvalid("a header cannot be read") from error
-    return header
 
 
 class Sink(Protocol):
@@ -129,18 +163,23 @@ class InPlace:
 
 
 class PartWriter:
-    """Frames of one part into a sink, in order. `finish` says whether all of it came."""
+    """Frames of one part into a sink, in order, the first at once. `finish` says whether all of it came."""
 
-    def __init__(self, header: PartHeader, codec: Codec, sink: Sink) -> None:
+    def __init__(self, opening: Opening, codec: Codec, sink: Sink) -> None:
+        header = opening.header
         if header.numel != sink.size or header.size_bytes != encoded_bytes(codec, sink.size):
             raise PartInvalid(f"a part of {header.numel} elements ({header.size_bytes} bytes) where {sink.size} belong")
         self._codec = codec
         self._sink = sink
         self._at = 0  # elements written
-        self._crc = 0
+        self._crc = opening.crc
+        self._put(opening.payload)
 
     def write(self, message: bytes) -> None:
         payload, self._crc = decode_frame(message, self._crc)
+        self._put(payload)
+
+    def _put(self, payload: memoryview) -> None:
         chunks, rest = divmod(len(payload), self._codec.chunk_bytes)
         end = self._at + chunks * CHUNK
         if rest or not chunks or end > self._sink.size:

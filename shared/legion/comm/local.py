@@ -7,12 +7,15 @@ import asyncio
 import threading
 from types import TracebackType
 
+import numpy as np
+
 from legion.codec.api import Codec, Floats, encoded_bytes
 from legion.codec.registry import by_name
 from legion.comm.api import Ballot, Batches, Group, Verdict
 from legion.comm.bridge import Bridge
 from legion.comm.exchange import MemberExchange
 from legion.comm.member import Member, naming
+from legion.comm.pieces import joined
 from legion.errors import LegionError
 from legion.ids import Epoch, Rank, Step, UnitId, WorkerId
 from legion.layout import Layout
@@ -29,12 +32,13 @@ class LocalLink:
         values = await self._target.shelf.get(step, unit)
         self._carry(self._target, self._source, self._target.weights_codec, values, out)
 
-    async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None:
+    async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *values: Floats) -> None:
         sender, target = self._source.me, self._target
         with target.receiving(sender):
             if await target.mailbox.admit(sender, step, unit, batches):
-                received = values.copy()
-                self._carry(self._source, target, self._source.gradients_codec, values, received)
+                sent = joined(values)
+                received = np.empty_like(sent)
+                self._carry(self._source, target, self._source.gradients_codec, sent, received)
                 target.mailbox.add(sender, step, unit, batches, received)
 
     async def claim(self, step: Step, serial: int) -> int | None:

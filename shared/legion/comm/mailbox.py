@@ -63,7 +63,8 @@ class Collection:
         stop, summed = start + piece.size, max(0, min(piece.size, self.begun - start))
         target = self.out[start:stop]
         np.add(target[:summed], piece[:summed], out=target[:summed])
-        target[summed:] = piece[summed:]
+        if not np.may_share_memory(target, piece):  # decoded where it belongs
+            target[summed:] = piece[summed:]
         self.begun = max(self.begun, stop)
 
     @property
@@ -97,6 +98,8 @@ class Delivery:
         part.delivery = self
 
     def room(self, start: int, stop: int) -> Floats:
+        if self._collection.begun == start == self._part.added and self._part.delivery is self:
+            return self._collection.out[start:stop]  # nothing to add to
         if self._scratch.size < stop - start:
             self._scratch = np.empty(stop - start, dtype=np.float32)
         return self._scratch[: stop - start]
@@ -133,7 +136,8 @@ class Mailbox:
     async def admit(self, sender: WorkerId, step: Step, unit: UnitId, batches: Batches) -> bool:
         """Wait until this part may be read. False: it was added before, a repeated delivery.
 
-        Nothing is read before that, so a fast member is slowed by the network's flow control, not stored here.
+        Nothing behind its first frame is read before that, so a fast member is slowed by the network's flow control,
+        not stored here.
         """
         if not batches.indices or sorted(set(batches.indices)) != list(batches.indices):
             raise PartInvalid(f"{sender}: micro-batches {batches.indices} are not a sorted set")
@@ -164,15 +168,18 @@ class Mailbox:
         """A delivery has ended: those who wait for the sum, or for their turn, look again."""
         self._changes.happened()
 
-    def add(self, sender: WorkerId, step: Step, unit: UnitId, batches: Batches, values: Floats) -> bool:
+    def add(self, sender: WorkerId, step: Step, unit: UnitId, batches: Batches, *values: Floats) -> bool:
         """A whole part that is here already; False if it was added before."""
         self._require_now(sender, step)
-        if not all_finite(values):
+        if not all(map(all_finite, values)):
             raise NotFinite(f"the gradient of unit {unit} from {sender} holds NaN or infinity")
         delivery = self.deliver(sender, step, unit, batches)
         if delivery is None:
             return False
-        delivery.take(0, values)
+        start = 0
+        for piece in values:
+            delivery.take(start, piece)
+            start += piece.size
         self.delivered()
         return True
 

@@ -17,6 +17,7 @@ from legion.codec.api import Codec, Floats
 from legion.comm.api import Ballot, Batches, Group, Usage, Verdict
 from legion.comm.ballots import BallotBox, Claims
 from legion.comm.mailbox import Mailbox, Shelf
+from legion.comm.pieces import cut
 from legion.comm.waiting import Changes
 from legion.errors import LegionError, NotFinite, PartInvalid
 from legion.ids import Rank, Step, UnitId, WorkerId
@@ -33,7 +34,7 @@ class Link(Protocol):
 
     async def fetch(self, step: Step, unit: UnitId, out: Floats) -> None: ...
 
-    async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None: ...
+    async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *values: Floats) -> None: ...
 
     async def claim(self, step: Step, serial: int) -> int | None: ...
 
@@ -92,19 +93,20 @@ class Member:
                 piece = memoryview(self.weights_codec.encode(values[start : start + _PIECE]))
                 self.weights_codec.decode(piece, out[start : start + _PIECE])
 
-    async def scatter(self, step: Step, batches: Batches, unit: UnitId, gradient: Floats) -> None:
+    async def scatter(self, step: Step, batches: Batches, unit: UnitId, *gradient: Floats) -> None:
         """Each owner's range of a gradient to its owner, all at once."""
         async with Together() as together:
             for rank in self.layout.ranks:
                 bounds = self.layout.bounds(unit, rank)
                 if len(bounds):
-                    together.start(self._scatter_part(rank, step, batches, unit, gradient[bounds.start : bounds.stop]))
+                    values = cut(gradient, bounds.start, bounds.stop)
+                    together.start(self._scatter_part(rank, step, batches, unit, values))
 
-    async def _scatter_part(self, rank: Rank, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None:
+    async def _scatter_part(self, rank: Rank, step: Step, batches: Batches, unit: UnitId, values: list[Floats]) -> None:
         if rank != self.group.rank:
-            await self.links[rank].send_gradient(step, batches, unit, values)
+            await self.links[rank].send_gradient(step, batches, unit, *values)
         elif await self.mailbox.admit(self.me, step, unit, batches):
-            self.mailbox.add(self.me, step, unit, batches, values)
+            self.mailbox.add(self.me, step, unit, batches, *values)
 
     @contextlib.contextmanager
     def receiving(self, sender: WorkerId) -> Iterator[None]:

@@ -18,7 +18,7 @@ import grpc
 from legion.codec.api import Floats
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches, Verdict
-from legion.comm.frames import InPlace, PartWriter, decode_header, frames_of
+from legion.comm.frames import InPlace, PartWriter, decode_opening, frames_of
 from legion.comm.member import Member, naming
 from legion.comm.server import EPOCH_KEY, SERVICE, Parsed, message_of, parsed
 from legion.errors import LegionError, PartInvalid, PeerError, PeerLost, PeerRefused, by_slug
@@ -133,12 +133,13 @@ class GrpcLink:
         first = await call.read()
         if first is grpc.aio.EOF:
             raise PartInvalid("no weights came")
-        header = decode_header(first)
+        opening = decode_opening(first)
+        header = opening.header
         if (header.step, header.unit) != (step, unit):
             raise PartInvalid(f"unit {header.unit} of step {header.step} came, not {unit} of {step}")
-        writer = PartWriter(header, by_wire_id(header.codec), InPlace(out))
-        started, received = time.monotonic(), 0
+        started, received = time.monotonic(), len(first)
         try:
+            writer = PartWriter(opening, by_wire_id(header.codec), InPlace(out))
             async with asyncio.timeout(self._pace.deadline_s(header.size_bytes)):
                 while not writer.complete and (frame := await call.read()) is not grpc.aio.EOF:
                     received += len(frame)
@@ -151,12 +152,12 @@ class GrpcLink:
         writer.finish()
         self._pace.measured(header.size_bytes, time.monotonic() - started)
 
-    async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, values: Floats) -> None:
+    async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *values: Floats) -> None:
         async def once() -> None:
             header = PartHeader(step=step, unit=unit, batches=batches.indices, tokens=batches.tokens)
             async with self._gradients.exchange() as call:
                 with naming(self._member.me):
-                    for frame in frames_of(header, self._member.gradients_codec, values):
+                    for frame in frames_of(header, self._member.gradients_codec, *values):
                         await call.write(frame)
                         self._member.usage.sent_bytes += len(frame)
                 if await call.read() is grpc.aio.EOF:

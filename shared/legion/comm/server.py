@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches
-from legion.comm.frames import PartWriter, decode_header, frame_count, frames_of
+from legion.comm.frames import Opening, PartWriter, decode_opening, frame_count, frames_of
 from legion.comm.mailbox import Delivery
 from legion.comm.member import Member, naming
 from legion.errors import LegionError, NotFinite, PartInvalid
@@ -135,8 +135,10 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
             await context.write(Receipt().SerializeToString())
 
     async def _receive_gradient(self, member: Member, sender: WorkerId, first: bytes, rest: "PartFrames") -> None:
+        member.usage.received_bytes += len(first)
         with naming(sender):
-            header = _gradient_header(member, first)
+            opening = _gradient_opening(member, first)
+        header = opening.header
         rest.expect(header)
         step, unit = Step(header.step), UnitId(header.unit)
         batches = Batches(tuple(header.batches), header.tokens)
@@ -148,7 +150,7 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 pass
             return
         with naming(sender):
-            await _gradient_values(member, header, rest, delivery)
+            await _gradient_values(member, opening, rest, delivery)
         member.mailbox.delivered()
 
     async def _claim(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:
@@ -175,14 +177,14 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 class PartFrames:
-    """The frames with values of one part of a stream."""
+    """The frames of one part of a stream, after its first."""
 
     def __init__(self, frames: AsyncIterator[bytes]) -> None:
         self._frames = frames
         self._left: int | None = None  # not known before the header
 
     def expect(self, header: PartHeader) -> None:
-        self._left = frame_count(by_wire_id(header.codec), header.numel)
+        self._left = frame_count(by_wire_id(header.codec), header.numel) - 1
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -207,17 +209,18 @@ class PartFrames:
                         limit.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
 
 
-def _gradient_header(member: Member, first: bytes) -> PartHeader:
-    header = decode_header(first)
+def _gradient_opening(member: Member, first: bytes) -> Opening:
+    opening = decode_opening(first)
+    header = opening.header
     mine = len(member.layout.bounds(member.require_unit(header.unit), member.group.rank))
     if header.numel != mine:
         raise PartInvalid(f"{header.numel} elements of unit {header.unit}, of which {mine} are mine")
     by_wire_id(header.codec)
-    return header
+    return opening
 
 
-async def _gradient_values(member: Member, header: PartHeader, frames: PartFrames, delivery: Delivery) -> None:
-    writer = PartWriter(header, by_wire_id(header.codec), delivery)
+async def _gradient_values(member: Member, opening: Opening, frames: PartFrames, delivery: Delivery) -> None:
+    writer = PartWriter(opening, by_wire_id(opening.header.codec), delivery)
     async for frame in frames:
         member.usage.received_bytes += len(frame)
         writer.write(frame)

@@ -13,32 +13,30 @@ from torch import Tensor
 from legion.comm.api import Batches, Exchange, Work
 from legion.errors import RunError
 from legion.ids import Step, UnitId
-from legion.zero.flat import FlatUnit, HostStage
+from legion.zero.flat import FlatUnit
 
 IN_FLIGHT = 1  # gradient buffers on their way at a time, beside the one that fills
 
 
 class GradientBuffer:
-    """One unit's gradient (fp32, padded): `fill` per parameter; what several micro-batches bring is added up."""
+    """One unit's gradient (fp32): `fill` per parameter; what several micro-batches bring is added up.
+
+    The tensors are those the backward made, so nothing is copied.
+    """
 
     def __init__(self, unit: FlatUnit) -> None:
         self._unit = unit
-        self._flat: Tensor | None = None
-        self._holds_sum = False  # of earlier micro-batches
+        self._gradients: list[Tensor | None] = [None] * len(unit.parameters)
         self._filled = 0  # parameters, in this micro-batch
 
     def fill(self, index: int) -> bool:
         """Take over the gradient of parameter `index`; whether it was the unit's last of this micro-batch."""
-        parameter, slot = self._unit.parameters[index], self._unit.unit.parameters[index]
+        parameter, held = self._unit.parameters[index], self._gradients[index]
         assert parameter.grad is not None
-        if self._flat is None:
-            self._flat = torch.empty(self._unit.flat.shape, device=self._unit.flat.device)
-            self._flat[self._unit.numel :] = 0
-        target = self._flat[slot.offset : slot.offset + slot.numel].view(slot.shape)
-        if self._holds_sum:
-            target.add_(parameter.grad)
+        if held is None:
+            self._gradients[index] = parameter.grad
         else:
-            target.copy_(parameter.grad)
+            held.add_(parameter.grad)
         parameter.grad = None
         self._filled += 1
         return self._filled == len(self._unit.parameters)
@@ -49,17 +47,13 @@ class GradientBuffer:
             missing = len(self._unit.parameters) - self._filled
             raise RunError(f"{self._unit.unit.name}: {missing} parameters got no gradient")
         self._filled = 0
-        self._holds_sum = self._flat is not None
 
-    def take(self) -> Tensor:
-        """The gradient in host memory; the buffer starts anew."""
-        assert self._flat is not None
-        stage = HostStage(self._flat)
-        if stage.host is not self._flat:
-            stage.host.copy_(self._flat)
-        self._flat = None
-        self._holds_sum = False
-        return stage.host
+    def take(self) -> list[Tensor]:
+        """The gradient in host memory, 1-D tensors of padded size together; the buffer starts anew."""
+        pieces = [gradient.reshape(-1).cpu() for gradient in self._gradients if gradient is not None]
+        self._gradients = [None] * len(pieces)
+        padding = self._unit.flat.numel() - self._unit.numel
+        return [*pieces, torch.zeros(padding)] if padding else pieces
 
 
 class GradientSender:
@@ -67,7 +61,7 @@ class GradientSender:
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._sent: deque[tuple[Work[None], Tensor]] = deque()
+        self._sent: deque[tuple[Work[None], list[Tensor]]] = deque()
 
     @property
     def idle(self) -> bool:
@@ -76,11 +70,11 @@ class GradientSender:
             self._wait_one()
         return not self._sent
 
-    def send(self, step: Step, batches: Batches, unit: UnitId, take: Callable[[], Tensor]) -> None:
+    def send(self, step: Step, batches: Batches, unit: UnitId, take: Callable[[], list[Tensor]]) -> None:
         while len(self._sent) >= IN_FLIGHT:
             self._wait_one()
         gradient = take()
-        self._sent.append((self._exchange.send_gradient(step, batches, unit, gradient), gradient))
+        self._sent.append((self._exchange.send_gradient(step, batches, unit, *gradient), gradient))
 
     def wait(self) -> None:
         """Until nothing is in flight."""

@@ -70,8 +70,8 @@ import numpy
 from legion.comm.member import Member
 scatter = Member.scatter
 
-async def dropped(self, step, batches, unit, gradient):
-    await scatter(self, step, batches, unit, numpy.zeros_like(gradient))
+async def dropped(self, step, batches, unit, *gradient):
+    await scatter(self, step, batches, unit, *map(numpy.zeros_like, gradient))
 
 Member.scatter = dropped
 """

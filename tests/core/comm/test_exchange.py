@@ -76,8 +76,8 @@ def test_owners_hold_the_sum_of_all_parts(make_cluster: MakeCluster, counts: tup
         sends, keep = [], []
         for index in range(firsts[rank], firsts[rank + 1]):
             for unit in (1, 0):
-                keep.append(gradient(index, unit))
-                sends.append(exchange.send_gradient(3, Batches((index,), 7), unit, keep[-1]))
+                keep.append(gradient(index, unit).split((index + 1) * 999))  # one after the other
+                sends.append(exchange.send_gradient(3, Batches((index,), 7), unit, *keep[-1]))
         for work in (*sends, *collects):
             work.wait()
         mine = tuple(range(firsts[rank], firsts[rank + 1]))

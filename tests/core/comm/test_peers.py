@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import random
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tls_members import LAYOUT, Node, endpoints_of, joined, listening, open_unit
 
 from legion.codec.api import Floats
 from legion.codec.registry import by_name
+from legion.comm import frames
 from legion.comm.api import Ballot, Batches
 from legion.comm.credentials import SERVER_OPTIONS, server_credentials
 from legion.comm.frames import encode_frame, frames_of
@@ -29,6 +31,7 @@ from legion.layout import CHUNK, Layout
 from legion.messages import Endpoint
 from legion.proto.peer_pb2 import ClaimReply, PartHeader, Presence
 
+TWO_CHUNKS = Layout((4 * CHUNK,), (1, 1))  # for each of two members
 BIG = Layout((512 * CHUNK,), (1, 1))  # 4 MiB for each of two members
 
 
@@ -283,7 +286,7 @@ def saying(*messages: bytes) -> Callable[[Any], AsyncIterator[bytes]]:
 @contextlib.asynccontextmanager
 async def with_impostor(folder: Path, **answers: Callable[[Any], Any]) -> AsyncIterator[tuple[Node, str]]:
     """An honest second member, and the worker id of the first, who is not what he seems."""
-    async with listening(folder) as nodes:
+    async with listening(folder, TWO_CHUNKS) as nodes:
         identity = nodes[0].identity
         options = [(k, v) for k, v in SERVER_OPTIONS if "message_length" not in k]
         server = grpc.aio.server(options=options)
@@ -300,27 +303,37 @@ def weights_of(values: Floats, **header: int) -> list[bytes]:
     return list(frames_of(PartHeader(**({"step": 0, "unit": 0} | header)), by_name("none"), values))
 
 
-ONES = np.ones(CHUNK, dtype=np.float32)
-BAD_WEIGHTS: dict[str, tuple[list[bytes], type[LegionError], str]] = {
-    "nothing": ([], PartInvalid, "no weights came"),
-    "no header": ([b"hello"], PartInvalid, "no frame"),
-    "truncated": (weights_of(ONES)[:1], PartInvalid, "ended after 0 of 4096"),
-    "another step": (weights_of(ONES, step=1), PartInvalid, "step 1 came"),
-    "another unit": (weights_of(ONES, unit=1), PartInvalid, "unit 1"),
-    "too large": (weights_of(np.ones(2 * CHUNK, dtype=np.float32)), PartInvalid, "8192 elements"),
-    "NaN": (weights_of(np.full(CHUNK, np.nan, dtype=np.float32)), NotFinite, "NaN or infinity"),
-    "more than a frame holds": ([bytes(3 << 20)], PartInvalid, "larger than any frame"),
-    "unknown codec": ([encode_frame(b"\x18\x09", 0x53C9FF52)], PartInvalid, ""),
+def of_codec(wire_id: int) -> bytes:
+    header = PartHeader(codec=wire_id).SerializeToString()
+    return encode_frame(b"", zlib.crc32(header), header)
+
+
+ONES = np.ones(2 * CHUNK, dtype=np.float32)
+BAD_WEIGHTS: dict[str, tuple[Callable[[], list[bytes]], type[LegionError], str]] = {
+    "nothing": (lambda: [], PartInvalid, "no weights came"),
+    "no frame": (lambda: [b"hello"], PartInvalid, "no frame"),
+    "no header": (lambda: weights_of(ONES)[1:], PartInvalid, "without a header"),
+    "truncated": (lambda: weights_of(ONES)[:1], PartInvalid, "ended after 4096 of 8192"),
+    "another step": (lambda: weights_of(ONES, step=1), PartInvalid, "step 1 came"),
+    "another unit": (lambda: weights_of(ONES, unit=1), PartInvalid, "unit 1"),
+    "too large": (lambda: weights_of(np.ones(3 * CHUNK, dtype=np.float32)), PartInvalid, "12288 elements"),
+    "NaN": (lambda: weights_of(np.where(np.arange(ONES.size) < CHUNK, 1, np.float32(np.nan))), NotFinite, "NaN"),
+    "NaN at once": (lambda: weights_of(np.full_like(ONES, np.nan)), NotFinite, "NaN or infinity"),
+    "more than a frame holds": (lambda: [bytes(3 << 20)], PartInvalid, "larger than any frame"),
+    "unknown codec": (lambda: [of_codec(9)], PartInvalid, "unknown codec id 9"),
 }
 
 
 @pytest.mark.parametrize("what", sorted(BAD_WEIGHTS))
-async def test_bad_weights_end_the_fetch_and_name_their_owner(tmp_path: Path, what: str) -> None:
+async def test_bad_weights_end_the_fetch_and_name_their_owner(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "PAYLOAD_BYTES", 4 * CHUNK)  # a frame for each chunk
     messages, kind, says = BAD_WEIGHTS[what]
-    async with with_impostor(tmp_path, Fetch=saying(*messages)) as (node, impostor):
+    async with with_impostor(tmp_path, Fetch=saying(*messages())) as (node, impostor):
         node.member.shelf.put(0, 0, ONES)
         with pytest.raises(kind) as caught:
-            await node.member.gather(0, 0, np.empty(2 * CHUNK, dtype=np.float32))
+            await node.member.gather(0, 0, np.empty(4 * CHUNK, dtype=np.float32))
         assert str(caught.value).count(impostor) == 1
         assert says in str(caught.value)
 
@@ -366,17 +379,18 @@ async def test_unavailable_once_is_no_failure(tmp_path: Path) -> None:
 
 async def test_a_transfer_that_stalls_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pace, "deadline_s", lambda *_: 0.2)
+    monkeypatch.setattr(frames, "PAYLOAD_BYTES", 4 * CHUNK)  # a frame for each chunk
     calls = itertools.count()
 
     async def stalling(_context: Any) -> AsyncIterator[bytes]:
-        header, values = weights_of(ONES)
-        yield header
+        first, second = weights_of(ONES)
+        yield first
         if next(calls) == 0:
             await asyncio.get_running_loop().create_future()
-        yield values
+        yield second
 
     async with with_impostor(tmp_path, Fetch=stalling) as (node, _):
-        out = np.zeros(2 * CHUNK, dtype=np.float32)
+        out = np.zeros(4 * CHUNK, dtype=np.float32)
         node.member.shelf.put(0, 0, ONES)
         await node.member.gather(0, 0, out)
         assert (out == 1).all()

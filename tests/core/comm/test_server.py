@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,18 @@ from tls_members import (
     stream,
 )
 
+from legion.comm import frames as comm_frames
 from legion.comm import server
 from legion.comm.credentials import channel_credentials
+from legion.comm.frames import encode_frame
 from legion.comm.server import EPOCH_KEY, SERVICE
 from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost
-from legion.layout import CHUNK
-from legion.proto.peer_pb2 import BallotMessage, ClaimRequest, FetchRequest, WatchRequest
+from legion.layout import CHUNK, Layout
+from legion.proto.peer_pb2 import BallotMessage, ClaimRequest, FetchRequest, PartHeader, WatchRequest
 
 METHODS = ("Fetch", "SendGradient", "Claim", "Vote", "Watch")
 ONES = np.ones(CHUNK, dtype=np.float32)
+TWO_CHUNKS = Layout((4 * CHUNK,), (1, 1))  # for each of two members
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a message of a stranger was read")
 
-    for name in ("_single", "parsed", "_gradient_header", "decode_header", "PartWriter"):
+    for name in ("_single", "parsed", "_gradient_opening", "decode_opening", "PartWriter"):
         monkeypatch.setattr(server, name, refuse)
 
 
@@ -157,13 +161,22 @@ async def test_the_server_must_be_the_very_member(tmp_path: Path) -> None:
 
 
 def bad(damage: Callable[[list[bytes]], list[bytes]], **header: Any) -> Callable[[], Iterator[bytes]]:
-    return lambda: iter(damage(list(gradient_frames(ONES, **header))))
+    return lambda: iter(damage(list(gradient_frames(np.ones(2 * CHUNK, dtype=np.float32), **header))))
 
 
 def with_one(value: float) -> list[bytes]:
-    values = ONES.copy()
-    values[77] = value
+    values = np.ones(2 * CHUNK, dtype=np.float32)
+    values[CHUNK + 77] = value
     return list(gradient_frames(values))
+
+
+def of_size(chunks: int) -> Iterator[bytes]:
+    return gradient_frames(np.ones(chunks * CHUNK, dtype=np.float32))
+
+
+def of_nothing() -> Iterator[bytes]:
+    header = PartHeader(batches=(0,), tokens=10).SerializeToString()
+    yield encode_frame(b"", zlib.crc32(header), header)
 
 
 def flipped(frame: bytes) -> bytes:
@@ -173,15 +186,17 @@ def flipped(frame: bytes) -> bytes:
 BAD: dict[str, tuple[Callable[[], Iterator[bytes]], type[LegionError], str]] = {
     "NaN": (lambda: iter(with_one(np.nan)), NotFinite, "NaN"),
     "infinity": (lambda: iter(with_one(np.inf)), NotFinite, "NaN or infinity"),
-    "too many elements": (lambda: gradient_frames(np.ones(2 * CHUNK, dtype=np.float32)), PartInvalid, "8192 elements"),
-    "no elements": (lambda: gradient_frames(np.ones(0, dtype=np.float32)), PartInvalid, "0 elements"),
+    "too many elements": (lambda: of_size(3), PartInvalid, "12288 elements"),
+    "too few elements": (lambda: of_size(1), PartInvalid, "4096 elements"),
+    "no elements": (of_nothing, PartInvalid, "0 elements"),
     "unit that is not there": (bad(lambda frames: frames, unit=1), PartInvalid, "unit 1 of 1"),
-    "truncated": (bad(lambda frames: frames[:1]), PartInvalid, "ended after 0 of 4096"),
-    "repeated frame": (bad(lambda frames: [*frames, frames[-1]]), PartInvalid, "a header of 16384 bytes is too long"),
+    "truncated": (bad(lambda frames: frames[:1]), PartInvalid, "ended after 4096 of 8192"),
+    "repeated frame": (bad(lambda frames: [*frames, frames[-1]]), PartInvalid, "without a header"),
     "damaged frame": (bad(lambda frames: [frames[0], flipped(frames[1])]), PartInvalid, "CRC"),
     "no frame": (bad(lambda frames: [frames[0], b"hello"]), PartInvalid, "no frame"),
     "no header": (lambda: iter([b"hello"]), PartInvalid, "no frame"),
-    "values for a header": (bad(lambda frames: frames[1:]), PartInvalid, "header"),
+    "no opening": (bad(lambda frames: frames[1:]), PartInvalid, "without a header"),
+    "begun twice": (bad(lambda frames: [frames[0], *frames]), PartInvalid, "in the middle of another"),
     "micro-batch that is not there": (bad(lambda frames: frames, batches=(4,)), PartInvalid, "micro-batch 4 of 4"),
     "no micro-batch": (bad(lambda frames: frames, batches=()), PartInvalid, "not a sorted set"),
 }
@@ -192,8 +207,9 @@ async def test_a_bad_gradient_fails_the_step_and_both_sides_know_whose_it_was(
     tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "CANCELLED_WITHIN_S", 0.05)
+    monkeypatch.setattr(comm_frames, "PAYLOAD_BYTES", 4 * CHUNK)  # a frame for each chunk
     frames, kind, says = BAD[what]
-    async with joined(tmp_path) as nodes, channel_as(nodes[1].identity, nodes[0]) as channel:
+    async with joined(tmp_path, TWO_CHUNKS) as nodes, channel_as(nodes[1].identity, nodes[0]) as channel:
         receiver, sender = nodes[0].member, nodes[1].member.me
         open_unit(nodes[0])
         complete = asyncio.ensure_future(receiver.mailbox.complete(0, 0))

@@ -70,7 +70,7 @@ class ToldExchange:
 
     fill: float = 1.0
     fetched: list[tuple[Step, UnitId]] = field(default_factory=list)
-    sent: list[tuple[Step, Batches, UnitId, Tensor, ToldWork]] = field(default_factory=list)
+    sent: list[tuple[Step, Batches, UnitId, tuple[Tensor, ...], ToldWork]] = field(default_factory=list)
 
     def fetch(self, step: Step, unit: UnitId, out: Tensor) -> ToldWork:
         self.fetched.append((step, unit))
@@ -83,7 +83,7 @@ class ToldExchange:
 
         return Fetch()
 
-    def send_gradient(self, step: Step, batches: Batches, unit: UnitId, gradient: Tensor) -> ToldWork:
+    def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *gradient: Tensor) -> ToldWork:
         work = ToldWork()
         self.sent.append((step, batches, unit, gradient, work))
         return work

@@ -38,7 +38,7 @@ def test_filled_parameter_by_parameter_in_any_order(unit: FlatUnit) -> None:
     buffer = GradientBuffer(unit)
     assert micro_batch(unit, buffer, 3.0) == [False, True]
     assert all(parameter.grad is None for parameter in unit.parameters)
-    gradient = buffer.take()
+    gradient = torch.cat(buffer.take())
     assert gradient.shape == (CHUNK,)
     assert (gradient[:7] == 3.0).all()
     assert (gradient[7:] == 0.0).all()  # the padding travels too
@@ -48,9 +48,29 @@ def test_several_micro_batches_add_up_and_a_taken_buffer_starts_anew(unit: FlatU
     buffer = GradientBuffer(unit)
     for value in (1.0, 2.0, 4.0):
         micro_batch(unit, buffer, value)
-    assert (buffer.take()[:7] == 7.0).all()
+    assert (torch.cat(buffer.take())[:7] == 7.0).all()
     micro_batch(unit, buffer, 0.5)
-    assert (buffer.take()[:7] == 0.5).all()
+    assert (torch.cat(buffer.take())[:7] == 0.5).all()
+
+
+def test_the_tensors_of_the_backward_are_sent_not_copies(unit: FlatUnit) -> None:
+    buffer = GradientBuffer(unit)
+    give(unit, 1.0)
+    made = [parameter.grad.data_ptr() for parameter in unit.parameters if parameter.grad is not None]
+    assert [buffer.fill(index) for index in (1, 0)] == [False, True]
+    weight, bias, padding = buffer.take()
+    assert [weight.data_ptr(), bias.data_ptr()] == made
+    assert padding.numel() == CHUNK - 7
+
+
+def test_a_unit_without_padding_and_gradients_that_lie_in_another_order() -> None:
+    unit = FlatUnit(unit_of(nn.Linear(64, 64, bias=False)), CPU)
+    gradient = torch.arange(CHUNK, dtype=torch.float32).view(64, 64)
+    unit.parameters[0].grad = gradient.t()
+    buffer = GradientBuffer(unit)
+    assert buffer.fill(0)
+    (piece,) = buffer.take()
+    assert torch.equal(piece, gradient.t().flatten())
 
 
 def test_a_parameter_without_gradient_is_an_error_not_zeros(unit: FlatUnit) -> None:
@@ -67,11 +87,11 @@ def test_few_gradients_are_in_flight_at_a_time_and_the_oldest_is_waited_for() ->
     exchange, taken = ToldExchange(), list[int]()
     sender = GradientSender(exchange)  # type: ignore[arg-type]
 
-    def take(number: int) -> Tensor:
+    def take(number: int) -> list[Tensor]:
         # The next gradient's memory is only asked for when there is room.
         assert sum(not work.finished for *_, work in exchange.sent) < IN_FLIGHT
         taken.append(number)
-        return torch.full((4,), float(number))
+        return [torch.full((4,), float(number))]
 
     for number in range(7):
         sender.send(Step(3), BATCHES, UnitId(number), lambda number=number: take(number))  # type: ignore[misc]
@@ -88,6 +108,6 @@ def test_few_gradients_are_in_flight_at_a_time_and_the_oldest_is_waited_for() ->
 def test_what_is_in_flight_keeps_its_memory() -> None:
     exchange = ToldExchange()
     sender = GradientSender(exchange)  # type: ignore[arg-type]
-    sender.send(Step(0), BATCHES, UnitId(0), lambda: torch.full((4,), 9.0))
-    assert (exchange.sent[0][3] == 9.0).all()
+    sender.send(Step(0), BATCHES, UnitId(0), lambda: [torch.full((4,), 9.0)])
+    assert (exchange.sent[0][3][0] == 9.0).all()
     assert len(sender._sent) == 1
