@@ -2,9 +2,10 @@
 
 Two processes with one thread each, an 11M-parameter Llama in fp32, 1,024 tokens per worker and step, clipping and fused
 AdamW everywhere. All contenders' processes are started once and then take turns: round r times a few steps of each, so
-drift of the machine's speed hits all alike; ratios are taken round by round. FSDP2 shards each block and the root, and
-runs with reshard_after_forward True and False; so does Legion. The bar is for the policy with which FSDP2 is faster;
-the ratio of the other, DDP and a single process are printed for comparison.
+drift of the machine's speed hits all alike; ratios are taken round by round. All contenders allocate as Legion's engine
+does, in huge pages: without them the luck of the allocator makes one and the same program up to 8 % faster or slower.
+FSDP2 shards each block and the root, and runs with reshard_after_forward True and False; so does Legion. The bar is for
+the policy with which FSDP2 is faster; the ratio of the other, DDP and a single process are printed for comparison.
 
     python benchmarks/zero3_vs_fsdp2.py [--rounds 9] [--steps 4] [--json FILE]
 """
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from legion.config import ClusterConfig, OptimizerConfig, RunConfig, merge
 from legion.train.loop import loss_sum_of
+from legion_client.agent import allocator
 
 TOKENS = 1024  # per worker and step
 BLOCKS, SEQ_LEN = 8, 128
@@ -199,14 +201,14 @@ class Contender:
 
     def __init__(self, kind: str, where: str, world: int) -> None:
         self.kind = kind
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        variables = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"} | allocator.variables(config().model)
         self.processes = [
             subprocess.Popen(
                 [sys.executable, __file__, "--worker", kind, str(rank), where],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env=environment,
+                env=os.environ | variables,
             )
             for rank in range(world)
         ]
