@@ -9,10 +9,10 @@ import pytest
 
 from legion.errors import LegionError, NotFound, StorageFailed, Unavailable
 from legion.ids import WorkerId
-from legion.messages import Problem
 from legion_client.agent import backoff
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
+from legion_server.api.problems import problem_of
 
 
 class Troubled(ThreadingHTTPServer):
@@ -32,16 +32,7 @@ class Answering(BaseHTTPRequestHandler):
             self.end_headers()
             return
         error = self.server.ahead.pop(0)
-        body = Problem(
-            type=f"urn:legion:problem:{error.slug}",
-            title=error.title,
-            status=error.status,
-            detail=str(error),
-            slug=error.slug,
-            hint=error.hint,
-            retryable=error.retryable,
-        )
-        content = body.model_dump_json().encode()
+        content = problem_of(error).model_dump_json().encode()
         self.send_response(error.status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
