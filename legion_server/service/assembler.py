@@ -5,13 +5,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from legion.checkpoint.assemble import Assembled, assemble
 from legion.errors import LegionError, StorageFailed
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.service.coordinator import Coordinator
 from legion_server.service.slices import SliceFiles
 from legion_server.service.threads import in_own_thread
+
+if TYPE_CHECKING:
+    from legion.checkpoint.assemble import Assembled
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +58,9 @@ class Assembler:
         else:
             await _recorded(partial(self._coordinator.assembled, checkpoint, done.weights_digest, done.files))
 
-    def _joined(self, checkpoint: Checkpoint) -> Assembled:
+    def _joined(self, checkpoint: Checkpoint) -> "Assembled":
+        from legion.checkpoint.assemble import assemble  # numpy, which a server that starts can do without
+
         dataset = self._coordinator.state.dataset
         if dataset is None:
             raise StorageFailed("the run's dataset is not known any more")

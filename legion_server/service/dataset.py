@@ -5,15 +5,17 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from legion.config import DataConfig, Problem, RunConfig, merge
-from legion.data.prepare import Prepared, prepare
 from legion.errors import ConfigInvalid, LegionError, Unavailable
 from legion.model.presets import check_fit
 from legion_server.service.coordinator import Coordinator, check_unlocked
 from legion_server.service.threads import in_own_thread
 from legion_server.store.api import Dataset
+
+if TYPE_CHECKING:
+    from legion.data.prepare import Prepared
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +105,9 @@ class Datasets:
         dataset = Dataset(found.manifest, found.unigram_entropy, found.bigram_entropy)
         return config.model_copy(update={"data": found.data}), dataset
 
-    def _run_prepare(self, config: RunConfig) -> Prepared:
+    def _run_prepare(self, config: RunConfig) -> "Prepared":
+        from legion.data.prepare import prepare  # numpy, which a server that starts can do without
+
         return prepare(config.data, seed=config.seed, folder=self._blobs_dir)
 
 

@@ -21,7 +21,7 @@ async def test_a_restart_prepares_nothing(settings: Any, clock: Any, open_house:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("prepared again")
 
-    monkeypatch.setattr("legion_server.service.dataset.prepare", never)
+    monkeypatch.setattr("legion.data.prepare.prepare", never)
     house, close = await open_house(settings, clock)
     member = await house.join()
     manifest = (await house.http.get("/data/manifest", headers=member.headers)).json()
