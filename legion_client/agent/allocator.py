@@ -19,7 +19,7 @@ _GIVE_BACK_BYTES = str(32 << 10)
 
 
 def variables(model: ModelConfig) -> Mapping[str, str]:
-    """For the engine's environment; torch's notes on CPU allocation and mallopt(3) explain them."""
+    """For the engine's environment; torch's c10/core/impl/alloc_cpu.cpp and mallopt(3) explain them."""
     huge_pages = {"THP_MEM_ALLOC_ENABLE": "1"}
     if presets.width(model) < LARGE_WIDTH:
         return huge_pages

@@ -19,6 +19,7 @@ from legion.errors import (
     ProtocolMismatch,
     Refused,
     ServerUnreachable,
+    StorageFailed,
     Unusable,
     WorkerRevoked,
     WrongAuthority,
@@ -72,13 +73,16 @@ class Enrolment:
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
-        """What `save` wrote, or None before the first enrolment. Unusable when the folder is damaged."""
+        """What `save` wrote, or None before the first enrolment. Unusable when it is damaged, StorageFailed when it
+        cannot be read."""
         path = folder / ENROLMENT_FILE
         try:
             remembered = _Remembered.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValidationError) as error:
+        except OSError as error:
+            raise StorageFailed(f"{path} cannot be read: {error.strerror}") from error
+        except ValidationError as error:
             raise Unusable(f"{path} is damaged", hint="Remove the folder and join with a new invite.") from error
         return cls(remembered.base_url, remembered.run_id, remembered.token, Identity.load(folder))
 

@@ -59,7 +59,7 @@ class Assembler:
             await _recorded(partial(self._coordinator.assembled, checkpoint, done.weights_digest, done.files))
 
     def _joined(self, checkpoint: Checkpoint) -> "Assembled":
-        from legion.checkpoint.assemble import assemble  # numpy, which a server that starts can do without
+        from legion.checkpoint.assemble import assemble  # noqa: PLC0415  brings numpy: not for the start
 
         dataset = self._coordinator.state.dataset
         if dataset is None:

@@ -106,7 +106,7 @@ class Datasets:
         return config.model_copy(update={"data": found.data}), dataset
 
     def _run_prepare(self, config: RunConfig) -> "Prepared":
-        from legion.data.prepare import prepare  # numpy, which a server that starts can do without
+        from legion.data.prepare import prepare  # noqa: PLC0415  brings numpy: not for the start
 
         return prepare(config.data, seed=config.seed, folder=self._blobs_dir)
 

@@ -23,7 +23,7 @@ from legion_server.cli import app
 from legion_server.transport import listen
 
 START_S = 2.0
-FORBIDDEN = ("torch", "grpc", "transformers", "datasets")
+FORBIDDEN = ("torch", "grpc", "transformers", "datasets", "numpy")
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("LEGION_")} | {"OMP_NUM_THREADS": "1"}
 
 

@@ -39,8 +39,9 @@ class Opening(NamedTuple):
 
 def encode_frame(payload: bytes | memoryview, crc: int, header: bytes = b"") -> bytes:
     """`crc`: see `Frame.crc` in peer.proto."""
-    opening = (b"\x0a", _varint(len(header)), header) if header else ()
-    return b"".join((*opening, b"\x15", crc.to_bytes(4, "little"), b"\x1a", _varint(len(payload)), payload))
+    opening = (bytes((_HEADER_TAG,)), _varint(len(header)), header) if header else ()
+    check = (bytes((_CRC_TAG,)), crc.to_bytes(4, "little"))
+    return b"".join((*opening, *check, bytes((_PAYLOAD_TAG,)), _varint(len(payload)), payload))
 
 
 def _varint(number: int) -> bytes:

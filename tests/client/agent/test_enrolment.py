@@ -1,6 +1,5 @@
 """Joining a real server: whom the client believes, what it sends, and what it keeps."""
 
-import os
 import socket
 import stat
 from dataclasses import replace
@@ -12,9 +11,9 @@ import pytest
 from legion.errors import (
     InviteInvalid,
     InviteUsed,
-    LegionError,
     Refused,
     ServerUnreachable,
+    StorageFailed,
     Unusable,
     WorkerRevoked,
     WrongAuthority,
@@ -189,8 +188,12 @@ async def test_a_damaged_folder_is_not_overwritten(server: RunningServer, tmp_pa
     assert (tmp_path / "me" / ENROLMENT_FILE).read_bytes() == damage
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-async def test_a_folder_that_cannot_be_written(server: RunningServer, tmp_path: Path) -> None:
-    (tmp_path / "me").mkdir(mode=0o500)
-    with pytest.raises(LegionError, match="cannot be written"):
+async def test_a_folder_that_cannot_be_written(server: RunningServer) -> None:
+    with pytest.raises(StorageFailed, match="cannot be written"):
+        await joined(Path("/proc/legion"), server.invite())  # where not even root may make a folder
+
+
+async def test_what_cannot_be_read_is_not_called_damaged(server: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "me").write_text("a file where the folder belongs")
+    with pytest.raises(StorageFailed, match=f"{ENROLMENT_FILE} cannot be read: Not a directory"):
         await joined(tmp_path / "me", server.invite())

@@ -51,6 +51,14 @@ def finished(engines: Engines, text_data: Dataset) -> tuple[list[EngineProcess],
     return pair, data
 
 
+def at_work(engines: Engines, endless: Dataset, members: int) -> list[EngineProcess]:
+    """So many in one cluster, the first of which has made a step."""
+    cluster = engines.start(members)
+    training(cluster, endless)
+    cluster[0].wait_for(StepDone)
+    return cluster
+
+
 def losses(engine: EngineProcess) -> list[float]:
     return [report.record.loss for report in engine.all(StepDone)]
 
@@ -147,9 +155,7 @@ def test_an_engine_ends_with_its_agent(engines: Engines, endless: Dataset) -> No
     [listening] = engines.start(1)
     prepared([listening], endless)
     listening.close_input()
-    [busy] = engines.start(1)
-    training([busy], endless)
-    busy.wait_for(StepDone)
+    [busy] = at_work(engines, endless, 1)
     busy.close_input()
     assert [engine.ended() for engine in (fresh, listening, busy)] == [0, 0, 0]
     assert fresh.reports == []
@@ -160,9 +166,7 @@ def test_an_engine_ends_with_its_agent(engines: Engines, endless: Dataset) -> No
 def test_an_engine_whose_agent_is_gone_does_not_wait_for_a_step_that_cannot_end(
     engines: Engines, endless: Dataset
 ) -> None:
-    pair = engines.start(2)
-    training(pair, endless)
-    pair[0].wait_for(StepDone)
+    pair = at_work(engines, endless, 2)
     pair[1].signal(signal.SIGSTOP)
     pair[0].close_input()
     assert pair[0].ended() == 0
@@ -175,9 +179,7 @@ def test_an_engine_whose_agent_is_gone_does_not_wait_for_a_step_that_cannot_end(
 def test_a_line_that_is_no_command_in_the_middle_of_training_stops_it_in_good_order(
     engines: Engines, endless: Dataset
 ) -> None:
-    pair = engines.start(2)
-    training(pair, endless)
-    pair[0].wait_for(StepDone)
+    pair = at_work(engines, endless, 2)
     pair[0].send_line(b"hello")
     assert pair[0].ended() == RunError.exit_code == 50
     assert pair[1].ended() == PeerLost.exit_code == 30

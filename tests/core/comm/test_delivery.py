@@ -33,7 +33,9 @@ def test_deliveries_that_break_add_up_to_one(cuts: list[list[int]], data: st.Dat
             for turn in {index, len(readers) - 1}:
                 reader, at = readers[turn]
                 piece = values[at : min(at + size, SIZE)]
-                reader.take(at, piece)
+                room = reader.room(at, at + piece.size)
+                room[:] = piece
+                reader.take(at, room)
                 readers[turn] = (reader, at + piece.size)
     assert mailbox.deliver("ann", 0, 0, batches) is None
     assert np.array_equal(out, values)
