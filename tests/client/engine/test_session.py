@@ -1,6 +1,7 @@
 """One membership, in this process: what it accepts, what it reports, and what the others hear when it fails."""
 
 import asyncio
+import queue
 import threading
 from pathlib import Path
 
@@ -196,3 +197,23 @@ async def test_nobody_waits_for_a_compute_thread_that_hangs() -> None:
     gate.set()
     await asyncio.to_thread(thread.join)
     await asyncio.sleep(0)  # the late answer is delivered, to nobody
+
+
+@pytest.mark.parametrize("outcome", [None, ValueError("too late")])
+def test_work_that_outlives_its_loop_ends_without_a_word(outcome: ValueError | None) -> None:
+    """As in an engine that leaves in the middle of a step; the error of a thread would fail this test."""
+    gate, threads = threading.Event(), queue.Queue[threading.Thread]()
+
+    def work() -> None:
+        threads.put(threading.current_thread())
+        gate.wait()
+        if outcome is not None:
+            raise outcome
+
+    async def leave() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(on_compute_thread(work), 0.01)
+
+    asyncio.run(leave())
+    gate.set()
+    threads.get().join()
