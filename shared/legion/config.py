@@ -14,6 +14,7 @@ from pydantic import model_validator as check
 from legion.errors import ConfigInvalid
 
 CodecName = Literal["none", "bf16", "int8"]
+RoundCodecName = Literal["auto", "none", "bf16", "int8", "int4", "int2", "onebit", "topk"]
 PresetName = Literal[
     "tiny", "small", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "llama-1b", "llama-3b", "llama-7b"
 ]
@@ -101,14 +102,45 @@ class OptimizerConfig(Section):
 
 
 class ClusterConfig(Section):
-    """How the members of a cluster share the model (ZeRO-3)."""
+    """Who forms a cluster, and how its members share the model (ZeRO-3).
+
+    `auto`: all workers are one cluster. `fixed`: clusters of `size` workers; `solo`: of one. These average by rounds.
+    """
 
     policy: Literal["solo", "auto", "fixed"] = "auto"
+    size: PositiveInt | None = None  # workers in a cluster; for policy 'fixed'
     claims: Literal["static", "dynamic"] = "dynamic"
     reduce_every: Literal["micro_batch", "step"] = "micro_batch"
     reshard_after_forward: bool = True  # free a unit between its forward and its backward
     prefetch_units: Annotated[int, Field(ge=0, le=8)] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast where the device computes it natively
+
+    @check(mode="after")
+    def _sized(self) -> Self:
+        if (self.policy == "fixed") != (self.size is not None):
+            raise ValueError("a size is needed with policy 'fixed', and only there")
+        return self
+
+
+class RoundsConfig(Section):
+    """How clusters average what they learned: H local steps, then a compressed exchange."""
+
+    steps: PositiveInt = 16  # H: of each cluster between two anchors
+    codec: RoundCodecName = "int4"  # of contributions; auto: the richest that each sender's uplink carries
+    density: Annotated[float, Field(gt=0, le=0.25)] = 1 / 64  # topk: the share of values that is sent
+    update_codec: Literal["none", "bf16", "int8", "int4"] = "int4"  # of what comes back
+    feedback: Literal["residual", "buffer"] = "residual"  # where what was not sent waits: local weights, or a buffer
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.95  # of the buffer, per round
+    flush_every: PositiveInt = 16  # rounds: a dense contribution, after which local weights are the anchor
+    mean_over: Literal["participants", "senders"] = "participants"  # of a coordinate that some did not send
+    outer_lr: PositiveFloat = 1.0
+    outer_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Nesterov's; part of the anchor's state
+    overlap: bool = True  # train on while the exchange is under way, at most H steps
+    quorum: Annotated[float, Field(gt=0, le=1)] = 0.6  # of the tokens of participants that are alive
+    grace_s: PositiveFloat = 5.0  # for the others, once the quorum is there
+    deadline_s: PositiveFloat = 600.0  # after which a reducer closes, and its backup takes over when it is silent
+    checkpoint_every: PositiveInt = 10  # rounds; the last one is always a checkpoint
+    log_keep: PositiveInt = 64  # rounds whose updates are kept
 
 
 class CodecsConfig(Section):
@@ -146,11 +178,22 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     cluster: ClusterConfig = ClusterConfig()
     codecs: CodecsConfig = CodecsConfig()
+    rounds: RoundsConfig = RoundsConfig()
     start: StartConfig = StartConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether several clusters average by rounds; else all workers are one cluster."""
+        return self.cluster.policy != "auto"
+
+    @property
+    def round_count(self) -> int:
+        """Of the whole run; every cluster makes `rounds.steps` steps in each."""
+        return -(-self.steps // self.rounds.steps)
 
 
 def config_digest(config: RunConfig) -> str:

@@ -5,7 +5,7 @@ elements. Inside a unit, members own consecutive ranges of whole chunks, in memb
 proportion to their shares. Integers only: the server uses this module too, without torch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -49,6 +49,15 @@ class Bounds:
         """The common range; empty when they do not meet."""
         start = max(self.start, other.start)
         return Bounds(start, max(start, min(self.stop, other.stop)))
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A range of the flat space that lies both in a span and in a member's slice, and where it lies in each."""
+
+    flat: Bounds
+    slice_offset: int  # elements from the start of the member's slice
+    span_offset: int  # elements from the start of the span
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +140,40 @@ class Layout:
     def slice_offset(self, unit: UnitId, rank: Rank) -> int:
         """Where the unit's part starts in the rank's own slice, the concatenation of its parts in unit order."""
         return sum(len(self.bounds(UnitId(u), rank)) for u in range(unit))
+
+    def fragments(self, rank: Rank, span: Bounds) -> tuple[Fragment, ...]:
+        """What `rank` owns of a span, in the order of the flat space; neighbours are one fragment.
+
+        `span` is in elements of the flat space. A member sends its part of the span as these, one after the other.
+        """
+        found: list[Fragment] = []
+        held = 0
+        for number, offset in enumerate(self.offsets):
+            mine = self.bounds(UnitId(number), rank)
+            flat = Bounds(offset + mine.start, offset + mine.stop)
+            common = flat.meet(span)
+            if len(common):
+                found.append(Fragment(common, held + common.start - flat.start, common.start - span.start))
+            held += len(mine)
+        return _joined(found)
+
+
+def _joined(fragments: Iterable[Fragment]) -> tuple[Fragment, ...]:
+    # What follows in the flat space follows in the slice too: a slice is in the order of the units.
+    joined: list[Fragment] = []
+    for fragment in fragments:
+        if joined and joined[-1].flat.stop == fragment.flat.start:
+            last = joined.pop()
+            fragment = Fragment(Bounds(last.flat.start, fragment.flat.stop), last.slice_offset, last.span_offset)
+        joined.append(fragment)
+    return tuple(joined)
+
+
+def spans(total: int, count: int) -> tuple[Bounds, ...]:
+    """`total` elements (whole chunks) in at most `count` ranges of whole chunks; sizes differ by one chunk at most."""
+    chunks = total // CHUNK
+    ends = list(accumulate(apportion(chunks, [1] * min(count, chunks))))
+    return tuple(Bounds(a * CHUNK, b * CHUNK) for a, b in zip([0, *ends], ends, strict=False))
 
 
 def moves(old: Layout, new: Layout) -> Iterator[Move]:

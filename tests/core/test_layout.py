@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from legion.errors import ConfigInvalid
 from legion.ids import Rank, UnitId
-from legion.layout import CHUNK, Bounds, Layout, apportion, moves, padded
+from legion.layout import CHUNK, Bounds, Layout, apportion, moves, padded, spans
 
 AWKWARD = st.one_of(st.sampled_from([1, 2, 7, 4095, 4096, 4097, 8191, 12_289, 65_537]), st.integers(1, 300_000))
 UNITS = st.lists(AWKWARD, min_size=1, max_size=12).map(tuple)
@@ -173,3 +173,37 @@ def test_layouts_of_different_models_have_no_moves() -> None:
 def test_ranges_meet(a: Bounds, b: Bounds, common: Bounds) -> None:
     assert a.meet(b) == common
     assert len(b.meet(a)) == len(common)
+
+
+@given(UNITS, SHARES, st.integers(1, 9))
+@example((1,), (1,), 5)
+@example((4097, 1, 4096), (3, 2), 2)
+def test_fragments_cut_every_span_into_what_its_owners_hold(
+    units: tuple[int, ...], shares: tuple[int, ...], count: int
+) -> None:
+    """Written from the slices through the fragments, the flat space is whole, and every element its own."""
+    layout = layout_of(units, shares)
+    cut = spans(layout.total, count)
+    assert cut[0].start == 0
+    assert cut[-1].stop == layout.total
+    assert all(before.stop == after.start for before, after in pairwise(cut))
+    chunks = [len(span) // CHUNK for span in cut]
+    assert len(cut) == min(count, layout.total // CHUNK)
+    assert max(chunks) - min(chunks) <= 1
+    flat = np.full(layout.total // CHUNK, -1)
+    for rank in layout.ranks:
+        # The chunks of the flat space that a slice holds, in its own order.
+        held = [
+            np.arange(offset + bounds.start, offset + bounds.stop, CHUNK) // CHUNK
+            for unit, offset in enumerate(layout.offsets)
+            for bounds in [layout.bounds(UnitId(unit), rank)]
+        ]
+        slice_ = np.concatenate(held)
+        for span in cut:
+            found = layout.fragments(rank, span)
+            assert all(before.flat.stop < after.flat.start for before, after in pairwise(found))
+            for part in found:
+                at, size = part.slice_offset // CHUNK, len(part.flat) // CHUNK
+                assert part.flat.start == span.start + part.span_offset
+                flat[part.flat.start // CHUNK :][:size] = slice_[at : at + size]
+    assert (flat == np.arange(flat.size)).all()

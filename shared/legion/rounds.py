@@ -1,0 +1,196 @@
+"""What workers and the coordinator tell one another about rounds: plans, reports and the log's records.
+
+A round is H steps of every cluster from one anchor, then a compressed average. These messages name tensors only by
+their digests; the values travel between workers.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt
+from pydantic import model_validator as check
+
+from legion.config import Sha256
+from legion.ids import ClusterId, Epoch, RunId, WorkerId
+from legion.layout import CHUNK, Bounds, Layout
+from legion.messages import Count, Member, Message, ModelShape
+
+Round = Annotated[int, Field(ge=0, le=2**31 - 1)]
+
+
+class Blocks(Message):
+    """A half-open range of the run's blocks: a lease, or what was trained on of it."""
+
+    start: Annotated[int, Field(ge=0, le=2**62)]
+    stop: Annotated[int, Field(ge=0, le=2**62)]
+
+    @check(mode="after")
+    def _ordered(self) -> Self:
+        if self.stop < self.start:
+            raise ValueError("a range of blocks ends before it starts")
+        return self
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def holds(self, other: "Blocks") -> bool:
+        return not len(other) or (self.start <= other.start and other.stop <= self.stop)
+
+
+class Participant(Message):
+    """One cluster in a round. `members` in the order of its own plan, which `epoch` names."""
+
+    cluster: ClusterId
+    epoch: Epoch
+    members: tuple[Member, ...]
+    micro_batches: PositiveInt  # per step
+    blocks: Blocks  # leased for this round's steps
+    next_blocks: Blocks  # and for those that are done before the next plan is here
+    most_tokens: Count  # that count in the average, however many it names; 0: a newcomer, whose work is not taken yet
+
+    def layout(self, shape: ModelShape) -> Layout:
+        """Who of its members owns which elements."""
+        return Layout(shape.sizes, tuple(member.share for member in self.members))
+
+
+class SpanPlan(Message):
+    """A range of the flat space and who may combine the contributions to it, in order: a term is an index here."""
+
+    start: Annotated[int, Field(ge=0, multiple_of=CHUNK)]
+    stop: Annotated[int, Field(gt=0, multiple_of=CHUNK)]
+    reducers: Annotated[tuple[WorkerId, ...], Field(min_length=1)]
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.start, self.stop)
+
+
+class RoundPlan(Message):
+    """What happens in a round. Published when the round before is committed.
+
+    Times are durations from the moment a worker hears of the plan: clocks differ.
+    """
+
+    run_id: RunId
+    round: Round  # the anchor it starts from is theta_round
+    config_digest: Sha256
+    shape: ModelShape
+    steps: PositiveInt  # H
+    first_step: Annotated[int, Field(ge=0)]  # of the run: where the learning-rate schedule stands at theta_round
+    participants: Annotated[tuple[Participant, ...], Field(min_length=1)]
+    spans: Annotated[tuple[SpanPlan, ...], Field(min_length=1)]
+    flush: bool = False  # contributions are dense, and local weights become the new anchor
+    contribute_s: float  # then a cluster sends what it has, however few steps that are
+    deadline_s: float  # then a reducer closes with what it has
+
+    @property
+    def workers(self) -> dict[WorkerId, Member]:
+        """Everybody in it, with where to reach them."""
+        return {member.worker_id: member for participant in self.participants for member in participant.members}
+
+    def participant(self, cluster: ClusterId) -> Participant | None:
+        return next((p for p in self.participants if p.cluster == cluster), None)
+
+    def of_worker(self, worker: WorkerId) -> Participant | None:
+        return next((p for p in self.participants if any(m.worker_id == worker for m in p.members)), None)
+
+
+class PartKey(Message):
+    """What one member sends for one span. The values follow it: those of `Layout.fragments`, one after the other."""
+
+    run_id: RunId
+    round: Round
+    span: Annotated[int, Field(ge=0)]
+    cluster: ClusterId
+    rank: Annotated[int, Field(ge=0)]
+    codec: Annotated[int, Field(ge=0)]  # wire id
+    size_bytes: Annotated[int, Field(ge=0)]
+    sha256: Sha256  # of the encoded values
+    steps: PositiveInt  # that the contribution stands for
+    tokens: Count  # of the whole cluster in those steps
+    blocks: tuple[Blocks, ...]  # that the cluster trained on in those steps
+
+
+class Inclusion(Message):
+    """A contribution that entered an update."""
+
+    cluster: ClusterId
+    parts: Annotated[tuple[Sha256, ...], Field(min_length=1)]  # in the order of ranks, of members whose slices meet
+    tokens: Count  # counted, not claimed: its weight
+    clip_scale: Annotated[float, Field(gt=0, le=1)] = 1.0  # what exceeds the median norm was dropped on purpose
+    blocks: tuple[Blocks, ...] = ()
+
+
+class SpanReport(Message):
+    """From a span's reducer: the update is ready and served under its digest."""
+
+    round: Round
+    span: Annotated[int, Field(ge=0)]
+    term: Annotated[int, Field(ge=0)]
+    digest: Sha256  # of the blob
+    size_bytes: Annotated[int, Field(gt=0)]
+    included: tuple[Inclusion, ...]
+    refused: dict[str, int] = Field(default_factory=dict)  # contributions turned away, by reason
+
+
+class SpanRecord(Message):
+    """One span of a committed round."""
+
+    term: Annotated[int, Field(ge=0)]
+    reducer: WorkerId
+    digest: Sha256
+    size_bytes: Annotated[int, Field(gt=0)]
+    included: tuple[Inclusion, ...]
+
+    def inclusion(self, cluster: ClusterId) -> Inclusion | None:
+        return next((i for i in self.included if i.cluster == cluster), None)
+
+
+class RoundRecord(Message):
+    """One line of the log: theta_{round+1} = apply(theta_round, the spans' updates)."""
+
+    run_id: RunId
+    round: Round
+    kind: Literal["update"] = "update"
+    spans: tuple[SpanRecord, ...]
+    bounds: tuple[tuple[int, int], ...]  # of the spans, in elements
+    flush: bool = False
+    tokens: Count  # counted, of all clusters; the largest of the spans'
+    total_tokens: Count  # counted since the run began, this round included
+    committed_at: float  # s since 1970
+    root: Sha256 | None = None  # of theta_{round+1}, once the assembler has computed it
+
+
+class RootReport(Message):
+    """From a worker that has applied a round (rank 0, for its cluster): the digest it found."""
+
+    round: Round  # theta_round is what it has now
+    root: Sha256
+
+
+class Standing(Message):
+    """Where one cluster is; workers' ids only for admins."""
+
+    cluster: ClusterId
+    members: int
+    anchor: int  # newest anchor it has reported; -1: none
+    steps_ahead: int  # steps since that anchor's plan
+    worker_ids: tuple[WorkerId, ...] = ()
+
+
+class GlobalVersion(Message):
+    """GET /training/global_version: where the run and everybody in it are."""
+
+    run_id: RunId
+    round: Round  # being trained
+    anchor: Round  # newest committed: theta_anchor
+    root: Sha256 | None  # of the newest anchor that the assembler has
+    root_round: Round | None
+    checkpoint_round: Round | None
+    standings: tuple[Standing, ...]
+
+
+class RoundsPage(Message):
+    """GET /training/rounds: records from `since` on, oldest first, and where the log begins."""
+
+    first: Round  # oldest record that is kept
+    records: tuple[RoundRecord, ...]
