@@ -161,9 +161,15 @@ class RoundRecord(Message):
 
 
 class RootReport(Message):
-    """From a worker that has applied a round (rank 0, for its cluster): the digest it found."""
+    """From a worker that has applied a round: the digest of its slice, by which its leaves in the whole are checked.
+
+    `root` is `digest.root` over the leaves of the slice's chunks in the order of the slice; for a cluster of one that
+    is the root of theta. Whoever holds all leaves and knows the cluster's layout computes the same.
+    """
 
     round: Round  # theta_round is what it has now
+    cluster: ClusterId
+    rank: Annotated[int, Field(ge=0)]
     root: Sha256
 
 
