@@ -87,10 +87,13 @@ class BatchConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) with warm-up, decay to `min_lr_ratio`, and norm clipping."""
+    """AdamW (Loshchilov & Hutter, arXiv 1711.05101) with warm-up, decay to `min_lr_ratio`, and norm clipping.
 
-    name: Literal["adamw"] = "adamw"
-    lr: PositiveFloat = 3e-3
+    `muon` (Jordan et al., 2024): for the matrices of the blocks, AdamW for the rest; for clusters of one.
+    """
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: PositiveFloat = 3e-3  # AdamW's; the schedule applies to Muon's too
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     eps: PositiveFloat = 1e-8
@@ -99,6 +102,16 @@ class OptimizerConfig(Section):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: NonNegativeInt = 20  # a shorter run ends on its way up
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    muon_lr: PositiveFloat = 0.02
+    muon_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95  # Nesterov's
+
+    def require_members(self, count: int) -> None:
+        """ConfigInvalid when a cluster of `count` members cannot use this optimizer."""
+        if self.name == "muon" and count > 1:
+            raise ConfigInvalid(
+                f"optimizer.name 'muon' needs whole matrices on one member, and the cluster has {count}",
+                hint="Set cluster.policy to 'solo', or optimizer.name to 'adamw'.",
+            )
 
 
 class ClusterConfig(Section):
@@ -184,6 +197,12 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = 1000
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+
+    @check(mode="after")
+    def _optimizer_fits_clusters(self) -> Self:
+        if self.optimizer.name == "muon" and (self.cluster.size or 1) > 1:
+            raise ValueError("optimizer.name 'muon' needs clusters of one member: set cluster.policy to 'solo'")
+        return self
 
     @property
     def in_rounds(self) -> bool:

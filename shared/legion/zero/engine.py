@@ -29,7 +29,8 @@ from legion.layout import Layout
 from legion.zero import hooks
 from legion.zero.flat import ModelUnit
 from legion.zero.gradient import GradientBuffer, GradientSender
-from legion.zero.optimizers import Slice, UnitAdamW
+from legion.zero.muon import UnitMuon
+from legion.zero.optimizers import Slice, UnitAdamW, UnitOptimizer
 from legion.zero.unit import GatheredUnit
 
 _PIECE = 1 << 16  # elements of the gradient worked on at a time, so that a CPU's cache holds them
@@ -58,11 +59,13 @@ class Zero3:
         batch_count: int,
         device: torch.device,
     ) -> None:
+        optimizer.require_members(layout.world)
         self._layout = layout
         self._exchange = exchange
         self._cluster = cluster
         self._optimizer_config = optimizer
         self._batch_count = batch_count
+        self._device = device
         self._rank = exchange.group.rank
         owned = layout.owned(self._rank)
         self.slice = Slice(*(torch.zeros(owned) for _ in range(4)))
@@ -70,7 +73,7 @@ class Zero3:
         self._needs = [(UnitId(i), *(UnitId(n) for n in unit.needs)) for i, unit in enumerate(units)]
         self._gradients = [GradientBuffer(unit.flat) for unit in self._units]
         self._sender = GradientSender(exchange)
-        self._optimizers: list[UnitAdamW] = []
+        self._optimizers: list[UnitOptimizer] = []
         self._collects: list[Work[None]] = []
         self._step = Step(0)
         self._batches: Batches | None = None
@@ -92,18 +95,17 @@ class Zero3:
     def start(self, step: Step) -> None:
         """The slice holds the weights (and moments) after `step` steps: offer them."""
         self._step = step
-        self._optimizers = [
-            UnitAdamW(
-                self._optimizer_config,
-                unit.flat.unit.parameters,
-                self._layout.bounds(unit.number, self._rank),
-                self.part(unit.number),
-                step,
-            )
-            for unit in self._units
-        ]
+        self._optimizers = [self._optimizer_of(unit, step) for unit in self._units]
         for unit in self._units:
             self._publish(unit.number)
+
+    def _optimizer_of(self, unit: GatheredUnit, step: Step) -> UnitOptimizer:
+        config, slots = self._optimizer_config, unit.flat.unit.parameters
+        bounds, part = self._layout.bounds(unit.number, self._rank), self.part(unit.number)
+        hidden = 0 < unit.number < len(self._units) - 1  # neither embedding nor head
+        if config.name == "muon" and hidden:
+            return UnitMuon(config, slots, bounds, part, step, self._device)
+        return UnitAdamW(config, slots, bounds, part, step)
 
     def _publish(self, unit: UnitId) -> None:
         self._exchange.publish(self._step, unit, self.part(unit).weights)

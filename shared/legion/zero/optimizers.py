@@ -6,6 +6,7 @@ is torch.optim.AdamW's own, over views of the slice: Loshchilov & Hutter, "Decou
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +29,13 @@ class Slice:
         return Slice(
             self.weights[start:stop], self.gradient[start:stop], self.exp_avg[start:stop], self.exp_avg_sq[start:stop]
         )
+
+
+class UnitOptimizer(Protocol):
+    """Changes one member's part of a unit, and the moments that lie beside it in the slice."""
+
+    def update(self, lr: float) -> None:
+        """One step with the gradients that now lie in the slice."""
 
 
 class UnitAdamW:

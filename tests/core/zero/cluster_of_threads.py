@@ -167,16 +167,11 @@ def train_in_threads(
     return results[0][0], np.concatenate(weights)
 
 
-def train_alone(config: RunConfig, steps: int) -> tuple[list[Committed], np.ndarray[Any, Any]]:
-    """The reference: one process, torch.optim.AdamW, clip_grad_norm_."""
-    plan = blueprint(config, VOCAB)
-    parameters: dict[str, nn.Parameter] = {}
-    for unit, values in zip(plan.units, theta_of(config, plan), strict=True):
-        for slot in unit.parameters:
-            value = torch.from_numpy(values[slot.offset : slot.offset + slot.numel].copy()).view(slot.shape)
-            parameters[slot.name] = nn.Parameter(value)
-            for module, attribute in slot.owners:
-                module._parameters[attribute] = parameters[slot.name]
+Update = Callable[[], None]
+
+
+def adamw_of(config: RunConfig, parameters: dict[str, nn.Parameter]) -> Update:
+    """A step of torch.optim.AdamW, which takes the gradients with it."""
     settings = config.optimizer
     adamw = torch.optim.AdamW(
         [
@@ -188,6 +183,27 @@ def train_alone(config: RunConfig, steps: int) -> tuple[list[Committed], np.ndar
         eps=settings.eps,
         foreach=False,
     )
+
+    def update() -> None:
+        adamw.step()
+        adamw.zero_grad()
+
+    return update
+
+
+def train_alone(
+    config: RunConfig, steps: int, optimizer: Callable[[RunConfig, dict[str, nn.Parameter]], Update] = adamw_of
+) -> tuple[list[Committed], np.ndarray[Any, Any]]:
+    """The reference: one process, an optimizer over whole parameters by name, clip_grad_norm_."""
+    plan = blueprint(config, VOCAB)
+    parameters: dict[str, nn.Parameter] = {}
+    for unit, values in zip(plan.units, theta_of(config, plan), strict=True):
+        for slot in unit.parameters:
+            value = torch.from_numpy(values[slot.offset : slot.offset + slot.numel].copy()).view(slot.shape)
+            parameters[slot.name] = nn.Parameter(value)
+            for module, attribute in slot.owners:
+                module._parameters[attribute] = parameters[slot.name]
+    update = optimizer(config, parameters)
     outcomes = []
     for step in range(steps):
         batches = batches_of(step, config.batch.micro_batches)
@@ -197,10 +213,9 @@ def train_alone(config: RunConfig, steps: int) -> tuple[list[Committed], np.ndar
             loss = loss_sum(plan.model, batch) / tokens
             loss.backward()
             total += float(loss.detach())
-        clip = settings.clip_norm or float("inf")
+        clip = config.optimizer.clip_norm or float("inf")
         norm = float(nn.utils.clip_grad_norm_(parameters.values(), clip))
-        adamw.step()
-        adamw.zero_grad()
+        update()
         outcomes.append(Committed(total, norm, tokens))
     weights = [parameters[slot.name].detach().numpy().ravel() for unit in plan.units for slot in unit.parameters]
     return outcomes, np.concatenate(weights)
