@@ -186,6 +186,18 @@ class PartInvalid(PeerError):
     hint = "The sender is broken or hostile; the operator can revoke it."
 
 
+class PartRefused(PeerError):
+    """A contribution that a reducer turns away; `reason` is one word, to be counted."""
+
+    slug = "part-refused"
+    title = "A reducer does not take this contribution"
+    hint = "What it held waits and goes with the next one; nothing is lost."
+
+    @property
+    def reason(self) -> str:
+        return str(self.details.get("reason", "unknown"))
+
+
 class NotFinite(PeerError):
     slug = "not-finite"
     title = "A gradient or weight is NaN or infinite"

@@ -1,0 +1,243 @@
+"""A span's reducer: takes parts, closes, and combines whole contributions into one update.
+
+Pure but for the bytes it keeps: time comes in with every call. The unit of inclusion is (cluster, span): all parts of
+the members whose slices meet the span, or nothing. What is combined depends on the included contributions and the
+reducer's residual alone, in an order and with roundings that anybody can repeat.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from legion.codec.api import Codec, Floats
+from legion.codec.registry import by_wire_id
+from legion.errors import PartInvalid, PartRefused
+from legion.ids import ClusterId, Rank, WorkerId
+from legion.layout import Fragment
+from legion.outer.log import blob_of, values_of
+from legion.rounds import Inclusion, Participant, PartKey, RoundPlan, SpanReport
+
+MeanOver = Literal["participants", "senders"]
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """When a span closes: at once with all that are alive, after `grace_s` with a quorum, at the deadline anyhow."""
+
+    quorum: float
+    grace_s: float
+
+
+@dataclass(slots=True)
+class Contribution:
+    """What has come from one cluster."""
+
+    participant: Participant
+    fragments: dict[Rank, tuple[Fragment, ...]]  # of the members whose slices meet the span
+    keys: dict[Rank, PartKey] = field(default_factory=dict)
+    parts: dict[Rank, bytes] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.parts) == len(self.fragments)
+
+    @property
+    def tokens(self) -> int:
+        """Counted: what the members name, bounded by what the plan allows."""
+        return min(min(key.tokens for key in self.keys.values()), self.participant.most_tokens)
+
+
+class SpanReducer:
+    """One term of one span of one round."""
+
+    def __init__(
+        self, plan: RoundPlan, span: int, term: int, *, closing: Closing, mean_over: MeanOver, opened_s: float
+    ) -> None:
+        self.plan, self.span, self.term = plan, span, term
+        self.bounds = plan.spans[span].bounds
+        self._closing = closing
+        self._mean_over = mean_over
+        self._opened_s = opened_s
+        self._quorum_since: float | None = None
+        self._closed = False
+        self.refused: Counter[str] = Counter()
+        self._contributions = {p.cluster: self._expected(p) for p in plan.participants}
+
+    def _expected(self, participant: Participant) -> Contribution:
+        layout = participant.layout(self.plan.shape)
+        fragments = {rank: layout.fragments(rank, self.bounds) for rank in layout.ranks}
+        return Contribution(participant, {rank: found for rank, found in fragments.items() if found})
+
+    # Parts come in.
+
+    def offer(self, sender: WorkerId, key: PartKey, data: bytes) -> None:
+        """Keep the part. PartRefused (with a reason to count) or PartInvalid; the same part again changes nothing."""
+        try:
+            contribution = self._require(sender, key)
+            rank = Rank(key.rank)
+            known = contribution.keys.get(rank)
+            if known is not None and known == key:
+                return
+            self._check(contribution, key, data, known)
+        except (PartRefused, PartInvalid) as error:
+            self.refused[error.reason if isinstance(error, PartRefused) else "invalid"] += 1
+            raise
+        contribution.keys[rank] = key
+        contribution.parts[rank] = data
+
+    def _require(self, sender: WorkerId, key: PartKey) -> Contribution:
+        if key.run_id != self.plan.run_id or key.round != self.plan.round:
+            raise PartRefused(f"round {key.round} was named, round {self.plan.round} is reduced here", reason="round")
+        if key.span != self.span:
+            raise PartRefused(f"span {key.span} was named, span {self.span} is reduced here", reason="span")
+        contribution = self._contributions.get(key.cluster)
+        members = contribution.participant.members if contribution else ()
+        if contribution is None or key.rank >= len(members) or members[key.rank].worker_id != sender:
+            raise PartRefused(f"{sender} is not rank {key.rank} of a participant {key.cluster}", reason="stranger")
+        if Rank(key.rank) not in contribution.fragments:
+            raise PartRefused(f"rank {key.rank} of {key.cluster} holds nothing of span {self.span}", reason="span")
+        if self._closed:
+            raise PartRefused(f"span {self.span} of round {self.plan.round} is closed", reason="late")
+        return contribution
+
+    def _check(self, contribution: Contribution, key: PartKey, data: bytes, known: PartKey | None) -> None:
+        leased = (contribution.participant.blocks, contribution.participant.next_blocks)
+        if not all(any(lease.holds(named) for lease in leased) for named in key.blocks):
+            raise PartRefused(f"{key.cluster} names blocks that it has no lease for", reason="lease")
+        if known is not None:
+            raise PartRefused(f"another part of rank {key.rank} of {key.cluster} is here already", reason="repeated")
+        if any(_story(other) != _story(key) for other in contribution.keys.values()):
+            raise PartRefused(f"the members of {key.cluster} tell of different work", reason="disagreement")
+        if len(data) != key.size_bytes or hashlib.sha256(data).hexdigest() != key.sha256:
+            raise PartRefused(
+                f"the part of rank {key.rank} of {key.cluster} is not what its name says", reason="digest"
+            )
+        # Decoded now, so that the sender learns of it; kept encoded, which is what the memory is for.
+        for _ in self._decoded(key, data, contribution.fragments[Rank(key.rank)]):
+            pass
+
+    def _decoded(self, key: PartKey, data: bytes, fragments: tuple[Fragment, ...]) -> Iterator[tuple[int, Floats]]:
+        """(offset in the span, values) of each fragment of a part."""
+        values = np.empty(sum(len(fragment.flat) for fragment in fragments), np.float32)
+        by_wire_id(key.codec).decode(memoryview(data), values)
+        if not np.isfinite(values).all():
+            raise PartRefused(
+                f"the part of rank {key.rank} of {key.cluster} holds NaN or infinity", reason="not-finite"
+            )
+        at = 0
+        for fragment in fragments:
+            yield fragment.span_offset, values[at : at + len(fragment.flat)]
+            at += len(fragment.flat)
+
+    # Closing.
+
+    def should_close(self, now_s: float, gone: Set[ClusterId]) -> bool:
+        """`gone`: participants that the coordinator counts as gone; nobody waits for those."""
+        if self._closed:
+            return False
+        awaited = [c for c in self._contributions.values() if c.participant.cluster not in gone]
+        arrived = [c for c in self._contributions.values() if c.complete]
+        if not arrived:
+            return False
+        if all(c.complete for c in awaited) or now_s - self._opened_s >= self.plan.deadline_s:
+            return True
+        total = sum(c.participant.most_tokens for c in awaited)
+        if sum(c.participant.most_tokens for c in arrived) < self._closing.quorum * total:
+            return False
+        self._quorum_since = now_s if self._quorum_since is None else self._quorum_since
+        return now_s - self._quorum_since >= self._closing.grace_s
+
+    def next_look_s(self, now_s: float) -> float:
+        """How long until time alone may close it."""
+        due = self._opened_s + self.plan.deadline_s
+        if self._quorum_since is not None:
+            due = min(due, self._quorum_since + self._closing.grace_s)
+        return max(0.0, due - now_s)
+
+    def reduce(self, residual: Floats | None, codec: Codec) -> tuple[bytes, SpanReport, Floats]:
+        """Close and combine: the blob, the report, and what encoding dropped, for the next round's `residual`."""
+        self._closed = True
+        included = sorted(
+            (c for c in self._contributions.values() if c.complete and c.tokens > 0),
+            key=lambda c: c.participant.members[0].worker_id,
+        )
+        self.refused["incomplete"] += sum(bool(c.parts) and not c.complete for c in self._contributions.values())
+        scales = _clip_scales([self._norm(c) for c in included])
+        update = self._mean(included, scales)
+        if residual is not None:
+            np.add(update, residual, out=update)
+        blob = blob_of(codec, update)
+        dropped = np.subtract(update, values_of(blob, update.size))
+        report = SpanReport(
+            round=self.plan.round,
+            span=self.span,
+            term=self.term,
+            digest=hashlib.sha256(blob).hexdigest(),
+            size_bytes=len(blob),
+            included=tuple(_inclusion(c, scale) for c, scale in zip(included, scales, strict=True)),
+            refused={reason: count for reason, count in sorted(self.refused.items()) if count},
+        )
+        return blob, report, dropped
+
+    def _mean(self, included: list[Contribution], scales: list[float]) -> Floats:
+        total = np.zeros(len(self.bounds), np.float32)
+        weights = np.zeros(len(self.bounds) if self._mean_over == "senders" else 1, np.float32)
+        for contribution, scale in zip(included, scales, strict=True):
+            weight = np.float32(contribution.tokens)
+            for offset, values in self._values(contribution):
+                stop = offset + values.size
+                if self._mean_over == "senders":
+                    np.add(weights[offset:stop], weight, out=weights[offset:stop], where=values != 0)
+                np.multiply(values, np.float32(scale), out=values)
+                np.multiply(values, weight, out=values)
+                np.add(total[offset:stop], values, out=total[offset:stop])
+            if self._mean_over == "participants":
+                np.add(weights, weight, out=weights)
+        np.divide(total, weights, out=total, where=weights > 0)
+        return total
+
+    def _values(self, contribution: Contribution) -> Iterator[tuple[int, Floats]]:
+        for rank, data in sorted(contribution.parts.items()):
+            yield from self._decoded(contribution.keys[rank], data, contribution.fragments[rank])
+
+    def _norm(self, contribution: Contribution) -> float:
+        return float(np.sqrt(sum(_sum_of_squares(values) for _, values in self._values(contribution))))
+
+
+def _story(key: PartKey) -> tuple[object, ...]:
+    return key.steps, key.tokens, key.blocks
+
+
+def _inclusion(contribution: Contribution, scale: float) -> Inclusion:
+    keys = [key for _, key in sorted(contribution.keys.items())]
+    return Inclusion(
+        cluster=contribution.participant.cluster,
+        parts=tuple(key.sha256 for key in keys),
+        tokens=contribution.tokens,
+        clip_scale=scale,
+        blocks=keys[0].blocks,
+    )
+
+
+def _clip_scales(norms: list[float]) -> list[float]:
+    """What brings each norm down to the median; of an even number the upper one, so that two are never clipped."""
+    if not norms:
+        return []
+    median = sorted(norms)[len(norms) // 2]
+    return [1.0 if norm <= median else float(np.float32(median / norm)) for norm in norms]
+
+
+def _sum_of_squares(values: Floats) -> np.float64:
+    """In float64 and by halves: element by element, so that no vector width decides about the roundings."""
+    squares = np.square(values, dtype=np.float64)
+    while squares.size > 1:
+        half = squares.size // 2
+        rest = squares[2 * half :]
+        squares = squares[:half] + squares[half : 2 * half]
+        if rest.size:
+            squares[:1] += rest
+    return np.float64(squares[0])
