@@ -43,6 +43,7 @@ def check_split(members: Sequence[Worker]) -> None:
 
 def make_plan(run_id: RunId, config: RunConfig, epoch: Epoch, first_step: int, members: Sequence[Worker]) -> Plan:
     """ConfigInvalid when these members cannot share the model."""
+    config.optimizer.require_members(len(members))
     check_split(members)
     shape = members[0].shape
     if shape is None:

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from legion.config import RunConfig, config_digest
+from legion.config import RunConfig, config_digest, merge
 from legion.errors import ConfigInvalid
 from legion.ids import Epoch, RunId
 from legion.messages import ModelShape, TensorShape, UnitShape
@@ -45,3 +45,11 @@ def test_a_plan_says_whose_configuration_it_is(make_worker: MakeWorker, shape: M
 def test_more_members_than_chunks(make_worker: MakeWorker) -> None:
     with pytest.raises(ConfigInvalid, match="5 members cannot share 4 chunks"):
         make_plan(RunId("run-1"), RunConfig(), Epoch(1), 0, [make_worker(letter) for letter in "abcde"])
+
+
+def test_an_optimizer_for_one_member(make_worker: MakeWorker) -> None:
+    muon = merge(RunConfig(), {"optimizer": {"name": "muon"}})
+    members = [make_worker("a"), make_worker("b")]
+    with pytest.raises(ConfigInvalid, match="'muon' needs whole matrices on one member, and the cluster has 2"):
+        make_plan(RunId("run-1"), muon, Epoch(1), 0, members)
+    assert len(make_plan(RunId("run-1"), muon, Epoch(1), 0, members[:1]).members) == 1
