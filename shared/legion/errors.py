@@ -133,6 +133,23 @@ class TooManyRequests(Refused):
     status = 429
 
 
+class RoundConflict(Unusable):
+    """A report of a past round or term, from somebody else than the span's reducer, or a second digest."""
+
+    slug = "round-conflict"
+    title = "The round has moved on without this"
+    hint = "Fetch the round's plan, and go on from there."
+    status = 409
+
+
+class ReportInvalid(Unusable):
+    """A reducer's report that does not fit the round's plan."""
+
+    slug = "report-invalid"
+    title = "The report does not fit the round's plan"
+    hint = "The reducer is broken or hostile; the operator can revoke it. The next in the list does the span."
+
+
 class DataError(LegionError):
     slug = "data"
     title = "The dataset cannot be used"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from legion.config import Sha256
-from legion.ids import Epoch, RunId, WorkerId
+from legion.ids import ClusterId, Epoch, RunId, WorkerId
 
 PROTOCOL = 1
 HEARTBEAT_S = 30.0
@@ -157,6 +157,8 @@ class Heartbeat(Message):
     # The slug of a LegionError and its sentence: why the worker is leaving, if not by its own wish.
     failure: str | None = None
     failure_message: str | None = None
+    anchor: Annotated[int, Field(ge=-1, le=2**31 - 1)] = -1  # newest anchor it has; -1: none
+    steps_ahead: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0  # since that anchor
 
 
 class HeartbeatReply(Message):
@@ -164,6 +166,9 @@ class HeartbeatReply(Message):
     epoch: Epoch  # of the newest plan; the worker fetches it when it differs
     interval_s: float
     certificate_renewal: bool = False
+    round: int = -1  # of the newest round plan; -1: none
+    revision: int = 0  # of that plan; the worker fetches it when either differs
+    gone: tuple[ClusterId, ...] = ()  # participants of that plan that nobody need wait for
 
 
 class Member(Message):
@@ -181,6 +186,8 @@ class Plan(Message):
     shape: ModelShape
     first_step: int  # 0, or the step of the checkpoint the members start from
     config_digest: Sha256
+    cluster: ClusterId = ClusterId("")  # in a run with rounds
+    round: int = 0  # the first one it takes part in
 
 
 class WorkerView(Message):
@@ -263,6 +270,34 @@ class StepSummary(Message):
     tokens_per_s: float
 
 
+class RoundCounters(Message):
+    """What went wrong, or nearly, in the rounds of a run so far."""
+
+    refused: dict[str, int] = Field(default_factory=dict)  # contributions that reducers turned away, by reason
+    reports_refused: int = 0  # by the server: they did not fit the plan
+    conflicts: int = 0  # reports of a past round or term, of somebody else, or a second digest for a span
+    terms_raised: int = 0
+    residuals_lost: int = 0  # a reducer gone or silent, and with it what encoding had dropped
+    duplicate_blocks: int = 0  # delivered again; counted once
+    uncounted_tokens: int = 0  # named beyond what the plan allows
+    empty_spans: int = 0  # updates that nobody contributed to
+    clusters_lost: int = 0
+    root_mismatches: int = 0
+    blobs_refused: int = 0  # of another size or digest than reported
+    blobs_missing: int = 0  # now: committed, and not yet in storage
+
+
+class RoundsView(Message):
+    """The rounds of a run, in figures."""
+
+    committed: int
+    rounds: int  # of the whole run
+    participants: int  # of the round being trained
+    tokens: int  # counted in committed rounds
+    round_s: float | None  # the last rounds' mean; None: nothing measured
+    counters: RoundCounters
+
+
 class MetricsView(Message):
     """GET /metrics as JSON. `recent` is the tail of the run; ?since=STEP asks for more. Worker ids only for admins."""
 
@@ -279,6 +314,7 @@ class MetricsView(Message):
     unigram_entropy: float | None = None
     bigram_entropy: float | None = None
     failure: str | None = None
+    rounds: RoundsView | None = None  # of a run whose clusters average by rounds
 
 
 class ShardRef(Message):
@@ -371,6 +407,11 @@ EventType = Literal[
     "step",
     "evaluation",
     "checkpoint",
+    "round_plan",
+    "round",
+    "round_term",
+    "cluster_lost",
+    "root_mismatch",
     "gap",
 ]
 

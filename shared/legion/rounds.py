@@ -72,6 +72,7 @@ class RoundPlan(Message):
 
     run_id: RunId
     round: Round  # the anchor it starts from is theta_round
+    revision: Annotated[int, Field(ge=0)] = 0  # grows when the plan of this round is published again
     config_digest: Sha256
     shape: ModelShape
     steps: PositiveInt  # H
@@ -171,6 +172,12 @@ class RootReport(Message):
     cluster: ClusterId
     rank: Annotated[int, Field(ge=0)]
     root: Sha256
+
+
+class RootReply(Message):
+    """None: the reference is not known yet; the server compares once it is."""
+
+    agrees: bool | None
 
 
 class Standing(Message):
