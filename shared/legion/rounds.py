@@ -79,6 +79,8 @@ class RoundPlan(Message):
     first_step: Annotated[int, Field(ge=0)]  # of the run: where the learning-rate schedule stands at theta_round
     participants: Annotated[tuple[Participant, ...], Field(min_length=1)]
     spans: Annotated[tuple[SpanPlan, ...], Field(min_length=1)]
+    revision: Annotated[int, Field(ge=0)] = 0  # grows when terms or reducers change within the round
+    terms: tuple[Annotated[int, Field(ge=0)], ...] = ()  # the current term of each span; none given: 0
     flush: bool = False  # contributions are dense, and local weights become the new anchor
     contribute_s: float  # then a cluster sends what it has, however few steps that are
     deadline_s: float  # then a reducer closes with what it has
@@ -87,6 +89,13 @@ class RoundPlan(Message):
     def workers(self) -> dict[WorkerId, Member]:
         """Everybody in it, with where to reach them."""
         return {member.worker_id: member for participant in self.participants for member in participant.members}
+
+    def term(self, span: int) -> int:
+        return self.terms[span] if self.terms else 0
+
+    def reducer(self, span: int) -> WorkerId:
+        """Who combines the span in its current term."""
+        return self.spans[span].reducers[self.term(span)]
 
     def participant(self, cluster: ClusterId) -> Participant | None:
         return next((p for p in self.participants if p.cluster == cluster), None)
