@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from legion.config import Sha256
+from legion.counters import RoundsView
 from legion.ids import ClusterId, Epoch, RunId, WorkerId
 
 PROTOCOL = 1
@@ -268,34 +269,6 @@ class StepSummary(Message):
     lr: float
     tokens: int
     tokens_per_s: float
-
-
-class RoundCounters(Message):
-    """What went wrong, or nearly, in the rounds of a run so far."""
-
-    refused: dict[str, int] = Field(default_factory=dict)  # contributions that reducers turned away, by reason
-    reports_refused: int = 0  # by the server: they did not fit the plan
-    conflicts: int = 0  # reports of a past round or term, of somebody else, or a second digest for a span
-    terms_raised: int = 0
-    residuals_lost: int = 0  # a reducer gone or silent, and with it what encoding had dropped
-    duplicate_blocks: int = 0  # delivered again; counted once
-    uncounted_tokens: int = 0  # named beyond what the plan allows
-    empty_spans: int = 0  # updates that nobody contributed to
-    clusters_lost: int = 0
-    root_mismatches: int = 0
-    blobs_refused: int = 0  # of another size or digest than reported
-    blobs_missing: int = 0  # now: committed, and not yet in storage
-
-
-class RoundsView(Message):
-    """The rounds of a run, in figures."""
-
-    committed: int
-    rounds: int  # of the whole run
-    participants: int  # of the round being trained
-    tokens: int  # counted in committed rounds
-    round_s: float | None  # the last rounds' mean; None: nothing measured
-    counters: RoundCounters
 
 
 class MetricsView(Message):
