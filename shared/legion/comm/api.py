@@ -46,12 +46,12 @@ class Batches:
     tokens: int
 
 
-Purpose = Literal["step", "evaluation"]
+Purpose = Literal["step", "evaluation", "border"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """One member's say at the end of a step, or of an evaluation."""
+    """One member's say at the end of a step, of an evaluation, or while it waits at the border of a round."""
 
     ok: bool
     batches: Batches  # computed by this member
@@ -60,6 +60,8 @@ class Ballot:
     norm_squared: float = 0.0  # of this member's slice of the gradient sum
     purpose: Purpose = "step"
     reason: str = ""  # why not ok
+    ready: int = 0  # rounds: the newest anchor that this member could move to now
+    late: bool = False  # rounds: it is time to contribute, however few steps that are
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Verdict:
     loss_sum: float = 0.0
     tokens: int = 0
     reason: str = ""
+    ready: int = 0  # the newest anchor that all members can move to
+    late: bool = False  # for somebody it is time to contribute
 
 
 @dataclass(slots=True)

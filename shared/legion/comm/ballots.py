@@ -55,6 +55,8 @@ def decide(ballots: Mapping[WorkerId, Ballot]) -> Verdict:
         norm_squared=math.fsum(ballot.norm_squared for ballot in ordered),
         loss_sum=math.fsum(ballot.loss_sum for ballot in ordered),
         tokens=sum(ballot.batches.tokens for ballot in ordered),
+        ready=min(ballot.ready for ballot in ordered),
+        late=any(ballot.late for ballot in ordered),
     )
 
 

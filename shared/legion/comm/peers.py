@@ -174,7 +174,15 @@ class GrpcLink:
     async def vote(self, step: Step, ballot: Ballot) -> Verdict:
         request = message_of(step, ballot).SerializeToString()
         reply = self._parsed(VerdictMessage, await self._persist(lambda: self._vote(request, metadata=self._metadata)))
-        return Verdict(reply.commit, reply.norm_squared, reply.loss_sum, reply.tokens, reply.reason)
+        return Verdict(
+            reply.commit,
+            reply.norm_squared,
+            reply.loss_sum,
+            reply.tokens,
+            reply.reason,
+            reply.ready,
+            reply.late,
+        )
 
     def _parsed(self, kind: type[Reply], message: bytes) -> Reply:
         with naming(self._peer):

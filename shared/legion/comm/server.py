@@ -168,6 +168,8 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
             loss_sum=verdict.loss_sum,
             tokens=verdict.tokens,
             reason=verdict.reason,
+            ready=verdict.ready,
+            late=verdict.late,
         ).SerializeToString()
 
     async def _watch(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> None:
@@ -259,8 +261,10 @@ def ballot_of(message: BallotMessage) -> Ballot:
         batch_count=message.batch_count,
         loss_sum=message.loss_sum,
         norm_squared=message.norm_squared,
-        purpose="evaluation" if message.evaluation else "step",
+        purpose="evaluation" if message.evaluation else "border" if message.border else "step",
         reason=message.reason,
+        ready=message.ready,
+        late=message.late,
     )
 
 
@@ -274,5 +278,8 @@ def message_of(step: Step, ballot: Ballot) -> BallotMessage:
         loss_sum=ballot.loss_sum,
         norm_squared=ballot.norm_squared,
         evaluation=ballot.purpose == "evaluation",
+        border=ballot.purpose == "border",
         reason=ballot.reason,
+        ready=ballot.ready,
+        late=ballot.late,
     )

@@ -24,33 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17legion/proto/peer.proto\x12\x0elegion.peer.v1\"Q\n\x05\x46rame\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.legion.peer.v1.PartHeader\x12\x0b\n\x03\x63rc\x18\x02 \x01(\x07\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"*\n\x0c\x46\x65tchRequest\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04unit\x18\x02 \x01(\r\"{\n\nPartHeader\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04unit\x18\x02 \x01(\r\x12\r\n\x05\x63odec\x18\x03 \x01(\r\x12\r\n\x05numel\x18\x04 \x01(\x04\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x06 \x03(\r\x12\x0e\n\x06tokens\x18\x07 \x01(\x04\"\t\n\x07Receipt\",\n\x0c\x43laimRequest\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0e\n\x06serial\x18\x02 \x01(\r\"*\n\nClaimReply\x12\x12\n\x05index\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_index\"\xab\x01\n\rBallotMessage\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x14\n\x0cnorm_squared\x18\x03 \x01(\x01\x12\x10\n\x08loss_sum\x18\x04 \x01(\x01\x12\x0f\n\x07\x62\x61tches\x18\x05 \x03(\r\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x13\n\x0b\x62\x61tch_count\x18\x08 \x01(\r\x12\x12\n\nevaluation\x18\t \x01(\x08\"h\n\x0eVerdictMessage\x12\x0e\n\x06\x63ommit\x18\x01 \x01(\x08\x12\x14\n\x0cnorm_squared\x18\x02 \x01(\x01\x12\x10\n\x08loss_sum\x18\x03 \x01(\x01\x12\x0e\n\x06tokens\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x0e\n\x0cWatchRequest\"+\n\x08Presence\x12\x0f\n\x07leaving\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xd9\x02\n\x04Peer\x12@\n\x05\x46\x65tch\x12\x1c.legion.peer.v1.FetchRequest\x1a\x15.legion.peer.v1.Frame(\x01\x30\x01\x12\x42\n\x0cSendGradient\x12\x15.legion.peer.v1.Frame\x1a\x17.legion.peer.v1.Receipt(\x01\x30\x01\x12\x41\n\x05\x43laim\x12\x1c.legion.peer.v1.ClaimRequest\x1a\x1a.legion.peer.v1.ClaimReply\x12\x45\n\x04Vote\x12\x1d.legion.peer.v1.BallotMessage\x1a\x1e.legion.peer.v1.VerdictMessage\x12\x41\n\x05Watch\x12\x1c.legion.peer.v1.WatchRequest\x1a\x18.legion.peer.v1.Presence0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17legion/proto/peer.proto\x12\x0elegion.peer.v1\")\n\tPartPiece\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"-\n\x0b\x42lobRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x1c\n\tBlobPiece\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"Q\n\x05\x46rame\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.legion.peer.v1.PartHeader\x12\x0b\n\x03\x63rc\x18\x02 \x01(\x07\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"*\n\x0c\x46\x65tchRequest\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04unit\x18\x02 \x01(\r\"{\n\nPartHeader\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04unit\x18\x02 \x01(\r\x12\r\n\x05\x63odec\x18\x03 \x01(\r\x12\r\n\x05numel\x18\x04 \x01(\x04\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x06 \x03(\r\x12\x0e\n\x06tokens\x18\x07 \x01(\x04\"\t\n\x07Receipt\",\n\x0c\x43laimRequest\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0e\n\x06serial\x18\x02 \x01(\r\"*\n\nClaimReply\x12\x12\n\x05index\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_index\"\xd8\x01\n\rBallotMessage\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x14\n\x0cnorm_squared\x18\x03 \x01(\x01\x12\x10\n\x08loss_sum\x18\x04 \x01(\x01\x12\x0f\n\x07\x62\x61tches\x18\x05 \x03(\r\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x13\n\x0b\x62\x61tch_count\x18\x08 \x01(\r\x12\x12\n\nevaluation\x18\t \x01(\x08\x12\x0e\n\x06\x62order\x18\n \x01(\x08\x12\r\n\x05ready\x18\x0b \x01(\x04\x12\x0c\n\x04late\x18\x0c \x01(\x08\"\x85\x01\n\x0eVerdictMessage\x12\x0e\n\x06\x63ommit\x18\x01 \x01(\x08\x12\x14\n\x0cnorm_squared\x18\x02 \x01(\x01\x12\x10\n\x08loss_sum\x18\x03 \x01(\x01\x12\x0e\n\x06tokens\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05ready\x18\x06 \x01(\x04\x12\x0c\n\x04late\x18\x07 \x01(\x08\"\x0e\n\x0cWatchRequest\"+\n\x08Presence\x12\x0f\n\x07leaving\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xd9\x02\n\x04Peer\x12@\n\x05\x46\x65tch\x12\x1c.legion.peer.v1.FetchRequest\x1a\x15.legion.peer.v1.Frame(\x01\x30\x01\x12\x42\n\x0cSendGradient\x12\x15.legion.peer.v1.Frame\x1a\x17.legion.peer.v1.Receipt(\x01\x30\x01\x12\x41\n\x05\x43laim\x12\x1c.legion.peer.v1.ClaimRequest\x1a\x1a.legion.peer.v1.ClaimReply\x12\x45\n\x04Vote\x12\x1d.legion.peer.v1.BallotMessage\x1a\x1e.legion.peer.v1.VerdictMessage\x12\x41\n\x05Watch\x12\x1c.legion.peer.v1.WatchRequest\x1a\x18.legion.peer.v1.Presence0\x01\x32\x91\x01\n\x06Rounds\x12@\n\x08SendPart\x12\x19.legion.peer.v1.PartPiece\x1a\x17.legion.peer.v1.Receipt(\x01\x12\x45\n\tFetchBlob\x12\x1b.legion.peer.v1.BlobRequest\x1a\x19.legion.peer.v1.BlobPiece0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'legion.proto.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FRAME']._serialized_start=43
-  _globals['_FRAME']._serialized_end=124
-  _globals['_FETCHREQUEST']._serialized_start=126
-  _globals['_FETCHREQUEST']._serialized_end=168
-  _globals['_PARTHEADER']._serialized_start=170
-  _globals['_PARTHEADER']._serialized_end=293
-  _globals['_RECEIPT']._serialized_start=295
-  _globals['_RECEIPT']._serialized_end=304
-  _globals['_CLAIMREQUEST']._serialized_start=306
-  _globals['_CLAIMREQUEST']._serialized_end=350
-  _globals['_CLAIMREPLY']._serialized_start=352
-  _globals['_CLAIMREPLY']._serialized_end=394
-  _globals['_BALLOTMESSAGE']._serialized_start=397
-  _globals['_BALLOTMESSAGE']._serialized_end=568
-  _globals['_VERDICTMESSAGE']._serialized_start=570
-  _globals['_VERDICTMESSAGE']._serialized_end=674
-  _globals['_WATCHREQUEST']._serialized_start=676
-  _globals['_WATCHREQUEST']._serialized_end=690
-  _globals['_PRESENCE']._serialized_start=692
-  _globals['_PRESENCE']._serialized_end=735
-  _globals['_PEER']._serialized_start=738
-  _globals['_PEER']._serialized_end=1083
+  _globals['_PARTPIECE']._serialized_start=43
+  _globals['_PARTPIECE']._serialized_end=84
+  _globals['_BLOBREQUEST']._serialized_start=86
+  _globals['_BLOBREQUEST']._serialized_end=131
+  _globals['_BLOBPIECE']._serialized_start=133
+  _globals['_BLOBPIECE']._serialized_end=161
+  _globals['_FRAME']._serialized_start=163
+  _globals['_FRAME']._serialized_end=244
+  _globals['_FETCHREQUEST']._serialized_start=246
+  _globals['_FETCHREQUEST']._serialized_end=288
+  _globals['_PARTHEADER']._serialized_start=290
+  _globals['_PARTHEADER']._serialized_end=413
+  _globals['_RECEIPT']._serialized_start=415
+  _globals['_RECEIPT']._serialized_end=424
+  _globals['_CLAIMREQUEST']._serialized_start=426
+  _globals['_CLAIMREQUEST']._serialized_end=470
+  _globals['_CLAIMREPLY']._serialized_start=472
+  _globals['_CLAIMREPLY']._serialized_end=514
+  _globals['_BALLOTMESSAGE']._serialized_start=517
+  _globals['_BALLOTMESSAGE']._serialized_end=733
+  _globals['_VERDICTMESSAGE']._serialized_start=736
+  _globals['_VERDICTMESSAGE']._serialized_end=869
+  _globals['_WATCHREQUEST']._serialized_start=871
+  _globals['_WATCHREQUEST']._serialized_end=885
+  _globals['_PRESENCE']._serialized_start=887
+  _globals['_PRESENCE']._serialized_end=930
+  _globals['_PEER']._serialized_start=933
+  _globals['_PEER']._serialized_end=1278
+  _globals['_ROUNDS']._serialized_start=1281
+  _globals['_ROUNDS']._serialized_end=1426
 # @@protoc_insertion_point(module_scope)

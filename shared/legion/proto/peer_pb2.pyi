@@ -6,6 +6,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class PartPiece(_message.Message):
+    __slots__ = ("key", "payload")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    key: bytes
+    payload: bytes
+    def __init__(self, key: _Optional[bytes] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class BlobRequest(_message.Message):
+    __slots__ = ("sha256", "offset")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    offset: int
+    def __init__(self, sha256: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class BlobPiece(_message.Message):
+    __slots__ = ("payload",)
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    payload: bytes
+    def __init__(self, payload: _Optional[bytes] = ...) -> None: ...
+
 class Frame(_message.Message):
     __slots__ = ("header", "crc", "payload")
     HEADER_FIELD_NUMBER: _ClassVar[int]
@@ -61,7 +83,7 @@ class ClaimReply(_message.Message):
     def __init__(self, index: _Optional[int] = ...) -> None: ...
 
 class BallotMessage(_message.Message):
-    __slots__ = ("step", "ok", "norm_squared", "loss_sum", "batches", "tokens", "reason", "batch_count", "evaluation")
+    __slots__ = ("step", "ok", "norm_squared", "loss_sum", "batches", "tokens", "reason", "batch_count", "evaluation", "border", "ready", "late")
     STEP_FIELD_NUMBER: _ClassVar[int]
     OK_FIELD_NUMBER: _ClassVar[int]
     NORM_SQUARED_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +93,9 @@ class BallotMessage(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     BATCH_COUNT_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    BORDER_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
     step: int
     ok: bool
     norm_squared: float
@@ -80,21 +105,28 @@ class BallotMessage(_message.Message):
     reason: str
     batch_count: int
     evaluation: bool
-    def __init__(self, step: _Optional[int] = ..., ok: _Optional[bool] = ..., norm_squared: _Optional[float] = ..., loss_sum: _Optional[float] = ..., batches: _Optional[_Iterable[int]] = ..., tokens: _Optional[int] = ..., reason: _Optional[str] = ..., batch_count: _Optional[int] = ..., evaluation: _Optional[bool] = ...) -> None: ...
+    border: bool
+    ready: int
+    late: bool
+    def __init__(self, step: _Optional[int] = ..., ok: _Optional[bool] = ..., norm_squared: _Optional[float] = ..., loss_sum: _Optional[float] = ..., batches: _Optional[_Iterable[int]] = ..., tokens: _Optional[int] = ..., reason: _Optional[str] = ..., batch_count: _Optional[int] = ..., evaluation: _Optional[bool] = ..., border: _Optional[bool] = ..., ready: _Optional[int] = ..., late: _Optional[bool] = ...) -> None: ...
 
 class VerdictMessage(_message.Message):
-    __slots__ = ("commit", "norm_squared", "loss_sum", "tokens", "reason")
+    __slots__ = ("commit", "norm_squared", "loss_sum", "tokens", "reason", "ready", "late")
     COMMIT_FIELD_NUMBER: _ClassVar[int]
     NORM_SQUARED_FIELD_NUMBER: _ClassVar[int]
     LOSS_SUM_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
     commit: bool
     norm_squared: float
     loss_sum: float
     tokens: int
     reason: str
-    def __init__(self, commit: _Optional[bool] = ..., norm_squared: _Optional[float] = ..., loss_sum: _Optional[float] = ..., tokens: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+    ready: int
+    late: bool
+    def __init__(self, commit: _Optional[bool] = ..., norm_squared: _Optional[float] = ..., loss_sum: _Optional[float] = ..., tokens: _Optional[int] = ..., reason: _Optional[str] = ..., ready: _Optional[int] = ..., late: _Optional[bool] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ()
