@@ -1,8 +1,8 @@
-"""What a codec is, and which one a wire id names.
+"""What a codec is: float32 values to bytes and back, quantised once, at the sender.
 
-Values are quantised once, at the sender; owners sum what they decode in float32. Encoding works on whole chunks of
-`layout.CHUNK` elements and each chunk's bytes stand alone, so a stream of frames can be decoded as it arrives.
-Everything is numpy with one ufunc per rounding: a codec gives the same bytes on every CPU.
+Values come in whole chunks of `layout.CHUNK` elements, and what a chunk decodes to never depends on its neighbours.
+Everything is numpy with one ufunc per rounding, so a codec gives the same bytes and the same floats on every CPU.
+Arrays are host memory; tensors of a GPU are copied there first.
 """
 
 from typing import Protocol
@@ -14,26 +14,61 @@ from legion.errors import NotFinite, PartInvalid
 from legion.layout import CHUNK
 
 Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 
 
-class Codec(Protocol):
-    """One way to write float32 values. `wire_id` is fixed for ever."""
+class AnyCodec(Protocol):
+    """One way to write float32 values, for what travels as one blob: contributions and updates.
 
-    name: str
-    wire_id: int
-    chunk_bytes: int  # encoded size of one chunk of 4,096 elements; every codec here has a fixed rate
-    lossy: bool
+    `wire_id` is fixed for ever.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def wire_id(self) -> int: ...
+    @property
+    def lossy(self) -> bool: ...
+
+    def most_bytes(self, numel: int) -> int:
+        """The largest encoding of `numel` elements, a whole number of chunks."""
 
     def encode(self, values: Floats) -> bytes | memoryview:
         """A whole number of chunks. NotFinite when a lossy codec meets NaN or infinity."""
 
     def decode(self, data: memoryview, out: Floats) -> None:
-        """Exactly the bytes of `out.size` elements into `out`; PartInvalid on anything else."""
+        """The encoding of exactly `out.size` elements into `out`; PartInvalid on anything else.
+
+        What a lossy codec gives is finite, whatever the bytes. After an error `out` holds anything.
+        """
+
+
+class Codec(AnyCodec, Protocol):
+    """A codec of fixed rate: each chunk's bytes stand alone, so a stream of them can be decoded as it arrives."""
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Encoded size of one chunk."""
+
+
+class FixedRate:
+    """What every codec of fixed rate has in common."""
+
+    chunk_bytes: int
+
+    def most_bytes(self, numel: int) -> int:
+        return numel // CHUNK * self.chunk_bytes
 
 
 def encoded_bytes(codec: Codec, numel: int) -> int:
     """Size on the wire of `numel` elements, a whole number of chunks."""
     return numel // CHUNK * codec.chunk_bytes
+
+
+def bits_per_value(codec: AnyCodec) -> float:
+    """On the wire, at most; for long vectors."""
+    numel = CHUNK << 16
+    return codec.most_bytes(numel) * 8 / numel
 
 
 def require_chunks(numel: int) -> None:
@@ -42,7 +77,7 @@ def require_chunks(numel: int) -> None:
 
 
 def require_size(codec: Codec, data: memoryview, out: Floats) -> None:
-    """The check every decoder starts with."""
+    """The check every decoder of fixed rate starts with."""
     require_chunks(out.size)
     if data.nbytes != encoded_bytes(codec, out.size):
         raise PartInvalid(f"{codec.name}: {data.nbytes} bytes for {out.size} elements")

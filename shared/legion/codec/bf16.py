@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from legion.codec.api import Floats, require_chunks, require_finite, require_size
+from legion.codec.api import FixedRate, Floats, require_chunks, require_finite, require_size
 from legion.layout import CHUNK
 
 
-class Bf16:
+class Bf16(FixedRate):
     name = "bf16"
     wire_id = 1
     chunk_bytes = CHUNK * 2

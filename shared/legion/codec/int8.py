@@ -5,7 +5,7 @@ The error is at most half a scale. Per chunk: 16 scales, then 4,096 values (8.12
 
 import numpy as np
 
-from legion.codec.api import Floats, require_chunks, require_finite, require_size
+from legion.codec.api import FixedRate, Floats, require_chunks, require_finite, require_size
 from legion.errors import PartInvalid
 from legion.layout import CHUNK
 
@@ -15,7 +15,7 @@ BLOCKS = CHUNK // BLOCK
 SMALLEST_SCALE = np.float32(2.0**-120)
 
 
-class Int8:
+class Int8(FixedRate):
     name = "int8"
     wire_id = 2
     chunk_bytes = BLOCKS * 4 + CHUNK

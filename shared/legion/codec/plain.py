@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from legion.codec.api import Floats, require_chunks, require_size
+from legion.codec.api import FixedRate, Floats, require_chunks, require_size
 from legion.layout import CHUNK
 
 
-class Plain:
+class Plain(FixedRate):
     name = "none"
     wire_id = 0
     chunk_bytes = CHUNK * 4

@@ -2,11 +2,13 @@
 
 from legion.codec.api import Codec
 from legion.codec.bf16 import Bf16
+from legion.codec.int4 import Int4
 from legion.codec.int8 import Int8
+from legion.codec.onebit import OneBit
 from legion.codec.plain import Plain
 from legion.errors import PartInvalid, Unusable
 
-ALL: tuple[Codec, ...] = (Plain(), Bf16(), Int8())
+ALL: tuple[Codec, ...] = (Plain(), Bf16(), Int8(), Int4(), OneBit())
 _BY_NAME = {codec.name: codec for codec in ALL}
 _BY_WIRE_ID = {codec.wire_id: codec for codec in ALL}
 

@@ -129,7 +129,8 @@ def frames_of(header: PartHeader, codec: Codec, *values: Floats) -> Iterator[byt
 def chunks_per_frame(codec: Codec, part_bytes: int = 0) -> int:
     """Whole chunks in one frame of a part of `part_bytes` encoded bytes."""
     limit = LARGE_PART_PAYLOAD_BYTES if part_bytes > LARGE_PART_BYTES else PAYLOAD_BYTES
-    return limit // codec.chunk_bytes
+    # Receivers decode a frame at a time: below a byte per element the elements are what takes their memory.
+    return limit // max(codec.chunk_bytes, CHUNK)
 
 
 def frame_count(codec: Codec, numel: int) -> int:

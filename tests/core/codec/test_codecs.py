@@ -35,6 +35,12 @@ def bound(codec: Codec, values: NDArray[np.float32]) -> NDArray[np.float64]:
         return np.zeros_like(exact)
     if codec.name == "bf16":
         return np.abs(exact) * 2.0**-8 + 2.0**-133
+    if codec.name == "int4":
+        scale = np.abs(exact).reshape(-1, 64).max(axis=1) / 7
+        return np.repeat(scale * 0.5, 64) * (1 + 1 / 127) + 7 * 2.0**-120
+    if codec.name == "onebit":
+        mean = np.abs(exact).reshape(-1, 256).mean(axis=1)
+        return np.abs(np.abs(exact) - np.repeat(mean, 256)) + np.repeat(mean, 256) * 2.0**-8 + 2.0**-120
     scale = np.abs(exact).reshape(-1, 256).max(axis=1) / 127
     return np.repeat(scale * 0.5, 256) * (1 + 1e-5) + 127 * 2.0**-120
 

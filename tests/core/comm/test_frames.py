@@ -130,6 +130,7 @@ def test_a_part_arrives_as_its_codec_gives_it(codec: Codec, chunks: int) -> None
     assert header.size_bytes == encoded_bytes(codec, chunks * CHUNK)
     assert len(frames) == frame_count(codec, chunks * CHUNK)
     assert all(len(frame) <= PAYLOAD_BYTES + 64 for frame in frames)
+    assert chunks_per_frame(codec) * CHUNK * 4 <= 4 * PAYLOAD_BYTES  # decoded
     out, memory = room(chunks * CHUNK)
     read(frames, codec, out)
     expected = np.empty_like(out)

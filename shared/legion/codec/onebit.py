@@ -1,0 +1,60 @@
+"""`onebit`: the sign of every element and one magnitude a block of 256: the mean of its elements' (1.0625 bits).
+
+Meant for senders that feed the error back (Seide et al. 2014; Karimireddy et al., arXiv 1901.09847). Per chunk: 16
+magnitudes in bf16, then 4,096 sign bits, lowest first, 1 for negative.
+"""
+
+import numpy as np
+
+from legion.codec.api import FixedRate, Floats, require_chunks, require_size
+from legion.codec.blocks import (
+    SMALLEST_SCALE,
+    as_chunks,
+    bf16_nearest,
+    means,
+    pack_bits,
+    pieces,
+    read_scales,
+    scratch,
+    signs_of,
+    write_scales,
+)
+from legion.layout import CHUNK
+
+BLOCK = 256  # elements that share a magnitude
+BLOCKS = CHUNK // BLOCK
+SCALE_BYTES = BLOCKS * 2
+
+
+class OneBit(FixedRate):
+    name = "onebit"
+    wire_id = 5
+    chunk_bytes = SCALE_BYTES + CHUNK // 8
+    lossy = True
+
+    def encode(self, values: Floats) -> memoryview:
+        require_chunks(values.size)
+        x_NC = as_chunks(values)
+        rows = np.empty((x_NC.shape[0], self.chunk_bytes), dtype=np.uint8)
+        magnitudes, room = scratch(x_NC.shape[0]), scratch(x_NC.shape[0])
+        negative = np.empty(room.shape, dtype=np.bool_)
+        mean_NB = np.empty((x_NC.shape[0], BLOCKS), dtype=np.float32)
+        for piece in pieces(x_NC.shape[0]):
+            x = x_NC[piece]
+            magnitude = np.abs(x, out=magnitudes[: len(x)])
+            mean_NB[piece] = means(magnitude.reshape(-1, BLOCK), room).reshape(-1, BLOCKS)
+            rows[piece, SCALE_BYTES:] = pack_bits(np.less(x, 0, out=negative[: len(x)]))
+        mean_NB[mean_NB < SMALLEST_SCALE] = 0
+        write_scales(rows[:, :SCALE_BYTES], bf16_nearest(mean_NB))
+        return rows.data.cast("B") if rows.size else memoryview(b"")
+
+    def decode(self, data: memoryview, out: Floats) -> None:
+        require_size(self, data, out)
+        rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, self.chunk_bytes)
+        words_NC = out.view(np.uint32).reshape(-1, CHUNK)
+        for piece in pieces(rows.shape[0]):
+            row, words = rows[piece], words_NC[piece]
+            magnitude = read_scales(self.name, row[:, :SCALE_BYTES]).view(np.uint32)
+            signs_of(row[:, SCALE_BYTES:], words)
+            blocks = words.reshape(-1, BLOCK)
+            np.bitwise_or(blocks, magnitude.reshape(-1, 1), out=blocks)
