@@ -72,7 +72,6 @@ class RoundPlan(Message):
 
     run_id: RunId
     round: Round  # the anchor it starts from is theta_round
-    revision: Annotated[int, Field(ge=0)] = 0  # grows when the plan of this round is published again
     config_digest: Sha256
     shape: ModelShape
     steps: PositiveInt  # H
@@ -212,7 +211,12 @@ class GlobalVersion(Message):
 
 
 class RoundsPage(Message):
-    """GET /training/rounds: records from `since` on, oldest first, and where the log begins."""
+    """GET /training/rounds: records from `since` on, oldest first, and where the log begins.
+
+    `plans`: of the round after each record, and of `since` itself; the newest revision of each. A worker that has been
+    away must know the plan of every round it passes through: the members of a cluster decide by plans alone.
+    """
 
     first: Round  # oldest record that is kept
     records: tuple[RoundRecord, ...]
+    plans: tuple[RoundPlan, ...] = ()

@@ -1,4 +1,4 @@
-"""Micro-batches of a run by (step, index), fetched ahead by one background thread that the loader owns."""
+"""Micro-batches of a run by their first block, fetched ahead by one background thread that the loader owns."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,7 +33,7 @@ class Loader:
         self._blocks, self._batch = blocks, batch
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="legion-data")
         self._lock = Lock()
-        self._ahead: dict[tuple[int, int], Future[MicroBatch]] = {}
+        self._ahead: dict[int, Future[MicroBatch]] = {}  # by the number of the first block
 
     def __enter__(self) -> Self:
         return self
@@ -43,23 +43,38 @@ class Loader:
     ) -> None:
         self.close()
 
+    @property
+    def blocks_each(self) -> int:
+        """Blocks in a micro-batch."""
+        return self._batch.micro_batch_blocks
+
     def micro_batch(self, step: int, index: int) -> MicroBatch:
-        """Micro-batch `index` < micro_batches of `step`; errors of a fetch ahead come out here."""
+        """Micro-batch `index` < micro_batches of `step` of a run with one cluster."""
+        return self.blocks_from(self.first_block(step, index))
+
+    def first_block(self, step: int, index: int) -> int:
+        """Where that micro-batch begins."""
+        if not 0 <= index < self._batch.micro_batches:
+            raise IndexError(f"micro-batch {index} of {self._batch.micro_batches}")
+        return (step * self._batch.micro_batches + index) * self.blocks_each
+
+    def blocks_from(self, first: int) -> MicroBatch:
+        """The micro-batch that begins with block `first`; errors of a fetch ahead come out here."""
         with self._lock:
-            fetched = self._ahead.pop((step, index), None)
+            fetched = self._ahead.pop(first, None)
         # A fetch that has not begun is faster done here than waited for.
         if fetched is None or fetched.cancel():
-            return self._load(step, index)
+            return self._load(first)
         return fetched.result()
 
-    def prefetch(self, step: int, index: int) -> None:
+    def prefetch(self, first: int) -> None:
         """Start to fetch a micro-batch that will likely be asked for; what was never asked for goes, oldest first."""
         with self._lock:
-            if (step, index) in self._ahead:
+            if first in self._ahead:
                 return
             while len(self._ahead) >= AHEAD:
                 self._ahead.pop(next(iter(self._ahead))).cancel()
-            self._ahead[step, index] = self._thread.submit(self._load, step, index)
+            self._ahead[first] = self._thread.submit(self._load, first)
 
     def validation_batch_count(self, max_blocks: int) -> int:
         """Batches that `validation_batches` gives; 0 without held-out text."""
@@ -80,12 +95,8 @@ class Loader:
         """Waits for the fetch under way, drops the others."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _load(self, step: int, index: int) -> MicroBatch:
-        if not 0 <= index < self._batch.micro_batches:
-            raise IndexError(f"micro-batch {index} of {self._batch.micro_batches}")
-        size = self._batch.micro_batch_blocks
-        first = (step * self._batch.micro_batches + index) * size
-        return _stack([self._blocks.train(first + k) for k in range(size)])
+    def _load(self, first: int) -> MicroBatch:
+        return _stack([self._blocks.train(first + k) for k in range(self.blocks_each)])
 
 
 def _stack(blocks: Sequence[Block]) -> MicroBatch:

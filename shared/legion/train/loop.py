@@ -22,7 +22,7 @@ from legion.messages import EvaluationRecord, StepRecord
 from legion.train.device import autocast
 from legion.train.metrics import StepMeter
 from legion.train.schedule import learning_rate
-from legion.zero.engine import Zero3
+from legion.zero.engine import Border, Committed, Zero3
 
 
 class Listener(Protocol):
@@ -66,35 +66,42 @@ class Training:
         self.steps_done, tokens = first_step, tokens_before
         self._zero.start(Step(first_step))
         while self.steps_done < config.steps and not self.stopping.is_set():
-            tokens += self._step(self.steps_done)
+            at = self.steps_done
+            last = self.stopping.is_set() or at + 1 == config.steps
+            tokens += self.step(Step(at), at, self._loader.first_block(at, 0), last=last).tokens
             self.steps_done += 1
             last = self.steps_done == config.steps
             every = config.evaluation.every_steps
             if last or (every and self.steps_done % every == 0):
-                self._evaluate()
+                self.evaluate()
             if last or self.steps_done % config.checkpoint.every_steps == 0:
                 self._listener.checkpoint_due(self.steps_done, tokens)
         self._zero.stop()
         return self.steps_done
 
-    def _step(self, step: int) -> int:
-        """One optimizer step of the cluster; the tokens in it."""
+    def step(
+        self, step: Step, at: int, first_block: int, *, last: bool, border: Border | None = None, ease: float = 1.0
+    ) -> Committed:
+        """One optimizer step of the cluster.
+
+        `step`: of the cluster's exchange. `at`: where the run stands, for the schedule and the record. `first_block`:
+        of its first micro-batch, the others follow. `ease`: a factor on the learning rate. `last`: none follows.
+        """
         self._zero.begin()
         loss_sum, tokens, micro_batches = 0.0, 0, 0
-        while (index := self._exchange.claim(Step(step))) is not None:
-            batch = self._loader.micro_batch(step, index)
-            self._prefetch(step, index)
+        while (index := self._exchange.claim(step)) is not None:
+            batch = self._loader.blocks_from(first_block + index * self._loader.blocks_each)
+            self._prefetch(at, index, first_block)
             with self._zero.backward_of(index, batch.tokens), autocast(self._config.cluster, self._device):
                 loss = self._loss_sum(batch)
                 loss.backward()
             loss_sum += float(loss.detach())
             tokens += batch.tokens
             micro_batches += 1
-        lr = learning_rate(self._config.optimizer, step, self._config.steps)
-        last = self.stopping.is_set() or step + 1 == self._config.steps
-        outcome = self._zero.finish(loss_sum, lr, last=last)
+        lr = ease * learning_rate(self._config.optimizer, at, self._config.steps)
+        outcome = self._zero.finish(loss_sum, lr, last=last, border=border)
         record = self._meter.record(
-            step=step + 1,
+            step=at + 1,
             outcome=outcome,
             lr=lr,
             tokens=tokens,
@@ -102,17 +109,16 @@ class Training:
             state_bytes=self._zero.state_bytes,
         )
         self._listener.step_done(record)
-        return outcome.tokens
+        return outcome
 
-    def _prefetch(self, step: int, index: int) -> None:
+    def _prefetch(self, at: int, index: int, first_block: int) -> None:
         """The micro-batch this member will most likely claim next."""
         ahead = index + self._exchange.group.world
-        count = self._config.batch.micro_batches
-        if step + ahead // count < self._config.steps:
-            self._loader.prefetch(step + ahead // count, ahead % count)
+        if at + ahead // self._config.batch.micro_batches < self._config.steps:
+            self._loader.prefetch(first_block + ahead * self._loader.blocks_each)
 
-    def _evaluate(self) -> None:
-        """Held-out loss: batch b is evaluated by member b mod N."""
+    def evaluate(self) -> None:
+        """Held-out loss of the weights offered: batch b is evaluated by member b mod N."""
         most = self._config.evaluation.max_blocks
         count = self._loader.validation_batch_count(most)
         if not count:

@@ -18,6 +18,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -43,6 +44,22 @@ class Committed:
     loss: float  # nats per token
     grad_norm: float  # of the mean gradient, before clipping
     tokens: int
+
+
+class Border(Protocol):
+    """What else happens to the slice's weights between two steps: rounds. The same on all members of a cluster."""
+
+    @property
+    def ready(self) -> int: ...  # for our ballot: the newest anchor we could move to
+
+    @property
+    def late(self) -> bool: ...  # for our ballot: time to contribute
+
+    def reached(self, verdict: Verdict) -> bool:
+        """A step was committed; whether `cross` is to be called before the weights are offered again."""
+
+    def cross(self, verdict: Verdict) -> None:
+        """The slice's weights are at rest: read them, change them."""
 
 
 class Zero3:
@@ -87,6 +104,11 @@ class Zero3:
         """Weights, gradient and moments of this member's slice."""
         return 16 * self.slice.weights.numel()
 
+    @property
+    def step(self) -> Step:
+        """The version of the weights that are offered; grows with every step and with every wait at a border."""
+        return self._step
+
     def part(self, unit: UnitId) -> Slice:
         """The slice's part of a unit."""
         start = self._layout.slice_offset(unit, self._rank)
@@ -96,8 +118,7 @@ class Zero3:
         """The slice holds the weights (and moments) after `step` steps: offer them."""
         self._step = step
         self._optimizers = [self._optimizer_of(unit, step) for unit in self._units]
-        for unit in self._units:
-            self._publish(unit.number)
+        self._offer_all()
 
     def _optimizer_of(self, unit: GatheredUnit, step: Step) -> UnitOptimizer:
         config, slots = self._optimizer_config, unit.flat.unit.parameters
@@ -130,10 +151,10 @@ class Zero3:
         self._done.append(self._batches)
         self._batches = None
 
-    def finish(self, loss_sum: float, lr: float, *, last: bool = False) -> Committed:
+    def finish(self, loss_sum: float, lr: float, *, last: bool = False, border: Border | None = None) -> Committed:
         """Vote and, on commit, update. StepAborted if any member could not finish.
 
-        `loss_sum`: nats over all tokens of the micro-batches this member computed. `last`: the run's last step.
+        `loss_sum`: nats over all tokens of the micro-batches this member computed. `last`: no step follows.
         """
         batches = Batches(
             tuple(sorted(index for done in self._done for index in done.indices)),
@@ -144,13 +165,20 @@ class Zero3:
                 self._send_sums(batches)
             self._sender.wait()
             self._release_all()
-            ballot = Ballot(True, batches, self._batch_count, loss_sum, self._norm_squared())
+            norm_squared = self._norm_squared()
+            ready, late = (border.ready, border.late) if border else (0, False)
+            ballot = Ballot(True, batches, self._batch_count, loss_sum, norm_squared, ready=ready, late=late)
         except LegionError as error:
             self._vote(Ballot(False, batches, self._batch_count, reason=f"{error.title}: {error}"))
             raise
         verdict = self._vote(ballot)
         norm = math.sqrt(verdict.norm_squared) / verdict.tokens
-        self._update(norm, verdict.tokens, lr, ahead=0 if last else self._cluster.prefetch_units + 1)
+        at_border = border is not None and border.reached(verdict)
+        ahead = 0 if last else self._cluster.prefetch_units + 1
+        self._update(norm, verdict.tokens, lr, offer=not at_border, ahead=ahead)
+        if border is not None and at_border:
+            border.cross(verdict)
+            self._offer_all()
         return Committed(verdict.loss_sum / verdict.tokens, norm, verdict.tokens)
 
     def _vote(self, ballot: Ballot) -> Verdict:
@@ -173,7 +201,19 @@ class Zero3:
                 squares.append(float(torch.dot(exact, exact)))
         return math.fsum(squares)
 
-    def _update(self, norm: float, tokens: int, lr: float, ahead: int) -> None:
+    def wait_at_border(self, border: Border) -> None:
+        """No step: cross once every member is here. What was fetched ahead is of the weights before."""
+        self._release_all()
+        verdict = self._vote(Ballot(True, Batches((), 0), 0, purpose="border", ready=border.ready, late=border.late))
+        self._step = Step(self._step + 1)
+        border.cross(verdict)
+        self._offer_all()
+
+    def _offer_all(self) -> None:
+        for unit in self._units:
+            self._publish(unit.number)
+
+    def _update(self, norm: float, tokens: int, lr: float, *, offer: bool, ahead: int) -> None:
         """Mean, clip, AdamW; each unit is offered as soon as it is new. The first `ahead` set out for the next step."""
         most = self._optimizer_config.clip_norm
         clip = 1.0 if most is None else min(1.0, most / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
@@ -182,6 +222,8 @@ class Zero3:
             for piece in self.part(unit.number).gradient.split(_PIECE):
                 piece.div_(tokens).mul_(clip)
             optimizer.update(lr)
+            if not offer:
+                continue
             self._publish(unit.number)
             if unit.number < ahead:
                 self._hold(unit.number)

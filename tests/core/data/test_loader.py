@@ -78,8 +78,8 @@ def test_an_index_outside_the_step_is_refused(loader: Loader, index: int) -> Non
 
 
 def test_what_was_fetched_ahead_is_not_read_again(loader: Loader, blocks: Numbered) -> None:
-    loader.prefetch(4, 1)
-    loader.prefetch(4, 1)
+    loader.prefetch(loader.first_block(4, 1))
+    loader.prefetch(loader.first_block(4, 1))
     assert numbers(loader.micro_batch(4, 1)) == [27, 28, 29]
     assert sorted(blocks.asked) == [27, 28, 29]
     assert numbers(loader.micro_batch(4, 1)) == [27, 28, 29]
@@ -88,21 +88,21 @@ def test_what_was_fetched_ahead_is_not_read_again(loader: Loader, blocks: Number
 def test_a_fetch_that_waits_behind_others_is_overtaken(loader: Loader, blocks: Numbered) -> None:
     blocks.allowed.clear()
     for step in range(2 * AHEAD):
-        loader.prefetch(step, 0)
+        loader.prefetch(loader.first_block(step, 0))
     blocks.allowed.set()
     for step in range(2 * AHEAD):
         assert numbers(loader.micro_batch(step, 0)) == [6 * step, 6 * step + 1, 6 * step + 2]
 
 
 def test_the_error_of_a_fetch_ahead_comes_out_where_it_is_asked_for(loader: Loader) -> None:
-    loader.prefetch(100, 0)
+    loader.prefetch(loader.first_block(100, 0))
     with pytest.raises(Unavailable, match="the hub is away"):
         loader.micro_batch(100, 0)
 
 
 def test_many_threads_get_the_same_answers(loader: Loader) -> None:
     def ask(number: int) -> list[int]:
-        loader.prefetch(number + 1, 0)
+        loader.prefetch(loader.first_block(number + 1, 0))
         return numbers(loader.micro_batch(number, 0))
 
     with ThreadPoolExecutor(8) as threads:
