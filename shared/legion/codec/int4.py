@@ -38,12 +38,12 @@ class Int4(FixedRate):
     def encode(self, values: Floats) -> memoryview:
         require_chunks(values.size)
         x_NC = as_chunks(values)
-        rows = np.empty((x_NC.shape[0], self.chunk_bytes), dtype=np.uint8)
-        room = scratch(x_NC.shape[0])
+        rows = np.empty((len(x_NC), self.chunk_bytes), dtype=np.uint8)
+        room = scratch(len(x_NC))
         bytes_room = np.empty(room.shape, dtype=np.int8)
-        for piece in pieces(x_NC.shape[0]):
+        for piece in pieces(len(x_NC)):
             x, row = x_NC[piece], rows[piece]
-            steps, q = np.abs(x, out=room[: x.shape[0]]), bytes_room[: x.shape[0]]
+            steps, q = np.abs(x, out=room[: len(x)]), bytes_room[: len(x)]
             blocks = steps.reshape(-1, BLOCK)
             # As integers, magnitudes keep their order, and NaN is the largest.
             largest = np.maximum.reduce(blocks.view(np.uint32), axis=1).view(np.float32)
@@ -60,14 +60,14 @@ class Int4(FixedRate):
             np.add(q, np.int8(8), out=q)
             low, high = q.view(np.uint8)[:, :HALF], q.view(np.uint8)[:, HALF:]
             np.bitwise_or(low, np.multiply(high, np.uint8(16)), out=row[:, SCALE_BYTES:])
-        return rows.data.cast("B") if rows.size else memoryview(b"")
+        return rows.reshape(-1).data
 
     def decode(self, data: memoryview, out: Floats) -> None:
         require_size(self, data, out)
         rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, self.chunk_bytes)
         out_NC = out.reshape(-1, CHUNK)
-        room = np.empty((min(PIECE, rows.shape[0]), CHUNK), dtype=np.uint8)
-        for piece in pieces(rows.shape[0]):
+        room = np.empty((min(PIECE, len(rows)), CHUNK), dtype=np.uint8)
+        for piece in pieces(len(rows)):
             row, x, q = rows[piece], out_NC[piece], room[: len(rows[piece])]
             scale = read_scales(self.name, row[:, :SCALE_BYTES], LARGEST_SCALE)
             packed = row[:, SCALE_BYTES:]

@@ -6,40 +6,56 @@ The error is at most half a scale. Per chunk: 16 scales, then 4,096 values (8.12
 import numpy as np
 
 from legion.codec.api import FixedRate, Floats, require_chunks, require_finite, require_size
+from legion.codec.blocks import SMALLEST_SCALE, as_chunks, pieces, scratch
 from legion.errors import PartInvalid
 from legion.layout import CHUNK
 
 BLOCK = 256  # elements that share a scale
 BLOCKS = CHUNK // BLOCK
-# Below the smallest normal float32 a reciprocal would overflow; such a block is all but zero and is sent as zero.
-SMALLEST_SCALE = np.float32(2.0**-120)
+SCALE_BYTES = BLOCKS * 4
+# 127 of them are just finite, 128 are not.
+LARGEST_SCALE = np.nextafter(np.finfo(np.float32).max / np.float32(127), np.float32(0))
 
 
 class Int8(FixedRate):
     name = "int8"
     wire_id = 2
-    chunk_bytes = BLOCKS * 4 + CHUNK
+    chunk_bytes = SCALE_BYTES + CHUNK
     lossy = True
 
-    def encode(self, values: Floats) -> bytes:
+    def encode(self, values: Floats) -> memoryview:
         require_chunks(values.size)
-        x_NBE = np.ascontiguousarray(values).reshape(-1, BLOCKS, BLOCK)  # N chunks of B blocks of E elements
-        largest_NB = np.maximum(x_NBE.max(axis=2), -x_NBE.min(axis=2))
-        require_finite(largest_NB)
-        scale_NB = largest_NB / np.float32(127)
-        scale_NB[scale_NB < SMALLEST_SCALE] = 0
-        divisor_NB = np.where(scale_NB == 0, np.float32(np.inf), scale_NB)
-        out = np.empty((x_NBE.shape[0], self.chunk_bytes), dtype=np.uint8)
-        out[:, : BLOCKS * 4] = scale_NB.astype("<f4").view(np.uint8)
-        q_NBE = np.rint(x_NBE / divisor_NB[:, :, None])
-        out[:, BLOCKS * 4 :] = q_NBE.astype(np.int8).view(np.uint8).reshape(-1, CHUNK)
-        return out.tobytes()
+        x_NC = as_chunks(values)
+        rows = np.empty((len(x_NC), self.chunk_bytes), dtype=np.uint8)
+        room = scratch(len(x_NC))
+        for piece in pieces(len(x_NC)):
+            x, row = x_NC[piece], rows[piece]
+            steps = np.abs(x, out=room[: len(x)])
+            blocks = steps.reshape(-1, BLOCK)
+            # As integers, magnitudes keep their order, and NaN is the largest.
+            largest = np.maximum.reduce(blocks.view(np.uint32), axis=1).view(np.float32)
+            require_finite(largest)
+            scale = np.minimum(largest / np.float32(127), LARGEST_SCALE)
+            scale[scale < SMALLEST_SCALE] = 0
+            row[:, :SCALE_BYTES] = scale.astype("<f4", copy=False).view(np.uint8).reshape(-1, SCALE_BYTES)
+            scale[scale == 0] = np.inf
+            np.divide(x.reshape(-1, BLOCK), scale[:, None], out=blocks)
+            np.rint(steps, out=steps)
+            np.copyto(row[:, SCALE_BYTES:].view(np.int8), steps, casting="unsafe")
+        return rows.reshape(-1).data
 
     def decode(self, data: memoryview, out: Floats) -> None:
         require_size(self, data, out)
         rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, self.chunk_bytes)
-        scale_NB = rows[:, : BLOCKS * 4].copy().view("<f4")
-        if not (np.isfinite(scale_NB).all() and (scale_NB >= 0).all()):
-            raise PartInvalid("int8: a scale is negative, NaN or infinite")
-        q_NBE = rows[:, BLOCKS * 4 :].view(np.int8).reshape(-1, BLOCKS, BLOCK)
-        np.multiply(q_NBE, scale_NB[:, :, None], out=out.reshape(-1, BLOCKS, BLOCK), dtype=np.float32)
+        out_NC = out.reshape(-1, CHUNK)
+        for piece in pieces(len(rows)):
+            row, x = rows[piece], out_NC[piece]
+            scale = row[:, :SCALE_BYTES].copy().view("<f4").reshape(-1)
+            if not ((scale >= 0) & (scale <= LARGEST_SCALE)).all():
+                raise PartInvalid("int8: a scale is negative, too large, NaN or infinite")
+            np.copyto(x, row[:, SCALE_BYTES:].view(np.int8))
+            blocks = x.reshape(-1, BLOCK)
+            with np.errstate(over="ignore"):
+                np.multiply(blocks, scale[:, None], out=blocks)
+            if (scale > LARGEST_SCALE / 2).any() and not np.isfinite(blocks).all():
+                raise PartInvalid("int8: a value is infinite")

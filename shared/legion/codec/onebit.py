@@ -35,24 +35,24 @@ class OneBit(FixedRate):
     def encode(self, values: Floats) -> memoryview:
         require_chunks(values.size)
         x_NC = as_chunks(values)
-        rows = np.empty((x_NC.shape[0], self.chunk_bytes), dtype=np.uint8)
-        magnitudes, room = scratch(x_NC.shape[0]), scratch(x_NC.shape[0])
+        rows = np.empty((len(x_NC), self.chunk_bytes), dtype=np.uint8)
+        magnitudes, room = scratch(len(x_NC)), scratch(len(x_NC))
         negative = np.empty(room.shape, dtype=np.bool_)
-        mean_NB = np.empty((x_NC.shape[0], BLOCKS), dtype=np.float32)
-        for piece in pieces(x_NC.shape[0]):
+        mean_NB = np.empty((len(x_NC), BLOCKS), dtype=np.float32)
+        for piece in pieces(len(x_NC)):
             x = x_NC[piece]
             magnitude = np.abs(x, out=magnitudes[: len(x)])
             mean_NB[piece] = means(magnitude.reshape(-1, BLOCK), room).reshape(-1, BLOCKS)
             rows[piece, SCALE_BYTES:] = pack_bits(np.less(x, 0, out=negative[: len(x)]))
         mean_NB[mean_NB < SMALLEST_SCALE] = 0
         write_scales(rows[:, :SCALE_BYTES], bf16_nearest(mean_NB))
-        return rows.data.cast("B") if rows.size else memoryview(b"")
+        return rows.reshape(-1).data
 
     def decode(self, data: memoryview, out: Floats) -> None:
         require_size(self, data, out)
         rows = np.frombuffer(data, dtype=np.uint8).reshape(-1, self.chunk_bytes)
         words_NC = out.view(np.uint32).reshape(-1, CHUNK)
-        for piece in pieces(rows.shape[0]):
+        for piece in pieces(len(rows)):
             row, words = rows[piece], words_NC[piece]
             magnitude = read_scales(self.name, row[:, :SCALE_BYTES]).view(np.uint32)
             signs_of(row[:, SCALE_BYTES:], words)
