@@ -82,6 +82,7 @@ class Usage:
     """What the network cost this member since it joined: bytes with their framing, and seconds spent waiting."""
 
     sent_bytes: int = 0
+    sent_gradient_bytes: int = 0  # of those
     received_bytes: int = 0
     waiting_s: float = 0.0
 
@@ -107,10 +108,13 @@ class Exchange(Protocol):
         With a lossy weights codec every member, the owner included, sees the decoded values.
         """
 
-    def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *gradient: Tensor) -> Work[None]:
+    def send_gradient(
+        self, step: Step, batches: Batches, unit: UnitId, *gradient: Tensor, codec: str | None = None
+    ) -> Work[None]:
         """Each owner's range of the gradient (fp32, padded size, sum over the batches' tokens) to its owner.
 
         It may lie in several tensors, one after the other. Done when every owner has it: only then may they change.
+        `codec`: the name of one to use instead of the run's for gradients. My own range passes through none.
         """
 
     def collect(self, step: Step, unit: UnitId, batch_count: int, out: Tensor) -> Work[None]:

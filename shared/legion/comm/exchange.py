@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from legion.codec.registry import by_name
 from legion.comm.api import Ballot, Batches, Group, Usage, Verdict, Work
 from legion.comm.arrays import array_of
 from legion.comm.bridge import Bridge, DoneWork
@@ -35,9 +36,12 @@ class MemberExchange:
         self._require_padded(unit, out)
         return self._bridge.submit(self._member.gather(step, unit, array_of(out)))
 
-    def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *gradient: Tensor) -> Work[None]:
+    def send_gradient(
+        self, step: Step, batches: Batches, unit: UnitId, *gradient: Tensor, codec: str | None = None
+    ) -> Work[None]:
         self._require_padded(unit, *gradient)
-        return self._bridge.submit(self._member.scatter(step, batches, unit, *map(array_of, gradient)))
+        named = None if codec is None else by_name(codec)
+        return self._bridge.submit(self._member.scatter(step, batches, unit, *map(array_of, gradient), codec=named))
 
     def collect(self, step: Step, unit: UnitId, batch_count: int, out: Tensor) -> Work[None]:
         mine = len(self._member.layout.bounds(unit, self.group.rank))

@@ -32,13 +32,16 @@ class LocalLink:
         values = await self._target.shelf.get(step, unit)
         self._carry(self._target, self._source, self._target.weights_codec, values, out)
 
-    async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *values: Floats) -> None:
+    async def send_gradient(
+        self, step: Step, batches: Batches, unit: UnitId, *values: Floats, codec: Codec | None = None
+    ) -> None:
         sender, target = self._source.me, self._target
         with target.receiving(sender):
             if await target.mailbox.admit(sender, step, unit, batches):
                 sent = joined(values)
                 received = np.empty_like(sent)
-                self._carry(self._source, target, self._source.gradients_codec, sent, received)
+                size_bytes = self._carry(self._source, target, codec or self._source.gradients_codec, sent, received)
+                self._source.usage.sent_gradient_bytes += size_bytes
                 target.mailbox.add(sender, step, unit, batches, received)
 
     async def claim(self, step: Step, serial: int) -> int | None:
@@ -47,12 +50,14 @@ class LocalLink:
     async def vote(self, step: Step, ballot: Ballot) -> Verdict:
         return await self._target.take_vote(self._source.me, step, ballot)
 
-    def _carry(self, sender: Member, receiver: Member, codec: Codec, values: Floats, out: Floats) -> None:
+    def _carry(self, sender: Member, receiver: Member, codec: Codec, values: Floats, out: Floats) -> int:
+        """The bytes it took."""
         with naming(sender.me):
             codec.decode(memoryview(codec.encode(values)), out)
         size_bytes = encoded_bytes(codec, values.size)
         sender.usage.sent_bytes += size_bytes
         receiver.usage.received_bytes += size_bytes
+        return size_bytes
 
 
 class LocalCluster:

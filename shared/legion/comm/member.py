@@ -34,7 +34,10 @@ class Link(Protocol):
 
     async def fetch(self, step: Step, unit: UnitId, out: Floats) -> None: ...
 
-    async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *values: Floats) -> None: ...
+    async def send_gradient(
+        self, step: Step, batches: Batches, unit: UnitId, *values: Floats, codec: Codec | None = None
+    ) -> None:
+        """`codec`: instead of the sender's for gradients."""
 
     async def claim(self, step: Step, serial: int) -> int | None: ...
 
@@ -93,18 +96,22 @@ class Member:
                 piece = memoryview(self.weights_codec.encode(values[start : start + _PIECE]))
                 self.weights_codec.decode(piece, out[start : start + _PIECE])
 
-    async def scatter(self, step: Step, batches: Batches, unit: UnitId, *gradient: Floats) -> None:
+    async def scatter(
+        self, step: Step, batches: Batches, unit: UnitId, *gradient: Floats, codec: Codec | None = None
+    ) -> None:
         """Each owner's range of a gradient to its owner, all at once."""
         async with Together() as together:
             for rank in self.layout.ranks:
                 bounds = self.layout.bounds(unit, rank)
                 if len(bounds):
                     values = cut(gradient, bounds.start, bounds.stop)
-                    together.start(self._scatter_part(rank, step, batches, unit, values))
+                    together.start(self._scatter_part(rank, step, batches, unit, values, codec))
 
-    async def _scatter_part(self, rank: Rank, step: Step, batches: Batches, unit: UnitId, values: list[Floats]) -> None:
+    async def _scatter_part(
+        self, rank: Rank, step: Step, batches: Batches, unit: UnitId, values: list[Floats], codec: Codec | None
+    ) -> None:
         if rank != self.group.rank:
-            await self.links[rank].send_gradient(step, batches, unit, *values)
+            await self.links[rank].send_gradient(step, batches, unit, *values, codec=codec)
         elif await self.mailbox.admit(self.me, step, unit, batches):
             self.mailbox.add(self.me, step, unit, batches, *values)
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from legion.codec.api import Floats
+from legion.codec.api import Codec, Floats
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches, Verdict
 from legion.comm.frames import InPlace, PartWriter, decode_opening, frames_of
@@ -152,14 +152,19 @@ class GrpcLink:
         writer.finish()
         self._pace.measured(header.size_bytes, time.monotonic() - started)
 
-    async def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *values: Floats) -> None:
+    async def send_gradient(
+        self, step: Step, batches: Batches, unit: UnitId, *values: Floats, codec: Codec | None = None
+    ) -> None:
+        usage = self._member.usage
+
         async def once() -> None:
             header = PartHeader(step=step, unit=unit, batches=batches.indices, tokens=batches.tokens)
             async with self._gradients.exchange() as call:
                 with naming(self._member.me):
-                    for frame in frames_of(header, self._member.gradients_codec, *values):
+                    for frame in frames_of(header, codec or self._member.gradients_codec, *values):
                         await call.write(frame)
-                        self._member.usage.sent_bytes += len(frame)
+                        usage.sent_bytes += len(frame)
+                        usage.sent_gradient_bytes += len(frame)
                 if await call.read() is grpc.aio.EOF:
                     raise PartInvalid(f"{self._peer} gave no receipt for a gradient")
 

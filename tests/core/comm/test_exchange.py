@@ -11,6 +11,7 @@ import torch
 from cluster_of_threads import in_threads
 from network_cluster import NetworkCluster
 
+from legion.codec.registry import by_name
 from legion.comm.api import Ballot, Batches
 from legion.comm.arrays import array_of
 from legion.comm.local import LocalCluster
@@ -91,6 +92,46 @@ def test_owners_hold_the_sum_of_all_parts(make_cluster: MakeCluster, counts: tup
     for unit in range(2):
         whole = torch.cat([outs[unit] for outs in results])
         assert torch.equal(whole, sum(gradient(index, unit) for index in range(6)))
+
+
+def test_a_codec_may_be_named_for_one_gradient(make_cluster: MakeCluster) -> None:
+    """Others get what the codec made of it, in fewer bytes; the sender's own range is exact."""
+    layout = Layout((9000, 70_000), (1, 2))
+    codecs = (None, "onebit", None)
+
+    def decoded(gradient: torch.Tensor) -> torch.Tensor:
+        codec, out = by_name("onebit"), np.empty(gradient.numel(), dtype=np.float32)
+        codec.decode(memoryview(codec.encode(array_of(gradient))), out)
+        return torch.from_numpy(out)
+
+    def work(rank: int) -> tuple[list[list[torch.Tensor]], list[int]]:
+        exchange = cluster.exchanges[rank]
+        sums, sent = [], [0]
+        for step, codec in enumerate(codecs):
+            outs = [torch.empty(len(layout.bounds(unit, rank))) for unit in range(2)]
+            collects = [exchange.collect(step, unit, 2, out) for unit, out in enumerate(outs)]
+            for unit in range(2):
+                gradient = unit_values(layout, unit, rank).split(5000)
+                exchange.send_gradient(step, Batches((rank,), 1), unit, *gradient, codec=codec).wait()
+            for collect in collects:
+                collect.wait()
+            assert exchange.vote(step, Ballot(True, Batches((rank,), 1), 2)).wait().commit
+            sums.append(outs)
+            sent.append(exchange.usage.sent_gradient_bytes)
+        return sums, [after - before for before, after in itertools.pairwise(sent)]
+
+    with make_cluster(layout, batch_count=2) as cluster:
+        results = in_threads(work, 2)
+    for rank, (sums, sent) in enumerate(results):
+        theirs = sum(len(layout.bounds(unit, 1 - rank)) for unit in range(2))
+        assert sent[0] == pytest.approx(sent[2], abs=16)  # a header's step
+        assert sent[0] >= 4 * theirs
+        assert theirs / 8 <= sent[1] <= sent[0] / 25
+        for unit in range(2):
+            bounds = layout.bounds(unit, rank)
+            mine, other = (unit_values(layout, unit, r)[bounds.start : bounds.stop] for r in (rank, 1 - rank))
+            for codec, outs in zip(codecs, sums, strict=True):
+                assert torch.equal(outs[unit], mine + (other if codec is None else decoded(other)))
 
 
 def test_claims_are_given_once_and_end(make_cluster: MakeCluster) -> None:

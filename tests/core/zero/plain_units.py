@@ -83,7 +83,9 @@ class ToldExchange:
 
         return Fetch()
 
-    def send_gradient(self, step: Step, batches: Batches, unit: UnitId, *gradient: Tensor) -> ToldWork:
+    def send_gradient(
+        self, step: Step, batches: Batches, unit: UnitId, *gradient: Tensor, codec: str | None = None
+    ) -> ToldWork:
         work = ToldWork()
         self.sent.append((step, batches, unit, gradient, work))
         return work
