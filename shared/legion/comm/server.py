@@ -83,12 +83,12 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
             try:
                 return await handler(member, caller, requests, context)
             except LegionError as error:
-                await _refuse(context, error)
+                await refuse(context, error)
             except grpc.aio.BaseError:
                 raise  # the connection is gone or this server stops: nobody is left to tell
             except Exception as error:  # the top of a call: logged, and the caller is told
                 logger.exception("a call failed caller=%s", member.group.members[caller])
-                await _refuse(context, LegionError(f"{type(error).__name__}: {error}"))
+                await refuse(context, LegionError(f"{type(error).__name__}: {error}"))
 
         return answered
 
@@ -246,7 +246,7 @@ def parsed(kind: type[Request], message: bytes) -> Request:
         raise PartInvalid(f"a {kind.__name__} cannot be read") from error
 
 
-async def _refuse(context: Context, error: LegionError) -> NoReturn:
+async def refuse(context: Context, error: LegionError) -> NoReturn:
     """The error's slug and sentence travel; a failure that is not the caller's fault is ABORTED."""
     callers_fault = isinstance(error, PartInvalid | NotFinite)
     code = grpc.StatusCode.INVALID_ARGUMENT if callers_fault else grpc.StatusCode.ABORTED

@@ -32,15 +32,23 @@ class Changes:
                 call()
         self.happened()
 
+    async def next(self) -> None:
+        """Until something changes."""
+        if self.failure is not None:
+            raise self.failure
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await future
+        finally:
+            self._waiting.discard(future)
+        if self.failure is not None:
+            raise self.failure
+
     async def until(self, fact: Callable[[], bool]) -> None:
         while True:
             if self.failure is not None:
                 raise self.failure
             if fact():
                 return
-            future = asyncio.get_running_loop().create_future()
-            self._waiting.add(future)
-            try:
-                await future
-            finally:
-                self._waiting.discard(future)
+            await self.next()

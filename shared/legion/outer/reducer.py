@@ -5,6 +5,7 @@ the members whose slices meet the span, or nothing. What is combined depends on 
 reducer's residual alone, in an order and with roundings that anybody can repeat.
 """
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Set
@@ -74,20 +75,39 @@ class SpanReducer:
 
     # Parts come in.
 
+    def admit(self, sender: WorkerId, key: PartKey) -> None:
+        """What can be said before the values are read. PartRefused, with a reason that is counted."""
+        with self._counting():
+            self._require(sender, key)
+
     def offer(self, sender: WorkerId, key: PartKey, data: bytes) -> None:
-        """Keep the part. PartRefused (with a reason to count) or PartInvalid; the same part again changes nothing."""
-        try:
+        """Keep the part. PartRefused or PartInvalid; the same part again changes nothing."""
+        with self._counting():
             contribution = self._require(sender, key)
             rank = Rank(key.rank)
-            known = contribution.keys.get(rank)
-            if known is not None and known == key:
+            if contribution.keys.get(rank) == key:
                 return
-            self._check(contribution, key, data, known)
+            if rank in contribution.keys:
+                raise PartRefused(f"another part of rank {rank} of {key.cluster} is here already", reason="repeated")
+            if any(_story(other) != _story(key) for other in contribution.keys.values()):
+                raise PartRefused(f"the members of {key.cluster} tell of different work", reason="disagreement")
+            if len(data) != key.size_bytes or hashlib.sha256(data).hexdigest() != key.sha256:
+                raise PartRefused(
+                    f"the part of rank {rank} of {key.cluster} is not what its name says", reason="digest"
+                )
+            # Decoded now, so that the sender learns of it; kept encoded, which is what the memory is for.
+            for _ in self._decoded(key, data, contribution.fragments[rank]):
+                pass
+            contribution.keys[rank] = key
+            contribution.parts[rank] = data
+
+    @contextlib.contextmanager
+    def _counting(self) -> Iterator[None]:
+        try:
+            yield
         except (PartRefused, PartInvalid) as error:
             self.refused[error.reason if isinstance(error, PartRefused) else "invalid"] += 1
             raise
-        contribution.keys[rank] = key
-        contribution.parts[rank] = data
 
     def _require(self, sender: WorkerId, key: PartKey) -> Contribution:
         if key.run_id != self.plan.run_id or key.round != self.plan.round:
@@ -98,27 +118,17 @@ class SpanReducer:
         members = contribution.participant.members if contribution else ()
         if contribution is None or key.rank >= len(members) or members[key.rank].worker_id != sender:
             raise PartRefused(f"{sender} is not rank {key.rank} of a participant {key.cluster}", reason="stranger")
-        if Rank(key.rank) not in contribution.fragments:
+        fragments = contribution.fragments.get(Rank(key.rank))
+        if fragments is None:
             raise PartRefused(f"rank {key.rank} of {key.cluster} holds nothing of span {self.span}", reason="span")
-        if self._closed:
+        if self._closed and contribution.keys.get(Rank(key.rank)) != key:
             raise PartRefused(f"span {self.span} of round {self.plan.round} is closed", reason="late")
-        return contribution
-
-    def _check(self, contribution: Contribution, key: PartKey, data: bytes, known: PartKey | None) -> None:
-        leased = (contribution.participant.blocks, contribution.participant.next_blocks)
-        if not all(any(lease.holds(named) for lease in leased) for named in key.blocks):
+        if key.size_bytes > by_wire_id(key.codec).most_bytes(sum(len(fragment.flat) for fragment in fragments)):
+            raise PartInvalid(f"a part of {key.size_bytes} bytes is longer than its codec ever writes")
+        leases = (contribution.participant.blocks, contribution.participant.next_blocks)
+        if not all(any(lease.holds(named) for lease in leases) for named in key.blocks):
             raise PartRefused(f"{key.cluster} names blocks that it has no lease for", reason="lease")
-        if known is not None:
-            raise PartRefused(f"another part of rank {key.rank} of {key.cluster} is here already", reason="repeated")
-        if any(_story(other) != _story(key) for other in contribution.keys.values()):
-            raise PartRefused(f"the members of {key.cluster} tell of different work", reason="disagreement")
-        if len(data) != key.size_bytes or hashlib.sha256(data).hexdigest() != key.sha256:
-            raise PartRefused(
-                f"the part of rank {key.rank} of {key.cluster} is not what its name says", reason="digest"
-            )
-        # Decoded now, so that the sender learns of it; kept encoded, which is what the memory is for.
-        for _ in self._decoded(key, data, contribution.fragments[Rank(key.rank)]):
-            pass
+        return contribution
 
     def _decoded(self, key: PartKey, data: bytes, fragments: tuple[Fragment, ...]) -> Iterator[tuple[int, Floats]]:
         """(offset in the span, values) of each fragment of a part."""

@@ -209,6 +209,12 @@ class Zero3:
         border.cross(verdict)
         self._offer_all()
 
+    def offer_anew(self) -> None:
+        """The slice's weights are others than those offered; every member calls this between the same two steps."""
+        self._release_all()
+        self._step = Step(self._step + 1)
+        self._offer_all()
+
     def _offer_all(self) -> None:
         for unit in self._units:
             self._publish(unit.number)

@@ -1,0 +1,198 @@
+"""Parts and updates between workers of different clusters, over gRPC.
+
+The same server and certificates as inside a cluster. Who calls must be a worker of the newest round's plan, or of the
+one before it; that is checked before a message is read.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import grpc
+from pydantic import ValidationError
+
+from legion.comm.api import Usage
+from legion.comm.credentials import CHANNEL_OPTIONS, channel_credentials
+from legion.comm.server import parsed, refuse
+from legion.errors import LegionError, NotFound, PartInvalid, PeerLost, PeerRefused, by_slug
+from legion.identity import Identity, host_name
+from legion.ids import WorkerId
+from legion.messages import Member
+from legion.proto.peer_pb2 import BlobPiece, BlobRequest, PartPiece, Receipt
+from legion.rounds import PartKey
+
+logger = logging.getLogger(__name__)
+
+SERVICE: Final = "/legion.peer.v1.Rounds/"
+PIECE_BYTES: Final = 1 << 20
+KEY_BYTES: Final = 1 << 16
+SILENT_S: Final = 30.0  # without a piece, after which a call is given up
+Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
+Handler = Callable[..., Awaitable[Any]]
+
+
+class Desk(Protocol):
+    """What a worker offers to those of other clusters."""
+
+    def knows(self, worker: WorkerId) -> bool: ...
+
+    async def admit(self, sender: WorkerId, key: PartKey) -> None:
+        """Raises what `take_part` would, as far as the key alone tells, so that nothing is read in vain."""
+
+    async def take_part(self, sender: WorkerId, key: PartKey, data: bytes) -> None: ...
+
+    def update(self, sha256: str) -> memoryview | None: ...
+
+
+class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Refuses everybody until `desk` is set."""
+
+    def __init__(self) -> None:
+        self.desk: Desk | None = None
+        self.usage = Usage()
+        self._handlers = {
+            SERVICE + "SendPart": grpc.stream_unary_rpc_method_handler(self._answer(self._send_part)),
+            SERVICE + "FetchBlob": grpc.stream_stream_rpc_method_handler(self._answer(self._fetch_blob)),
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        return self._handlers.get(handler_call_details.method)
+
+    def _answer(self, handler: Handler) -> Handler:
+        async def answered(requests: AsyncIterator[bytes], context: Context) -> Any:
+            desk, caller = await self._authorise(context)
+            try:
+                return await handler(desk, caller, requests, context)
+            except LegionError as error:
+                await refuse(context, error)
+            except grpc.aio.BaseError:
+                raise  # the connection is gone or this server stops: nobody is left to tell
+            except Exception as error:  # the top of a call: logged, and the caller is told
+                logger.exception("a call failed caller=%s", caller)
+                await refuse(context, LegionError(f"{type(error).__name__}: {error}"))
+
+        return answered
+
+    async def _authorise(self, context: Context) -> tuple[Desk, WorkerId]:
+        names = [name.decode() for name in context.auth_context().get("x509_subject_alternative_name", ())]
+        desk = self.desk
+        if desk is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "this worker takes part in no round yet")
+        assert desk is not None  # abort raises
+        for name in names:
+            worker = WorkerId(name.partition(".")[0])
+            if host_name(worker) == name and desk.knows(worker):
+                return desk, worker
+        logger.warning("call refused names=%s", names)
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not a worker of this round")
+        raise AssertionError("abort raises")
+
+    async def _send_part(self, desk: Desk, caller: WorkerId, requests: AsyncIterator[bytes], context: Context) -> bytes:
+        first = await anext(requests, None)
+        if first is None:
+            raise PartInvalid("a part without a piece")
+        opening = parsed(PartPiece, first)
+        key = _key(opening.key)
+        await desk.admit(caller, key)
+        data = bytearray(opening.payload)
+        async for piece in requests:
+            self.usage.received_bytes += len(piece)
+            data += parsed(PartPiece, piece).payload
+            if len(data) > key.size_bytes:
+                break
+        if len(data) != key.size_bytes:
+            raise PartInvalid(f"{len(data)} bytes or more came for a part of {key.size_bytes}")
+        await desk.take_part(caller, key, bytes(data))
+        return Receipt().SerializeToString()
+
+    async def _fetch_blob(self, desk: Desk, caller: WorkerId, requests: AsyncIterator[bytes], context: Context) -> None:
+        first = await anext(requests, None)
+        if first is None:
+            raise PartInvalid("a call without a request")
+        wanted = parsed(BlobRequest, first)
+        update = desk.update(wanted.sha256)
+        if update is None or wanted.offset > update.nbytes:
+            raise NotFound(f"no update {wanted.sha256[:12]} is here from {wanted.offset} on")
+        for start in range(wanted.offset, update.nbytes, PIECE_BYTES):
+            piece = BlobPiece(payload=bytes(update[start : start + PIECE_BYTES])).SerializeToString()
+            await context.write(piece)
+            self.usage.sent_bytes += len(piece)
+
+
+class RoundLinks:
+    """Channels to workers of other clusters, opened when first used. See `outer.courier.Links`."""
+
+    def __init__(self, identity: Identity, usage: Usage) -> None:
+        self._credentials = channel_credentials(identity)
+        self._usage = usage
+        self._channels: dict[tuple[WorkerId, str], Any] = {}
+
+    async def close(self) -> None:
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+
+    async def send_part(self, member: Member, key: PartKey, data: bytes) -> None:
+        """PartRefused and other answers of the reducer come out as they are; PeerLost when there is none."""
+
+        async def pieces() -> AsyncIterator[bytes]:
+            head = key.model_dump_json().encode()
+            for start in range(0, max(1, len(data)), PIECE_BYTES):
+                piece = PartPiece(key=b"" if start else head, payload=data[start : start + PIECE_BYTES])
+                self._usage.sent_bytes += piece.ByteSize()
+                yield piece.SerializeToString()
+
+        call = self._channel(member).stream_unary(SERVICE + "SendPart")
+        try:
+            await call(pieces(), timeout=_patience_s(len(data)))
+        except grpc.aio.AioRpcError as error:
+            raise _named(member.worker_id, error) from error
+
+    async def fetch_blob(self, member: Member, sha256: str, size_bytes: int) -> bytes:
+        """PartInvalid when it is longer; NotFound when the worker does not have it."""
+        call = self._channel(member).unary_stream(SERVICE + "FetchBlob")
+        data = bytearray()
+        try:
+            request = BlobRequest(sha256=sha256).SerializeToString()
+            async for piece in call(request, timeout=_patience_s(size_bytes)):
+                self._usage.received_bytes += len(piece)
+                data += parsed(BlobPiece, piece).payload
+                if len(data) > size_bytes:
+                    raise PartInvalid(f"{member.worker_id} sends more than the {size_bytes} bytes of an update")
+        except grpc.aio.AioRpcError as error:
+            raise _named(member.worker_id, error) from error
+        return bytes(data)
+
+    def _channel(self, member: Member) -> Any:
+        address = f"{member.endpoint.host}:{member.endpoint.port}"
+        known = self._channels.get((member.worker_id, address))
+        if known is None:
+            known = self._channels[member.worker_id, address] = grpc.aio.secure_channel(
+                address,
+                self._credentials,
+                options=[*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", host_name(member.worker_id))],
+            )
+        return known
+
+
+def _patience_s(size_bytes: int) -> float:
+    """For a whole call: at 1 Mbit/s, and what a checker at the other end may take."""
+    return SILENT_S + size_bytes / 125_000
+
+
+def _key(text: bytes) -> PartKey:
+    if len(text) > KEY_BYTES:
+        raise PartInvalid(f"the name of a part takes {len(text)} bytes")
+    try:
+        return PartKey.model_validate_json(text)
+    except ValidationError as error:
+        raise PartInvalid("the name of a part cannot be read") from error
+
+
+def _named(peer: WorkerId, error: grpc.aio.AioRpcError) -> LegionError:
+    code, detail = error.code(), error.details() or ""
+    slug, _, sentence = detail.partition(": ")
+    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ABORTED) and sentence:
+        return by_slug(slug, f"{peer}: {sentence}")
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return PeerRefused(f"{peer}: {detail}")
+    return PeerLost(f"{peer}: {code.name.lower()}")

@@ -1,0 +1,268 @@
+"""The loop's side of rounds: plans and records come in, parts go to reducers, updates come from whoever has them.
+
+Lives on the event loop and owns every task of rounds; implements `member.Office` for the compute thread. Nothing here
+decides what the weights become: that follows from the log.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from legion.codec.api import Codec
+from legion.codec.registry import by_name
+from legion.comm.bridge import Bridge
+from legion.comm.waiting import Changes
+from legion.config import RoundsConfig
+from legion.errors import LegionError, NotFinite, PartInvalid, PartRefused
+from legion.ids import ClusterId, WorkerId
+from legion.layout import Bounds
+from legion.messages import Member
+from legion.outer.blobs import BlobFolder
+from legion.outer.member import Outgoing, Place
+from legion.outer.reducing import Reducing
+from legion.rounds import PartKey, RootReport, RoundPlan, RoundRecord, SpanRecord, SpanReport
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # pauses between tries; the last repeats
+SERVED_ROUNDS = 4  # whose updates are kept for others
+
+
+class Links(Protocol):
+    """Calls to workers of other clusters. PeerError when one cannot be reached, or its own error when it refuses."""
+
+    async def send_part(self, member: Member, key: PartKey, data: bytes) -> None: ...
+
+    async def fetch_blob(self, member: Member, sha256: str, size_bytes: int) -> bytes: ...
+
+
+class Control(Protocol):
+    """What goes to the coordinator, and what comes from storage."""
+
+    async def reduced(self, report: SpanReport, blobs: BlobFolder) -> None:
+        """The report, and the blob for storage; both arrive in the end, or the round is over."""
+
+    def applied(self, report: RootReport) -> None: ...
+
+    async def download(self, sha256: str, size_bytes: int) -> bytes:
+        """From storage. Unavailable when it is not there (yet)."""
+
+
+class Courier:
+    """One worker's. `working` owns its tasks; everything else is for the time of that block."""
+
+    def __init__(
+        self,
+        me: WorkerId,
+        config: RoundsConfig,
+        place: Place,
+        anchor: int,
+        links: Links,
+        control: Control,
+        blobs: BlobFolder,
+        bridge: Bridge,
+    ) -> None:
+        self._me = me
+        self._config = config
+        self._place = place
+        self._anchor = anchor
+        self._links = links
+        self._control = control
+        self._blobs = blobs
+        self._bridge = bridge
+        self._clock = asyncio.get_running_loop().time
+        self._changes = Changes()
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._plans: dict[int, RoundPlan] = {}
+        self._records: dict[int, RoundRecord] = {}
+        self._oldest = anchor  # round whose record may still be of use
+        self._here: set[int] = set()  # rounds whose updates are here, as far as our slice needs them
+        self._newest = -1  # round of the newest plan
+        self._late_at = 0.0
+        self._ready = anchor - 1
+        self._reducing = Reducing(me, config, self._changes, self._spawn, self._reduced, self._clock)
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """The tasks run as long as the block; an error in one of them ends the block."""
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                yield
+                for task in self._tasks:
+                    task.cancel()
+        except BaseExceptionGroup as failed:
+            ours = failed.subgroup(LegionError)
+            raise (ours or failed).exceptions[0] from None
+        finally:
+            self._group = None
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        assert self._group is not None
+        task = self._group.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # From the coordinator.
+
+    def plan_arrived(self, plan: RoundPlan) -> None:
+        """Repeated and late ones change nothing."""
+        known = self._plans.get(plan.round)
+        if known is not None and known.revision >= plan.revision:
+            return
+        self._plans[plan.round] = plan
+        if plan.round > self._newest:
+            self._newest, self._late_at = plan.round, self._clock() + plan.contribute_s
+        if plan.round == self._newest:
+            self._reducing.plan_arrived(plan)
+        self._advance()
+
+    def record_arrived(self, record: RoundRecord) -> None:
+        if record.round in self._records or record.round < self._oldest:
+            return
+        self._records[record.round] = record
+        self._reducing.record_arrived(record)
+        self._spawn(self._fetch(record), f"updates of round {record.round}")
+        self._changes.happened()
+
+    def clusters_gone(self, gone: frozenset[ClusterId]) -> None:
+        self._reducing.gone = gone
+        self._changes.happened()
+
+    # For the compute thread: see member.Office.
+
+    @property
+    def ready(self) -> int:
+        return self._ready
+
+    @property
+    def late(self) -> bool:
+        return self._clock() >= self._late_at
+
+    def plan(self, round_number: int) -> RoundPlan:
+        return self._plans[round_number]
+
+    def record(self, round_number: int) -> RoundRecord:
+        return self._records[round_number]
+
+    def blob(self, sha256: str) -> memoryview:
+        return self._blobs.read(sha256)
+
+    def codec(self) -> Codec:
+        return by_name("int4" if self._config.codec == "auto" else self._config.codec)
+
+    def send(self, parts: Sequence[Outgoing]) -> None:
+        self._bridge.post(self._deliver_all, parts)
+
+    def applied(self, report: RootReport) -> None:
+        self._bridge.post(self._moved, report)
+
+    def wait_ready(self, anchor: int) -> None:
+        self._bridge.submit(self._changes.until(lambda: self._ready >= anchor)).wait()
+
+    # For other workers.
+
+    def knows(self, worker: WorkerId) -> bool:
+        """Whether it is in the newest round, or in the one before it."""
+        plans = (self._plans.get(self._newest), self._plans.get(self._newest - 1))
+        return any(plan is not None and worker in plan.workers for plan in plans)
+
+    async def admit(self, sender: WorkerId, key: PartKey) -> None:
+        await self._reducing.admit(sender, key)
+
+    async def take_part(self, sender: WorkerId, key: PartKey, data: bytes) -> None:
+        await self._reducing.take_part(sender, key, data)
+
+    def update(self, sha256: str) -> memoryview | None:
+        """An update that we have."""
+        return self._blobs.read(sha256) if self._blobs.has(sha256) else None
+
+    # Tasks.
+
+    def _deliver_all(self, parts: Sequence[Outgoing]) -> None:
+        for part in parts:
+            self._spawn(self._deliver(part), f"part of span {part.key.span}")
+
+    async def _deliver(self, part: Outgoing) -> None:
+        """To the span's reducer, and to its successors, until the round is committed."""
+        key, tries = part.key, 0
+        while key.round not in self._records:
+            plan = self._plans[key.round]
+            term = plan.term(key.span)
+            try:
+                await self._hand_over(plan.workers.get(plan.reducer(key.span)), plan.reducer(key.span), part)
+            except (PartRefused, PartInvalid, NotFinite) as error:
+                logger.warning("part refused round=%d span=%d why=%s", key.round, key.span, error)
+            except LegionError as error:
+                pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
+                tries += 1
+                logger.info("part not sent round=%d span=%d retry_s=%.1f why=%s", key.round, key.span, pause_s, error)
+                await self._pause(pause_s)
+                continue
+            await self._changes.until(self._over_or_other_term(key, term))
+
+    def _over_or_other_term(self, key: PartKey, term: int) -> Callable[[], bool]:
+        return lambda: key.round in self._records or self._plans[key.round].term(key.span) != term
+
+    async def _hand_over(self, member: Member | None, reducer: WorkerId, part: Outgoing) -> None:
+        if reducer == self._me:
+            await self._reducing.take_part(self._me, part.key, part.data)
+        elif member is None:
+            raise PartRefused(f"the plan does not say where {reducer} is", reason="stranger")
+        else:
+            await self._links.send_part(member, part.key, part.data)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Shorter, if anything happens."""
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._changes.next()
+        except TimeoutError:
+            return
+
+    async def _fetch(self, record: RoundRecord) -> None:
+        for (start, stop), span in zip(record.bounds, record.spans, strict=True):
+            if self._place.layout.fragments(self._place.rank, Bounds(start, stop)):
+                await self._fetch_update(record.round, span)
+        self._here.add(record.round)
+        self._advance()
+
+    async def _fetch_update(self, round_number: int, span: SpanRecord) -> None:
+        tries = 0
+        while not self._blobs.has(span.digest):
+            plan = self._plans.get(round_number)
+            holder = plan.workers.get(span.reducer) if plan else None
+            try:
+                if holder is not None and span.reducer != self._me and tries % 2 == 0:
+                    data = await self._links.fetch_blob(holder, span.digest, span.size_bytes)
+                else:
+                    data = await self._control.download(span.digest, span.size_bytes)
+                await asyncio.to_thread(self._blobs.put, span.digest, data)
+            except LegionError as error:
+                logger.info("update not here round=%d sha256=%s why=%s", round_number, span.digest[:12], error)
+                if tries % 2:
+                    await asyncio.sleep(RETRY_S[min(tries // 2, len(RETRY_S) - 1)])
+                tries += 1
+
+    def _moved(self, report: RootReport) -> None:
+        self._control.applied(report)
+        self._oldest = max(self._oldest, report.round - SERVED_ROUNDS)
+        for old in [number for number in self._records if number < self._oldest]:
+            for span in self._records.pop(old).spans:
+                self._blobs.forget(span.digest)
+            self._plans.pop(old, None)
+
+    async def _reduced(self, report: SpanReport, blob: bytes) -> None:
+        await asyncio.to_thread(self._blobs.put, report.digest, blob)
+        await self._control.reduced(report, self._blobs)
+
+    def _advance(self) -> None:
+        while self._ready < self._place.rounds:
+            following = self._ready + 1
+            updated = following == self._anchor or following - 1 in self._here
+            if not updated or (following not in self._plans and following != self._place.rounds):
+                break
+            self._ready = following
+        self._changes.happened()

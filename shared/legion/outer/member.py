@@ -1,0 +1,296 @@
+"""A member's part in rounds, on the compute thread: when to contribute, what leaves, and how anchors enter its weights.
+
+Everything that is decided here follows from the plans, the log and the cluster's verdicts, so that all members of a
+cluster decide alike. What needs time, the sending and fetching, is the `Office`'s, on the event loop.
+"""
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from legion import digest
+from legion.codec.api import Codec, Floats
+from legion.codec.registry import by_name
+from legion.comm.api import Verdict
+from legion.config import RoundsConfig
+from legion.ids import ClusterId, Rank, RunId
+from legion.layout import Bounds, Fragment, Layout
+from legion.outer import log
+from legion.outer.contribution import Contributor
+from legion.rounds import Blocks, Participant, PartKey, RootReport, RoundPlan, RoundRecord, SpanRecord
+
+logger = logging.getLogger(__name__)
+
+FLUSH_CODEC = "int4"
+EASE_STEPS = 10  # of a newcomer, whose moments start at zero
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A part on its way to a span's reducer."""
+
+    key: PartKey
+    data: bytes
+
+
+class Office(Protocol):
+    """The loop's side of rounds. Reading is cheap and safe from any thread; nothing here waits but `wait_ready`."""
+
+    @property
+    def ready(self) -> int:
+        """The newest anchor that can be moved to: its plan, and the updates up to it, are here."""
+
+    @property
+    def late(self) -> bool:
+        """Time to contribute to the newest plan's round, however few steps that are."""
+
+    def plan(self, round_number: int) -> RoundPlan: ...
+
+    def record(self, round_number: int) -> RoundRecord: ...
+
+    def blob(self, sha256: str) -> memoryview: ...
+
+    def codec(self) -> Codec:
+        """What our uplink carries, for contributions that are no flush."""
+
+    def send(self, parts: Sequence[Outgoing]) -> None: ...
+
+    def applied(self, report: RootReport) -> None: ...
+
+    def wait_ready(self, anchor: int) -> None:
+        """Until `ready` is at least this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which part of the model this member has in a run."""
+
+    run_id: RunId
+    cluster: ClusterId
+    rank: Rank
+    layout: Layout
+    rounds: int  # of the whole run
+
+
+@dataclass(slots=True)
+class Progress:
+    """Steps that no contribution stands for yet."""
+
+    steps: int = 0
+    tokens: int = 0
+    blocks: list[Blocks] = field(default_factory=list)  # trained on; the last grows
+    lease: Blocks | None = None
+    next_block: int = 0
+
+
+class RoundMember:
+    """`weights` is the member's slice, changed in place. Implements `zero.engine.Border`."""
+
+    def __init__(self, config: RoundsConfig, place: Place, weights: Floats, anchor: int, office: Office) -> None:
+        """`weights` hold theta_anchor, unchanged."""
+        self._config = config
+        self._place = place
+        self._weights = weights
+        self._office = office
+        momentum = np.zeros_like(weights) if config.outer_momentum else None
+        self._anchor = log.Anchor(weights.copy(), momentum)
+        self._outer = log.OuterStep(config.outer_lr, config.outer_momentum)
+        self._contributors: dict[tuple[int, int], Contributor] = {}
+        self._progress = Progress()
+        self._contributed = anchor - 1  # the newest round that a contribution was made for
+        self.anchor = anchor
+
+    # Entering.
+
+    def enter(self, round_number: int) -> None:
+        """Before the first step: on to the round from which the cluster takes part."""
+        self._office.wait_ready(round_number)
+        self._move_to(round_number)
+        self._contributed = round_number - 1
+
+    # What may be done next.
+
+    @property
+    def complete(self) -> bool:
+        return self.anchor == self._place.rounds
+
+    def next_blocks(self, count: int) -> int | None:
+        """The first of `count` blocks for a step now; None while nothing is left to do but wait for the next anchor."""
+        if self.complete or self._is_waiting():
+            return None
+        lease = self._lease()
+        return self._start(lease) if lease and self._start(lease) + count <= lease.stop else None
+
+    @property
+    def at(self) -> int:
+        """Where the run stands, in steps, for the schedule of the learning rate and for records."""
+        plan = self._plan
+        done = self._progress.steps
+        return plan.first_step + (plan.steps + done if self._contributed == self.anchor else min(done, plan.steps - 1))
+
+    def _is_waiting(self) -> bool:
+        """Contributed, and either nothing may overlap, or as far ahead as may be, or no round follows."""
+        if self._contributed < self.anchor:
+            return False
+        last = self.anchor + 1 == self._place.rounds
+        return last or not self._config.overlap or self._progress.steps >= self._plan.steps
+
+    @property
+    def _plan(self) -> RoundPlan:
+        return self._office.plan(self.anchor)
+
+    @property
+    def _participant(self) -> Participant | None:
+        return self._plan.participant(self._place.cluster)
+
+    def _lease(self) -> Blocks | None:
+        participant = self._participant
+        if participant is None:
+            return None
+        return participant.next_blocks if self._contributed == self.anchor else participant.blocks
+
+    def _start(self, lease: Blocks) -> int:
+        """The next block of a lease; one that begins where the last began is the same, longer perhaps."""
+        before = self._progress.lease
+        return self._progress.next_block if before is not None and before.start == lease.start else lease.start
+
+    def took(self, count: int) -> None:
+        """A step has used the next `count` blocks."""
+        lease, progress = self._lease(), self._progress
+        assert lease is not None
+        start = self._start(lease)
+        if progress.blocks and progress.lease is not None and progress.lease.start == lease.start:
+            progress.blocks[-1] = Blocks(start=progress.blocks[-1].start, stop=start + count)
+        else:
+            progress.blocks.append(Blocks(start=start, stop=start + count))
+        progress.lease, progress.next_block = lease, start + count
+
+    # The border between two steps: see zero.engine.Border.
+
+    @property
+    def ready(self) -> int:
+        return self._office.ready
+
+    @property
+    def late(self) -> bool:
+        return self._office.late
+
+    def reached(self, verdict: Verdict) -> bool:
+        self._progress.steps += 1
+        self._progress.tokens += verdict.tokens
+        return verdict.ready > self.anchor or self._is_due(verdict)
+
+    def cross(self, verdict: Verdict) -> None:
+        self._move_to(verdict.ready)
+        if not self.complete and self._is_due(verdict):
+            self._contribute()
+
+    def wait(self) -> None:
+        """Until this member could move on; the others are asked with the next ballot."""
+        self._office.wait_ready(self.anchor + 1)
+
+    def _is_due(self, verdict: Verdict) -> bool:
+        progress, lease = self._progress, self._lease()
+        if self._contributed == self.anchor or not progress.steps or lease is None:
+            return False
+        used = sum(map(len, progress.blocks)) // progress.steps
+        exhausted = self._start(lease) + used > lease.stop
+        return progress.steps >= self._plan.steps or verdict.late or exhausted
+
+    # Contributing.
+
+    def _contribute(self) -> None:
+        plan = self._plan
+        codec = by_name(FLUSH_CODEC) if plan.flush else self._office.codec()
+        parts = []
+        for span, span_plan in enumerate(plan.spans):
+            fragments = self._place.layout.fragments(self._place.rank, span_plan.bounds)
+            if not fragments:
+                continue
+            displacement = np.concatenate(
+                [
+                    np.subtract(
+                        *(values[f.slice_offset :][: len(f.flat)] for values in (self._anchor.values, self._weights))
+                    )
+                    for f in fragments
+                ]
+            )
+            part = self._contributor(span_plan.bounds, displacement.size).contribute(
+                plan.round, displacement, codec, flush=plan.flush
+            )
+            parts.append(Outgoing(self._key(plan, span, part.codec, part.data), part.data))
+        self._contributed = self.anchor
+        self._progress = Progress()
+        self._office.send(parts)
+
+    def _contributor(self, bounds: Bounds, numel: int) -> Contributor:
+        key = bounds.start, bounds.stop
+        if key not in self._contributors:
+            self._contributors[key] = Contributor(numel, self._config.feedback, self._config.decay)
+        return self._contributors[key]
+
+    def _key(self, plan: RoundPlan, span: int, codec: Codec, data: bytes) -> PartKey:
+        return PartKey(
+            run_id=self._place.run_id,
+            round=plan.round,
+            span=span,
+            cluster=self._place.cluster,
+            rank=self._place.rank,
+            codec=codec.wire_id,
+            size_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            steps=self._progress.steps,
+            tokens=self._progress.tokens,
+            blocks=tuple(self._progress.blocks),
+        )
+
+    # Moving.
+
+    def _move_to(self, anchor: int) -> None:
+        while self.anchor < anchor:
+            record = self._office.record(self.anchor)
+            # Local weights follow the anchor by the difference, so what waits in them stays as it is.
+            np.subtract(self._weights, self._anchor.values, out=self._weights)
+            log.apply(self._anchor, record, self._fragments, self._office.blob, self._outer)
+            np.add(self._weights, self._anchor.values, out=self._weights)
+            for (start, stop), span in zip(record.bounds, record.spans, strict=True):
+                self._settle(record.round, Bounds(start, stop), span)
+            self.anchor = record.round + 1
+            logger.info("anchor round=%d tokens=%d", self.anchor, record.total_tokens)
+            self._office.applied(self._root())
+        if self.complete:
+            self._weights[:] = self._anchor.values
+
+    @contextlib.contextmanager
+    def showing_anchor(self) -> Iterator[None]:
+        """The slice holds the anchor inside the block, and what it held before afterwards."""
+        local = self._weights.copy()
+        self._weights[:] = self._anchor.values
+        try:
+            yield
+        finally:
+            self._weights[:] = local
+
+    def _fragments(self, span: Bounds) -> Sequence[Fragment]:
+        return self._place.layout.fragments(self._place.rank, span)
+
+    def _settle(self, round_number: int, bounds: Bounds, span: SpanRecord) -> None:
+        contributor = self._contributors.get((bounds.start, bounds.stop))
+        if contributor is None:
+            return
+        inclusion = span.inclusion(self._place.cluster)
+        taken = contributor.settle(round_number, inclusion.clip_scale if inclusion else None)
+        at = 0
+        for fragment in self._fragments(bounds) if taken.size else ():
+            target = self._weights[fragment.slice_offset :][: len(fragment.flat)]
+            np.add(target, taken[at : at + target.size], out=target)
+            at += target.size
+
+    def _root(self) -> RootReport:
+        root = digest.root(digest.leaves(self._anchor.values))
+        return RootReport(round=self.anchor, cluster=self._place.cluster, rank=self._place.rank, root=root)

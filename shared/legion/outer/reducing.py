@@ -1,0 +1,131 @@
+"""The spans that this worker combines, on the event loop: parts come in, spans close, updates go out."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from legion.codec.api import Floats
+from legion.codec.registry import by_name
+from legion.comm.waiting import Changes
+from legion.config import RoundsConfig
+from legion.errors import PartRefused
+from legion.ids import ClusterId, WorkerId
+from legion.layout import Bounds
+from legion.outer.reducer import Closing, SpanReducer
+from legion.rounds import PartKey, RoundPlan, RoundRecord, SpanReport
+
+logger = logging.getLogger(__name__)
+
+EARLY_S = 30.0  # a part may come this long before we hear of its round
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], None]
+Finished = Callable[[SpanReport, bytes], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Open:
+    """A span at work. Offers are checked one at a time, in a thread."""
+
+    reducer: SpanReducer
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Reducing:
+    """`spawn` starts a task that its owner ends; `finished` is awaited with each update."""
+
+    def __init__(
+        self,
+        me: WorkerId,
+        config: RoundsConfig,
+        changes: Changes,
+        spawn: Spawn,
+        finished: Finished,
+        clock: Callable[[], float],
+    ) -> None:
+        self._me = me
+        self._config = config
+        self._closing = Closing(config.quorum, config.grace_s)
+        self._changes = changes
+        self._spawn = spawn
+        self._finished = finished
+        self._clock = clock
+        self._round = -1
+        self._open: dict[int, Open] = {}  # by span, of this round
+        self._residuals: dict[Bounds, Floats] = {}  # what encoding dropped from the updates that were committed
+        self._dropped: dict[str, Floats] = {}  # the same of updates that may be, by digest
+        self.gone: frozenset[ClusterId] = frozenset()
+
+    def plan_arrived(self, plan: RoundPlan) -> None:
+        """The newest round's plan, or a new revision of it."""
+        if plan.round != self._round:
+            self._round, self._open = plan.round, {}
+        for span in range(len(plan.spans)):
+            known, term = self._open.get(span), plan.term(span)
+            if plan.reducer(span) != self._me:
+                self._open.pop(span, None)
+            elif known is None or known.reducer.term != term:
+                self._open[span] = Open(self._reducer(plan, span, term))
+                self._spawn(self._work(self._open[span]), f"reduce span {span}")
+        self._changes.happened()
+
+    def _reducer(self, plan: RoundPlan, span: int, term: int) -> SpanReducer:
+        over = self._config.mean_over
+        return SpanReducer(plan, span, term, closing=self._closing, mean_over=over, opened_s=self._clock())
+
+    def record_arrived(self, record: RoundRecord) -> None:
+        """What was dropped from an update waits for the next one, if the update was committed."""
+        for (start, stop), span in zip(record.bounds, record.spans, strict=True):
+            if span.digest in self._dropped:
+                self._residuals[Bounds(start, stop)] = self._dropped[span.digest]
+        self._dropped.clear()
+
+    async def admit(self, sender: WorkerId, key: PartKey) -> None:
+        """PartRefused when a part of this name would not be taken."""
+        (await self._find(key)).reducer.admit(sender, key)
+
+    async def take_part(self, sender: WorkerId, key: PartKey, data: bytes) -> None:
+        """Returns once it is checked and kept. PartRefused, PartInvalid."""
+        span = await self._find(key)
+        async with span.turn:
+            await asyncio.to_thread(span.reducer.offer, sender, key, data)
+        self._changes.happened()
+
+    async def _find(self, key: PartKey) -> Open:
+        try:
+            async with asyncio.timeout(EARLY_S):
+                await self._changes.until(lambda: self._round >= key.round)
+        except TimeoutError:
+            raise PartRefused(f"round {key.round} is not known here yet", reason="round") from None
+        span = self._open.get(key.span)
+        if span is None or key.round != self._round:
+            raise PartRefused(f"span {key.span} of round {key.round} is not reduced here", reason="reducer")
+        return span
+
+    async def _work(self, span: Open) -> None:
+        reducer = span.reducer
+        while self._open.get(reducer.span) is span:
+            if reducer.should_close(self._clock(), self.gone):
+                async with span.turn:
+                    await self._reduce(reducer)
+                return
+            try:
+                async with asyncio.timeout(reducer.next_look_s(self._clock())):
+                    await self._changes.next()
+            except TimeoutError:
+                continue
+
+    async def _reduce(self, reducer: SpanReducer) -> None:
+        codec = by_name(self._config.update_codec)
+        blob, report, dropped = await asyncio.to_thread(reducer.reduce, self._residuals.get(reducer.bounds), codec)
+        self._dropped[report.digest] = dropped
+        logger.info(
+            "span reduced round=%d span=%d term=%d contributions=%d size_bytes=%d",
+            report.round,
+            report.span,
+            report.term,
+            len(report.included),
+            report.size_bytes,
+        )
+        await self._finished(report, blob)

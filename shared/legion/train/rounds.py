@@ -1,0 +1,70 @@
+"""What one member of a cluster does in a run of several: steps, and between them the borders of rounds.
+
+Beside `loop`, which it uses for the steps themselves. All members of a cluster take the same turns here, because each
+turn follows from plans, the log and verdicts alone.
+"""
+
+from legion.config import RunConfig
+from legion.data.loader import Loader
+from legion.ids import Step
+from legion.outer.member import EASE_STEPS, RoundMember
+from legion.train.loop import Training
+from legion.zero.engine import Zero3
+
+
+class RoundTraining:
+    """One member's run, from the round in which its cluster enters to the last."""
+
+    def __init__(
+        self, config: RunConfig, training: Training, zero: Zero3, loader: Loader, rounds: RoundMember, *, newcomer: bool
+    ) -> None:
+        self._config = config
+        self._training = training
+        self._zero = zero
+        self._loader = loader
+        self._rounds = rounds
+        self._steps = 0  # by this engine
+        self._newcomer = newcomer
+
+    def run(self, first_round: int) -> int:
+        """Until the last anchor is reached, or `training.stopping`; the steps of the run that anchors stand for."""
+        rounds, stopping = self._rounds, self._training.stopping
+        rounds.enter(first_round)
+        self._zero.start(Step(0))
+        evaluated = rounds.anchor
+        while not rounds.complete and not stopping.is_set():
+            self._turn()
+            if self._evaluation_due(evaluated):
+                self._evaluate()
+                evaluated = rounds.anchor
+        self._zero.stop()
+        return min(self._config.steps, rounds.anchor * self._config.rounds.steps)
+
+    def _turn(self) -> None:
+        """One step, or one wait for the next anchor."""
+        count = self._config.batch.micro_batches * self._loader.blocks_each
+        first = self._rounds.next_blocks(count)
+        if first is None:
+            self._rounds.wait()
+            self._zero.wait_at_border(self._rounds)
+            return
+        at = self._rounds.at
+        self._rounds.took(count)
+        ease = min(1.0, (self._steps + 1) / EASE_STEPS) if self._newcomer else 1.0
+        stopping = self._training.stopping.is_set()
+        self._training.step(self._zero.step, at, first, last=stopping, border=self._rounds, ease=ease)
+        self._steps += 1
+
+    def _evaluation_due(self, evaluated: int) -> bool:
+        if self._rounds.anchor == evaluated:
+            return False
+        every = self._config.evaluation.every_steps // self._config.rounds.steps
+        return self._rounds.complete or (every > 0 and self._rounds.anchor // every > evaluated // every)
+
+    def _evaluate(self) -> None:
+        """The held-out loss of the anchor, not of what this cluster makes of it."""
+        with self._rounds.showing_anchor():
+            self._zero.offer_anew()
+            self._training.steps_done = min(self._config.steps, self._rounds.anchor * self._config.rounds.steps)
+            self._training.evaluate()
+        self._zero.offer_anew()
