@@ -11,7 +11,7 @@ import torch
 from legion import logs
 from legion.errors import EngineDied, LegionError
 from legion_client.engine.pipes import Pipes, open_pipes
-from legion_client.engine.protocol import Failed, Finished, Left, Prepare, Stop, Train
+from legion_client.engine.protocol import Failed, Finished, Left, Prepare, RoundNews, Stop, Train, UpdateHere
 from legion_client.engine.session import Session
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,8 @@ async def listen(pipes: Pipes, session: Session) -> None:
         if isinstance(command, Stop):
             logger.info("stopping reason=%s", command.reason)
             session.stop()
+        elif isinstance(command, RoundNews | UpdateHere):
+            session.rounds.hear(command)
     logger.info("the agent is gone")
 
 

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from legion.config import RunConfig
-from legion.ids import WorkerId
+from legion.ids import ClusterId, WorkerId
 from legion.messages import DatasetManifest, Device, EvaluationRecord, Message, ModelShape, Plan, StepRecord
+from legion.rounds import RootReport, RoundPlan, RoundRecord, SpanReport
 
 
 class Prepare(Message):
@@ -34,6 +35,23 @@ class Train(Message):
     resume_slice: Path | None = None
 
 
+class RoundNews(Message):
+    """What the coordinator says of rounds. Repeated news changes nothing."""
+
+    kind: Literal["round_news"] = "round_news"
+    plans: tuple[RoundPlan, ...] = ()
+    records: tuple[RoundRecord, ...] = ()
+    gone: tuple[ClusterId, ...] = ()  # participants of the newest plan that nobody need wait for
+
+
+class UpdateHere(Message):
+    """The answer to UpdateWanted: where it lies, or nowhere (yet)."""
+
+    kind: Literal["update_here"] = "update_here"
+    sha256: str
+    path: Path | None
+
+
 class Stop(Message):
     """Finish or abort the step, tell the peers, end."""
 
@@ -41,7 +59,7 @@ class Stop(Message):
     reason: str
 
 
-Command = Annotated[Prepare | Train | Stop, Field(discriminator="kind")]
+Command = Annotated[Prepare | Train | RoundNews | UpdateHere | Stop, Field(discriminator="kind")]
 
 
 class Listening(Message):
@@ -75,6 +93,27 @@ class SliceWritten(Message):
     size_bytes: int
 
 
+class SpanReduced(Message):
+    """This worker has combined a span; the agent reports it and takes the update at `path` to storage."""
+
+    kind: Literal["span_reduced"] = "span_reduced"
+    report: SpanReport
+    path: Path
+
+
+class AnchorReached(Message):
+    kind: Literal["anchor_reached"] = "anchor_reached"
+    report: RootReport
+
+
+class UpdateWanted(Message):
+    """No worker gives us this update: the agent may find it in storage."""
+
+    kind: Literal["update_wanted"] = "update_wanted"
+    sha256: str
+    size_bytes: int
+
+
 class Finished(Message):
     """The run's last step is committed and its slice written."""
 
@@ -101,7 +140,17 @@ class Failed(Message):
 
 
 Report = Annotated[
-    Listening | StepDone | Evaluated | SliceWritten | Finished | Left | Failed, Field(discriminator="kind")
+    Listening
+    | StepDone
+    | Evaluated
+    | SliceWritten
+    | SpanReduced
+    | AnchorReached
+    | UpdateWanted
+    | Finished
+    | Left
+    | Failed,
+    Field(discriminator="kind"),
 ]
 
 COMMANDS: TypeAdapter[Command] = TypeAdapter(Command)

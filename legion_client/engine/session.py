@@ -32,8 +32,11 @@ from legion.layout import Layout
 from legion.messages import EvaluationRecord, Message, Plan, StepRecord
 from legion.model.build import Blueprint, blueprint
 from legion.model.init import fill, theta_0
+from legion.outer.courier import Courier
+from legion.outer.member import Place, RoundMember
 from legion.train.device import best_device, describe
 from legion.train.loop import Training, require_same_data
+from legion.train.rounds import RoundTraining
 from legion.zero.engine import Zero3
 from legion.zero.optimizers import Slice
 from legion_client.engine.protocol import (
@@ -44,6 +47,7 @@ from legion_client.engine.protocol import (
     StepDone,
     Train,
 )
+from legion_client.engine.rounds import Rounds
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -61,6 +65,7 @@ class Session:
         self._training: Training | None = None
         self._stop_asked = False
         self.member: Member | None = None
+        self.rounds = Rounds(report)
 
     @property
     def steps(self) -> int:
@@ -109,13 +114,29 @@ class Session:
         endpoints = {Rank(r): m.endpoint for r, m in enumerate(plan.members)}
         async with self.network.joined(member, endpoints):
             try:
-                done = await on_compute_thread(lambda: self._compute(command, layout, exchange))
+                done = await self._trained(command, layout, exchange)
             except Exception as error:
                 # The others shall say why, not just that we are gone.
                 await self.network.leave(str(error) if isinstance(error, LegionError) else type(error).__name__)
                 raise
             await self.network.leave(COMPLETE if done == config.steps else "stopped by its user")
         return done
+
+    async def _trained(self, command: Train, layout: Layout, exchange: MemberExchange) -> int:
+        """The steps done; between clusters, if the run is in rounds."""
+        config, plan = self._prepare.config, command.plan
+        if not config.in_rounds:
+            return await on_compute_thread(lambda: self._compute(command, layout, exchange, None))
+        place = Place(plan.run_id, plan.cluster, exchange.group.rank, layout, config.round_count)
+        work_dir = self._prepare.work_dir
+        async with self.rounds.taking_part(
+            config, self._identity, place, self._first_anchor(plan), self.network, work_dir
+        ) as courier:
+            return await on_compute_thread(lambda: self._compute(command, layout, exchange, (place, courier)))
+
+    def _first_anchor(self, plan: Plan) -> int:
+        """Of the weights that the plan starts from."""
+        return -(-plan.first_step // self._prepare.config.rounds.steps)
 
     def _require_fit(self, plan: Plan) -> None:
         if plan.shape != self._blueprint.shape:
@@ -125,7 +146,9 @@ class Session:
         if self._identity.worker_id not in {member.worker_id for member in plan.members}:
             raise RunError("the plan does not have this worker as a member")
 
-    def _compute(self, command: Train, layout: Layout, exchange: MemberExchange) -> int:
+    def _compute(
+        self, command: Train, layout: Layout, exchange: MemberExchange, rounds: tuple[Place, Courier] | None
+    ) -> int:
         """On the compute thread: the slice, then the loop."""
         config = self._prepare.config
         zero = Zero3(
@@ -135,6 +158,7 @@ class Session:
             cluster=config.cluster,
             optimizer=config.optimizer,
             batch_count=config.batch.micro_batches,
+            steps=config.steps,
             device=self._device,
         )
         tokens = self._fill_slice(command, layout, exchange.group.rank, zero)
@@ -146,7 +170,15 @@ class Session:
             )
             if self._stop_asked:
                 training.stopping.set()
-            return training.run(command.plan.first_step, tokens)
+            if rounds is None:
+                return training.run(command.plan.first_step, tokens)
+            place, courier = rounds
+            anchor, weights = self._first_anchor(command.plan), array_of(zero.slice.weights)
+            member = RoundMember(config.rounds, place, weights, anchor, courier)
+            newcomer = command.plan.round > 0
+            return RoundTraining(config, training, zero, self._loader, member, newcomer=newcomer).run(
+                command.plan.round
+            )
 
     def _fill_slice(self, command: Train, layout: Layout, rank: Rank, zero: Zero3) -> int:
         """theta_0, or the state of a checkpoint; the tokens the run has seen so far."""
@@ -168,6 +200,7 @@ class Session:
         self._stop_asked = True
         if self._training is not None:
             self._training.stopping.set()
+        self.rounds.wake()
 
 
 class Speaker:

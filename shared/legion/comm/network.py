@@ -11,6 +11,7 @@ import grpc
 from legion.comm.credentials import CHANNEL_OPTIONS, SERVER_OPTIONS, channel_credentials, server_credentials
 from legion.comm.member import Member
 from legion.comm.peers import GrpcLink
+from legion.comm.rounds import RoundService
 from legion.comm.server import PeerService
 from legion.errors import PortInUse
 from legion.identity import Identity, host_name
@@ -24,10 +25,11 @@ GRACE_S = 2.0  # for answers under way when the server stops
 class PeerNetwork:
     """Listens from the start; answers once it has joined a plan as a member. Lives on the event loop."""
 
-    def __init__(self, identity: Identity, server: Any, service: PeerService, port: int) -> None:
+    def __init__(self, identity: Identity, server: Any, service: PeerService, rounds: RoundService, port: int) -> None:
         self._identity = identity
         self._server = server
         self._service = service
+        self.rounds = rounds
         self.port = port
 
     @contextlib.asynccontextmanager
@@ -73,9 +75,9 @@ class PeerNetwork:
 
 async def listen(identity: Identity, host: str, port: int) -> PeerNetwork:
     """A server on `host`; port 0 takes any free one. PortInUse if that is not possible."""
-    service = PeerService()
+    service, rounds = PeerService(), RoundService()
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    server.add_generic_rpc_handlers((service,))
+    server.add_generic_rpc_handlers((service, rounds))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         bound = server.add_secure_port(address, server_credentials(identity))
@@ -85,4 +87,4 @@ async def listen(identity: Identity, host: str, port: int) -> PeerNetwork:
         raise PortInUse(f"cannot listen on {address}: the port is in use or not ours")
     await server.start()
     logger.info("listening address=%s port=%d", host, bound)
-    return PeerNetwork(identity, server, service, bound)
+    return PeerNetwork(identity, server, service, rounds, bound)

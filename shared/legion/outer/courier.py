@@ -83,6 +83,7 @@ class Courier:
         self._newest = -1  # round of the newest plan
         self._late_at = 0.0
         self._ready = anchor - 1
+        self._waking = False
         self._reducing = Reducing(me, config, self._changes, self._spawn, self._reduced, self._clock)
 
     @contextlib.asynccontextmanager
@@ -160,7 +161,12 @@ class Courier:
         self._bridge.post(self._moved, report)
 
     def wait_ready(self, anchor: int) -> None:
-        self._bridge.submit(self._changes.until(lambda: self._ready >= anchor)).wait()
+        self._bridge.submit(self._changes.until(lambda: self._waking or self._ready >= anchor)).wait()
+
+    def wake(self) -> None:
+        """Nobody is to wait any more: the engine stops."""
+        self._waking = True
+        self._changes.happened()
 
     # For other workers.
 

@@ -63,7 +63,7 @@ class Office(Protocol):
     def applied(self, report: RootReport) -> None: ...
 
     def wait_ready(self, anchor: int) -> None:
-        """Until `ready` is at least this."""
+        """Until `ready` is at least this, or the engine is to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +110,9 @@ class RoundMember:
     def enter(self, round_number: int) -> None:
         """Before the first step: on to the round from which the cluster takes part."""
         self._office.wait_ready(round_number)
-        self._move_to(round_number)
-        self._contributed = round_number - 1
+        if self._office.ready >= round_number:
+            self._move_to(round_number)
+            self._contributed = round_number - 1
 
     # What may be done next.
 

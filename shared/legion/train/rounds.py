@@ -30,6 +30,8 @@ class RoundTraining:
         """Until the last anchor is reached, or `training.stopping`; the steps of the run that anchors stand for."""
         rounds, stopping = self._rounds, self._training.stopping
         rounds.enter(first_round)
+        if stopping.is_set():
+            return self._done
         self._zero.start(Step(0))
         evaluated = rounds.anchor
         while not rounds.complete and not stopping.is_set():
@@ -38,7 +40,12 @@ class RoundTraining:
                 self._evaluate()
                 evaluated = rounds.anchor
         self._zero.stop()
-        return min(self._config.steps, rounds.anchor * self._config.rounds.steps)
+        return self._done
+
+    @property
+    def _done(self) -> int:
+        """Steps of the run that our anchor stands for."""
+        return min(self._config.steps, self._rounds.anchor * self._config.rounds.steps)
 
     def _turn(self) -> None:
         """One step, or one wait for the next anchor."""
@@ -46,6 +53,8 @@ class RoundTraining:
         first = self._rounds.next_blocks(count)
         if first is None:
             self._rounds.wait()
+            if self._training.stopping.is_set():
+                return
             self._zero.wait_at_border(self._rounds)
             return
         at = self._rounds.at
@@ -65,6 +74,6 @@ class RoundTraining:
         """The held-out loss of the anchor, not of what this cluster makes of it."""
         with self._rounds.showing_anchor():
             self._zero.offer_anew()
-            self._training.steps_done = min(self._config.steps, self._rounds.anchor * self._config.rounds.steps)
+            self._training.steps_done = self._done
             self._training.evaluate()
         self._zero.offer_anew()

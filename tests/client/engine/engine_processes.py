@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -83,6 +83,7 @@ class EngineProcess:
     def __init__(self, folder: Path, identity: Identity, *, patch: str | None = None) -> None:
         self.identity, self.folder = identity, folder
         self.reports: list[Report] = []
+        self.on_report: Callable[[EngineProcess, Report], None] | None = None  # called by the thread that reads
         identity.save(folder / "identity")
         (folder / "work").mkdir(parents=True, exist_ok=True)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -166,6 +167,8 @@ class EngineProcess:
         for line in self._process.stdout:
             report = REPORTS.validate_json(line)
             self.reports.append(report)
+            if self.on_report is not None:
+                self.on_report(self, report)
             self._queue.put(report)
         self._queue.put(None)
 
