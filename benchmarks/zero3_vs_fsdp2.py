@@ -153,6 +153,7 @@ def legion_step(rank: int, folder: Path, reshard: bool) -> Step:
         cluster=ClusterConfig.model_validate(run.cluster.model_dump()),
         optimizer=run.optimizer,
         batch_count=WORLD,
+        steps=run.steps,
         device=torch.device("cpu"),
     )
     for number, unit in enumerate(plan.shape.units):

@@ -90,9 +90,10 @@ class OptimizerConfig(Section):
     """AdamW (Loshchilov & Hutter, arXiv 1711.05101) with warm-up, decay to `min_lr_ratio`, and norm clipping.
 
     `muon` (Jordan et al., 2024): for the matrices of the blocks, AdamW for the rest; for clusters of one.
+    `onebit_adam` (Tang et al., arXiv 2102.02888): after a warm-up with AdamW, gradients travel as signs.
     """
 
-    name: Literal["adamw", "muon"] = "adamw"
+    name: Literal["adamw", "muon", "onebit_adam"] = "adamw"
     lr: PositiveFloat = 3e-3  # AdamW's; the schedule applies to Muon's too
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
@@ -104,6 +105,12 @@ class OptimizerConfig(Section):
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     muon_lr: PositiveFloat = 0.02
     muon_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95  # Nesterov's
+
+    onebit_warmup_ratio: Annotated[float, Field(gt=0, le=0.2)] = 0.2  # of the run's steps
+
+    def onebit_warmup_steps(self, steps: int) -> int:
+        """Steps of AdamW before 1-bit Adam compresses, in a run of `steps`; at least one, for a variance."""
+        return max(1, int(steps * self.onebit_warmup_ratio))
 
     def require_members(self, count: int) -> None:
         """ConfigInvalid when a cluster of `count` members cannot use this optimizer."""

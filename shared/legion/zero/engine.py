@@ -15,6 +15,7 @@ way. So in the backward a prefetch waits until that gradient has left; both want
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,12 +30,11 @@ from legion.ids import Step, UnitId
 from legion.layout import Layout
 from legion.zero import hooks
 from legion.zero.flat import ModelUnit
-from legion.zero.gradient import GradientBuffer, GradientSender
+from legion.zero.gradient import GradientBuffer, GradientSender, norm_squared
 from legion.zero.muon import UnitMuon
-from legion.zero.optimizers import Slice, UnitAdamW, UnitOptimizer
+from legion.zero.onebit import CODEC, LocalMomentum, UnitOneBitAdam
+from legion.zero.optimizers import PIECE, Slice, UnitAdamW, UnitOptimizer
 from legion.zero.unit import GatheredUnit
-
-_PIECE = 1 << 16  # elements of the gradient worked on at a time, so that a CPU's cache holds them
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Committed:
     """A step that all members made."""
 
     loss: float  # nats per token
-    grad_norm: float  # of the mean gradient, before clipping
+    grad_norm: float  # of the mean gradient, before clipping; where 1-bit Adam compresses, of the mean momentum
     tokens: int
 
 
@@ -74,6 +74,7 @@ class Zero3:
         cluster: ClusterConfig,
         optimizer: OptimizerConfig,
         batch_count: int,
+        steps: int,
         device: torch.device,
     ) -> None:
         optimizer.require_members(layout.world)
@@ -82,6 +83,11 @@ class Zero3:
         self._cluster = cluster
         self._optimizer_config = optimizer
         self._batch_count = batch_count
+        self._onebit = (
+            LocalMomentum(optimizer, layout, exchange.group.rank) if optimizer.name == "onebit_adam" else None
+        )
+        self._onebit_warmup_steps = optimizer.onebit_warmup_steps(steps)
+        self._optimizer_steps = 0  # since the moments were zero
         self._device = device
         self._rank = exchange.group.rank
         owned = layout.owned(self._rank)
@@ -101,8 +107,8 @@ class Zero3:
 
     @property
     def state_bytes(self) -> int:
-        """Weights, gradient and moments of this member's slice."""
-        return 16 * self.slice.weights.numel()
+        """Weights, gradient and moments of this member's slice, and what its optimizer keeps of the whole model."""
+        return 16 * self.slice.weights.numel() + (self._onebit.state_bytes if self._onebit else 0)
 
     @property
     def step(self) -> Step:
@@ -117,6 +123,7 @@ class Zero3:
     def start(self, step: Step) -> None:
         """The slice holds the weights (and moments) after `step` steps: offer them."""
         self._step = step
+        self._optimizer_steps = step
         self._optimizers = [self._optimizer_of(unit, step) for unit in self._units]
         self._offer_all()
 
@@ -126,6 +133,8 @@ class Zero3:
         hidden = 0 < unit.number < len(self._units) - 1  # neither embedding nor head
         if config.name == "muon" and hidden:
             return UnitMuon(config, slots, bounds, part, step, self._device)
+        if config.name == "onebit_adam":
+            return UnitOneBitAdam(config, slots, bounds, part, step, self._onebit_warmup_steps)
         return UnitAdamW(config, slots, bounds, part, step)
 
     def _publish(self, unit: UnitId) -> None:
@@ -136,10 +145,16 @@ class Zero3:
     def begin(self) -> None:
         """Make room for the step's gradients."""
         self._done = []
+        parts = self._batch_count + (self._exchange.group.world if self._compressing else 0)
         self._collects = [
-            self._exchange.collect(self._step, unit.number, self._batch_count, self.part(unit.number).gradient)
+            self._exchange.collect(self._step, unit.number, parts, self.part(unit.number).gradient)
             for unit in self._units
         ]
+
+    @property
+    def _compressing(self) -> LocalMomentum | None:
+        """1-bit Adam's momentum, if it is what travels in this step."""
+        return self._onebit if self._optimizer_steps >= self._onebit_warmup_steps else None
 
     @contextlib.contextmanager
     def backward_of(self, index: int, tokens: int) -> Iterator[None]:
@@ -161,7 +176,9 @@ class Zero3:
             sum(done.tokens for done in self._done),
         )
         try:
-            if self._cluster.reduce_every == "step" and self._done:
+            if momentum := self._compressing:
+                self._send_momentum(momentum, batches)
+            elif self._cluster.reduce_every == "step" and self._done:
                 self._send_sums(batches)
             self._sender.wait()
             self._release_all()
@@ -172,10 +189,15 @@ class Zero3:
             self._vote(Ballot(False, batches, self._batch_count, reason=f"{error.title}: {error}"))
             raise
         verdict = self._vote(ballot)
-        norm = math.sqrt(verdict.norm_squared) / verdict.tokens
+        divisor: float = verdict.tokens
+        if momentum := self._compressing:
+            divisor = momentum.divisor(verdict.tokens, [self.part(unit.number) for unit in self._units])
+        norm = math.sqrt(verdict.norm_squared) / divisor
         at_border = border is not None and border.reached(verdict)
         ahead = 0 if last else self._cluster.prefetch_units + 1
-        self._update(norm, verdict.tokens, lr, offer=not at_border, ahead=ahead)
+        self._update(norm, divisor, lr, offer=not at_border, ahead=ahead)
+        if momentum:
+            momentum.settle()
         if border is not None and at_border:
             border.cross(verdict)
             self._offer_all()
@@ -191,14 +213,21 @@ class Zero3:
         for unit, gradient in zip(reversed(self._units), reversed(self._gradients), strict=True):
             self._sender.send(self._step, batches, unit.number, gradient.take)
 
+    def _send_momentum(self, momentum: LocalMomentum, batches: Batches) -> None:
+        """See `onebit`: my momentum is a micro-batch of its own."""
+        gradients = [torch.cat(gradient.take()) for gradient in self._gradients] if self._done else []
+        momentum.follow(gradients, batches, self._batch_count)
+        named = Batches((*batches.indices, self._batch_count + self._rank), batches.tokens)
+        for unit in reversed(self._units):
+            message = functools.partial(momentum.message, unit.number)
+            self._sender.send(self._step, named, unit.number, message, CODEC)
+
     def _norm_squared(self) -> float:
-        """Of my slice of the gradient sum, added up in float64, unit by unit as their sums are complete."""
+        """Of my slice of the gradient sum, unit by unit as their sums are complete."""
         squares = []
         for unit, collect in zip(reversed(self._units), reversed(self._collects), strict=True):
             collect.wait()
-            for piece in self.part(unit.number).gradient.split(_PIECE):
-                exact = piece.double()
-                squares.append(float(torch.dot(exact, exact)))
+            squares.append(norm_squared(self.part(unit.number).gradient))
         return math.fsum(squares)
 
     def wait_at_border(self, border: Border) -> None:
@@ -219,14 +248,15 @@ class Zero3:
         for unit in self._units:
             self._publish(unit.number)
 
-    def _update(self, norm: float, tokens: int, lr: float, *, offer: bool, ahead: int) -> None:
+    def _update(self, norm: float, divisor: float, lr: float, *, offer: bool, ahead: int) -> None:
         """Mean, clip, AdamW; each unit is offered as soon as it is new. The first `ahead` set out for the next step."""
         most = self._optimizer_config.clip_norm
         clip = 1.0 if most is None else min(1.0, most / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
         self._step = Step(self._step + 1)
+        self._optimizer_steps += 1
         for unit, optimizer in zip(self._units, self._optimizers, strict=True):
-            for piece in self.part(unit.number).gradient.split(_PIECE):
-                piece.div_(tokens).mul_(clip)
+            for piece in self.part(unit.number).gradient.split(PIECE):
+                piece.div_(divisor).mul_(clip)
             optimizer.update(lr)
             if not offer:
                 continue
@@ -278,7 +308,7 @@ class Zero3:
         if self._gradients[site].fill(parameter):
             if self._cluster.reshard_after_forward:
                 self._drop(site)
-            if self._cluster.reduce_every == "micro_batch":
+            if self._cluster.reduce_every == "micro_batch" and not self._compressing:
                 assert self._batches is not None
                 self._sender.send(self._step, self._batches, site, self._gradients[site].take)
         self._prefetch_if_room()

@@ -4,6 +4,7 @@
 sent once, which takes the whole model's size in memory and divides the traffic.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -14,8 +15,15 @@ from legion.comm.api import Batches, Exchange, Work
 from legion.errors import RunError
 from legion.ids import Step, UnitId
 from legion.zero.flat import FlatUnit
+from legion.zero.optimizers import PIECE
 
 IN_FLIGHT = 1  # gradient buffers on their way at a time, beside the one that fills
+
+
+def norm_squared(values: Tensor) -> float:
+    """Of a 1-D tensor, added up in float64."""
+    exact = (piece.double() for piece in values.split(PIECE))
+    return math.fsum(float(torch.dot(piece, piece)) for piece in exact)
 
 
 class GradientBuffer:
@@ -70,11 +78,18 @@ class GradientSender:
             self._wait_one()
         return not self._sent
 
-    def send(self, step: Step, batches: Batches, unit: UnitId, take: Callable[[], list[Tensor]]) -> None:
+    def send(
+        self,
+        step: Step,
+        batches: Batches,
+        unit: UnitId,
+        take: Callable[[], list[Tensor]],
+        codec: str | None = None,
+    ) -> None:
         while len(self._sent) >= IN_FLIGHT:
             self._wait_one()
         gradient = take()
-        self._sent.append((self._exchange.send_gradient(step, batches, unit, *gradient), gradient))
+        self._sent.append((self._exchange.send_gradient(step, batches, unit, *gradient, codec=codec), gradient))
 
     def wait(self) -> None:
         """Until nothing is in flight."""

@@ -4,7 +4,7 @@ Invariant: rank r alone updates `layout.bounds(unit, r)`, and only r holds the m
 is torch.optim.AdamW's own, over views of the slice: Loshchilov & Hutter, "Decoupled Weight Decay Regularization".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,8 @@ from torch import Tensor
 from legion.config import OptimizerConfig
 from legion.layout import Bounds
 from legion.zero.flat import Slot
+
+PIECE = 1 << 16  # elements worked on at a time where one operation follows another, so that a CPU's cache holds them
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,14 @@ class UnitOptimizer(Protocol):
         """One step with the gradients that now lie in the slice."""
 
 
+def owned_parts(slots: Sequence[Slot], bounds: Bounds, part: Slice) -> Iterator[tuple[Slot, Slice]]:
+    """What lies in `part`, the range `bounds` of a unit, of each of its parameters; padding belongs to none."""
+    for slot in slots:
+        common = bounds.meet(Bounds(slot.offset, slot.offset + slot.numel))
+        if len(common):
+            yield slot, part.part(common.start - bounds.start, common.stop - bounds.start)
+
+
 class UnitAdamW:
     """AdamW for the part `bounds` of a unit. Parameters of one dimension (norms, biases) are not decayed.
 
@@ -51,11 +61,7 @@ class UnitAdamW:
         plain: list[Tensor] = []
         self._parameters: list[tuple[Tensor, Tensor]] = []
         state: dict[Tensor, dict[str, Tensor]] = {}
-        for slot in slots:
-            common = bounds.meet(Bounds(slot.offset, slot.offset + slot.numel))
-            if not len(common):
-                continue
-            mine = part.part(common.start - bounds.start, common.stop - bounds.start)
+        for slot, mine in owned_parts(slots, bounds, part):
             parameter = mine.weights
             (decayed if len(slot.shape) > 1 else plain).append(parameter)
             self._parameters.append((parameter, mine.gradient))

@@ -146,6 +146,7 @@ def _member(
         cluster=config.cluster,
         optimizer=config.optimizer,
         batch_count=config.batch.micro_batches,
+        steps=config.steps,
         device=torch.device("cpu"),
     )
     heard, tokens = Heard(zero, folder, rank), 0

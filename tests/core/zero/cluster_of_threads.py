@@ -117,6 +117,7 @@ class Trainer:
             cluster=config.cluster,
             optimizer=config.optimizer,
             batch_count=config.batch.micro_batches,
+            steps=config.steps,
             device=torch.device("cpu"),
         )
         for number, values in enumerate(theta_of(config, plan)):
