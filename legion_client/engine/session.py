@@ -1,0 +1,279 @@
+"""One membership in a run: build the model, listen, join the plan, train, leave.
+
+The event loop serves the network; one compute thread does everything with torch. `Session` lives on the loop and hands
+work to that thread; what the thread has to say comes back through `Reports`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from legion.checkpoint.shards import SliceInfo, read_slice, write_slice
+from legion.codec.api import Floats
+from legion.codec.registry import by_name
+from legion.comm.api import Group
+from legion.comm.arrays import array_of
+from legion.comm.bridge import Bridge
+from legion.comm.exchange import MemberExchange
+from legion.comm.member import Member
+from legion.comm.network import PeerNetwork, listen
+from legion.comm.peers import COMPLETE
+from legion.config import config_digest
+from legion.data.blocks import open_blocks
+from legion.data.loader import Loader
+from legion.errors import CheckpointInvalid, LegionError, RunError
+from legion.identity import Identity
+from legion.ids import Rank, UnitId
+from legion.layout import Layout
+from legion.messages import EvaluationRecord, Message, Plan, StepRecord
+from legion.model.build import Blueprint, blueprint
+from legion.model.init import fill, theta_0
+from legion.outer.courier import Courier
+from legion.outer.member import Place, RoundMember
+from legion.train.device import best_device, describe
+from legion.train.loop import Training, require_same_data
+from legion.train.rounds import RoundTraining
+from legion.zero.engine import Zero3
+from legion.zero.optimizers import Slice
+from legion_client.engine.protocol import (
+    Evaluated,
+    Listening,
+    Prepare,
+    SliceWritten,
+    StepDone,
+    Train,
+)
+from legion_client.engine.rounds import Rounds
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Report = Callable[[Message], None]
+
+
+class Session:
+    """From Prepare to the end of the engine."""
+
+    def __init__(self, prepare: Prepare, report: Report) -> None:
+        self._prepare = prepare
+        self._report = report
+        self._identity = Identity.load(prepare.identity_dir)
+        self._device = best_device()
+        self._training: Training | None = None
+        self._stop_asked = False
+        self.member: Member | None = None
+        self.rounds = Rounds(report)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self._prepare.config.steps
+
+    @property
+    def steps_done(self) -> int:
+        return self._training.steps_done if self._training else 0
+
+    async def prepare(self) -> None:
+        """Load the data, build the model on meta, listen; then say so."""
+        self._loader, self._blueprint = await on_compute_thread(self._load)
+        self.network: PeerNetwork = await listen(self._identity, self._prepare.listen_host, self._prepare.listen_port)
+        self._report(Listening(port=self.network.port, shape=self._blueprint.shape, device=describe(self._device)))
+
+    def _load(self) -> tuple[Loader, Blueprint]:
+        prepare = self._prepare
+        require_same_data(prepare.config, prepare.manifest.fingerprint)
+        blocks = open_blocks(prepare.manifest, prepare.cache_dir, seed=prepare.config.seed)
+        return Loader(blocks, prepare.config.batch), blueprint(prepare.config, prepare.manifest.vocab_size)
+
+    async def train(self, command: Train) -> int:
+        """Until the run's last step or `stop`; the steps done. LegionError when the run cannot go on."""
+        plan = command.plan
+        self._require_fit(plan)
+        workers = tuple(member.worker_id for member in plan.members)
+        rank = Rank(workers.index(self._identity.worker_id))
+        layout = Layout(plan.shape.sizes, tuple(member.share for member in plan.members))
+        config = self._prepare.config
+        static = config.cluster.claims == "static"
+        member = self.member = Member(
+            Group(plan.epoch, workers, rank),
+            layout,
+            batch_count=config.batch.micro_batches,
+            ordered=static,
+            weights=by_name(config.codecs.weights),
+            gradients=by_name(config.codecs.gradients),
+        )
+        exchange = MemberExchange(
+            member,
+            Bridge(asyncio.get_running_loop(), member.usage),
+            batch_count=config.batch.micro_batches,
+            static_claims=static,
+        )
+        endpoints = {Rank(r): m.endpoint for r, m in enumerate(plan.members)}
+        async with self.network.joined(member, endpoints):
+            try:
+                done = await self._trained(command, layout, exchange)
+            except Exception as error:
+                # The others shall say why, not just that we are gone.
+                await self.network.leave(str(error) if isinstance(error, LegionError) else type(error).__name__)
+                raise
+            await self.network.leave(COMPLETE if done == config.steps else "stopped by its user")
+        return done
+
+    async def _trained(self, command: Train, layout: Layout, exchange: MemberExchange) -> int:
+        """The steps done; between clusters, if the run is in rounds."""
+        config, plan = self._prepare.config, command.plan
+        if not config.in_rounds:
+            return await on_compute_thread(lambda: self._compute(command, layout, exchange, None))
+        place = Place(plan.run_id, plan.cluster, exchange.group.rank, layout, config.round_count)
+        work_dir = self._prepare.work_dir
+        async with self.rounds.taking_part(
+            config, self._identity, place, self._first_anchor(plan), self.network, work_dir
+        ) as courier:
+            return await on_compute_thread(lambda: self._compute(command, layout, exchange, (place, courier)))
+
+    def _first_anchor(self, plan: Plan) -> int:
+        """Of the weights that the plan starts from."""
+        return -(-plan.first_step // self._prepare.config.rounds.steps)
+
+    def _require_fit(self, plan: Plan) -> None:
+        if plan.shape != self._blueprint.shape:
+            raise RunError("the plan is for a model of another shape than the configuration builds here")
+        if plan.config_digest != config_digest(self._prepare.config):
+            raise RunError("the plan is for another configuration than the one this engine was prepared with")
+        if self._identity.worker_id not in {member.worker_id for member in plan.members}:
+            raise RunError("the plan does not have this worker as a member")
+
+    def _compute(
+        self, command: Train, layout: Layout, exchange: MemberExchange, rounds: tuple[Place, Courier] | None
+    ) -> int:
+        """On the compute thread: the slice, then the loop."""
+        config = self._prepare.config
+        zero = Zero3(
+            self._blueprint.units,
+            layout,
+            exchange,
+            cluster=config.cluster,
+            optimizer=config.optimizer,
+            batch_count=config.batch.micro_batches,
+            steps=config.steps,
+            device=self._device,
+        )
+        tokens = self._fill_slice(command, layout, exchange.group.rank, zero)
+        speaker = Speaker(command.plan, exchange.group.rank, zero.slice, self._prepare.work_dir, self._report)
+        with self._loader:
+            self._blueprint.model.to(self._device)
+            training = self._training = Training(
+                config, self._blueprint.model, zero, exchange, self._loader, speaker, self._device
+            )
+            if self._stop_asked:
+                training.stopping.set()
+            if rounds is None:
+                return training.run(command.plan.first_step, tokens)
+            place, courier = rounds
+            anchor, weights = self._first_anchor(command.plan), array_of(zero.slice.weights)
+            member = RoundMember(config.rounds, place, weights, anchor, courier)
+            newcomer = command.plan.round > 0
+            return RoundTraining(config, training, zero, self._loader, member, newcomer=newcomer).run(
+                command.plan.round
+            )
+
+    def _fill_slice(self, command: Train, layout: Layout, rank: Rank, zero: Zero3) -> int:
+        """theta_0, or the state of a checkpoint; the tokens the run has seen so far."""
+        if command.resume_slice is None:
+            theta = theta_0(self._prepare.config)
+            for number, unit in enumerate(self._blueprint.shape.units):
+                start = layout.bounds(UnitId(number), rank).start
+                fill(array_of(zero.part(UnitId(number)).weights), unit, start, theta)
+            return 0
+        info = read_slice(command.resume_slice, parts_of(zero.slice))
+        if info.step != command.plan.first_step:
+            raise CheckpointInvalid(
+                f"{command.resume_slice} is of step {info.step}, the plan starts at step {command.plan.first_step}"
+            )
+        return info.tokens
+
+    def stop(self) -> None:
+        """Leave after the step under way."""
+        self._stop_asked = True
+        if self._training is not None:
+            self._training.stopping.set()
+        self.rounds.wake()
+
+
+class Speaker:
+    """See `loop.Listener`: on the compute thread, tells the agent and writes slices."""
+
+    def __init__(self, plan: Plan, rank: Rank, slice_: Slice, work_dir: Path, report: Report) -> None:
+        self._plan = plan
+        self._rank = rank
+        self._slice = slice_
+        self._work_dir = work_dir
+        self._report = report
+
+    def step_done(self, record: StepRecord) -> None:
+        self._report(StepDone(record=record))
+
+    def evaluated(self, record: EvaluationRecord) -> None:
+        self._report(Evaluated(record=record))
+
+    def checkpoint_due(self, step: int, tokens: int) -> None:
+        path = self._work_dir / f"step-{step}-rank-{self._rank}.safetensors"
+        info = SliceInfo(run_id=self._plan.run_id, step=step, rank=self._rank, epoch=self._plan.epoch, tokens=tokens)
+        written = write_slice(path, info, parts_of(self._slice))
+        self._report(
+            SliceWritten(
+                step=step,
+                rank=self._rank,
+                tokens=tokens,
+                path=path,
+                sha256=written.sha256,
+                size_bytes=written.size_bytes,
+            )
+        )
+
+
+def parts_of(state: Slice) -> dict[str, list[Floats]]:
+    """The slice as `checkpoint.shards` wants it: views, nothing copied."""
+    return {
+        "weights": [array_of(state.weights)],
+        "exp_avg": [array_of(state.exp_avg)],
+        "exp_avg_sq": [array_of(state.exp_avg_sq)],
+    }
+
+
+async def on_compute_thread(work: Callable[[], T]) -> T:
+    """Run `work` on a thread of its own, which does not keep the process alive.
+
+    Not an executor: its threads are joined at exit, and a compute thread that waits for a lost device never ends.
+    Whoever awaited it may be gone with its loop by the time the work ends: then nobody is told.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(how: Callable[..., None], outcome: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            loop.call_soon_threadsafe(how, done, outcome)
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001  carried to the loop, whoever awaits handles it
+            tell(_fail, error)
+        else:
+            tell(_resolve, result)
+
+    threading.Thread(target=run, name="compute", daemon=True).start()
+    return await done
+
+
+def _resolve(future: "asyncio.Future[T]", result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: "asyncio.Future[T]", error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
