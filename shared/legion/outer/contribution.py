@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from legion.codec.api import Codec, Floats
+from legion.codec.api import Codec, Floats, require_finite
 from legion.errors import PartInvalid
 
 Feedback = Literal["residual", "buffer"]
@@ -44,10 +44,11 @@ class Contributor:
     def contribute(self, round_number: int, displacement: Floats, codec: Codec, *, flush: bool) -> Part:
         """The part for this round; `displacement` = anchor - local weights, kept by us from now on.
 
-        A contribution that is still pending must be settled first: ValueError.
+        A contribution that is still pending must be settled first: ValueError. NotFinite changes nothing here.
         """
         if self.pending is not None:
             raise ValueError(f"the part of round {self.pending.round} is not settled yet")
+        require_finite(displacement)
         if self._feedback == "buffer":
             np.multiply(self.buffer, self._decay, out=self.buffer)
             np.add(self.buffer, displacement, out=self.buffer)

@@ -7,10 +7,11 @@ reducer's residual alone, in an order and with roundings that anybody can repeat
 
 import contextlib
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from legion.outer.log import blob_of, values_of
 from legion.rounds import Inclusion, Participant, PartKey, RoundPlan, SpanReport
 
 MeanOver = Literal["participants", "senders"]
+SMALLEST_SCALE: Final = 2.0**-126  # of a clipped contribution: a float32 that is not zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,9 @@ class SpanReducer:
         return now_s - self._quorum_since >= self._closing.grace_s
 
     def next_look_s(self, now_s: float) -> float:
-        """How long until time alone may close it."""
+        """How long until time alone may close it; infinity while no contribution is complete."""
+        if not any(c.complete for c in self._contributions.values()):
+            return math.inf
         due = self._opened_s + self.plan.deadline_s
         if self._quorum_since is not None:
             due = min(due, self._quorum_since + self._closing.grace_s)
@@ -234,11 +238,15 @@ def _inclusion(contribution: Contribution, scale: float) -> Inclusion:
 
 
 def _clip_scales(norms: list[float]) -> list[float]:
-    """What brings each norm down to the median; of an even number the upper one, so that two are never clipped."""
-    if not norms:
-        return []
-    median = sorted(norms)[len(norms) // 2]
-    return [1.0 if norm <= median else float(np.float32(median / norm)) for norm in norms]
+    """What brings each norm down to the median; of an even number the upper one, so that two are never clipped.
+
+    Of the norms above zero: who has nothing to say about a span does not silence those who have.
+    """
+    above = sorted(norm for norm in norms if norm > 0)
+    if not above:
+        return [1.0] * len(norms)
+    median = above[len(above) // 2]
+    return [1.0 if norm <= median else max(float(np.float32(median / norm)), SMALLEST_SCALE) for norm in norms]
 
 
 def _sum_of_squares(values: Floats) -> np.float64:
