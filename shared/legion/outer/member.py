@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from legion import digest
-from legion.codec.api import Codec, Floats
+from legion.codec.api import Codec, Floats, bits_per_value
 from legion.codec.registry import by_name
 from legion.comm.api import Verdict
 from legion.config import RoundsConfig
@@ -26,7 +26,7 @@ from legion.rounds import Blocks, Participant, PartKey, RootReport, RoundPlan, R
 
 logger = logging.getLogger(__name__)
 
-FLUSH_CODEC = "int4"
+FLUSH_CODEC = "int4"  # or a richer one
 EASE_STEPS = 10  # of a newcomer, whose moments start at zero
 
 
@@ -207,7 +207,9 @@ class RoundMember:
 
     def _contribute(self) -> None:
         plan = self._plan
-        codec = by_name(FLUSH_CODEC) if plan.flush else self._office.codec()
+        codec = self._office.codec()
+        if plan.flush:
+            codec = max(codec, by_name(FLUSH_CODEC), key=bits_per_value)
         parts = []
         for span, span_plan in enumerate(plan.spans):
             fragments = self._place.layout.fragments(self._place.rank, span_plan.bounds)
