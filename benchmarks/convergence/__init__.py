@@ -1,0 +1,1 @@
+"""What `benchmarks/convergence.py` is made of: arms, replicas, rounds between them, and the table."""
