@@ -5,6 +5,7 @@ Everything is numpy with one ufunc per rounding, so a codec gives the same bytes
 Arrays are host memory; tensors of a GPU are copied there first.
 """
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
@@ -37,9 +38,15 @@ class AnyCodec(Protocol):
         """A whole number of chunks. NotFinite when a lossy codec meets NaN or infinity."""
 
     def decode(self, data: memoryview, out: Floats) -> None:
-        """The encoding of exactly `out.size` elements into `out`; PartInvalid on anything else.
+        """The encoding of exactly `out.size` elements into `out`, which is contiguous; PartInvalid on anything else.
 
         What a lossy codec gives is finite, whatever the bytes. After an error `out` holds anything.
+        """
+
+    def decode_range(self, data: memoryview, numel: int, start: int, out: Floats) -> None:
+        """Elements [start, start + out.size) of the `numel` that are encoded, all three whole chunks.
+
+        PartInvalid as for `decode`, but only what is asked for is checked beyond its length.
         """
 
 
@@ -51,13 +58,22 @@ class Codec(AnyCodec, Protocol):
         """Encoded size of one chunk."""
 
 
-class FixedRate:
+class FixedRate(ABC):
     """What every codec of fixed rate has in common."""
 
+    name: str
     chunk_bytes: int
+
+    @abstractmethod
+    def decode(self, data: memoryview, out: Floats) -> None: ...
 
     def most_bytes(self, numel: int) -> int:
         return numel // CHUNK * self.chunk_bytes
+
+    def decode_range(self, data: memoryview, numel: int, start: int, out: Floats) -> None:
+        if data.nbytes != self.most_bytes(numel):
+            raise PartInvalid(f"{self.name}: {data.nbytes} bytes for {numel} elements")
+        self.decode(data[self.most_bytes(start) : self.most_bytes(start + out.size)], out)
 
 
 def encoded_bytes(codec: Codec, numel: int) -> int:

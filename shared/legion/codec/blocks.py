@@ -73,13 +73,21 @@ def means(magnitudes: Floats, room: Floats) -> Floats:
 
 def bf16_above(values: Floats) -> Halves:
     """The smallest bf16 that is not below, of values >= 0; the largest finite one at most."""
-    rounded = np.right_shift(np.add(values.view(np.uint32), np.uint32(0xFFFF)), 16).astype(np.uint16)
-    return np.minimum(rounded, LARGEST_BF16)
+    return _upper_half(values, 0xFFFF)
 
 
 def bf16_nearest(values: Floats) -> Halves:
     """Of values >= 0; ties up; the largest finite one at most."""
-    rounded = np.right_shift(np.add(values.view(np.uint32), np.uint32(0x8000)), 16).astype(np.uint16)
+    return _upper_half(values, 0x8000)
+
+
+def bf16_below(values: Floats) -> Halves:
+    """The largest bf16 that is not above, of values >= 0."""
+    return _upper_half(values, 0)
+
+
+def _upper_half(values: Floats, carry: int) -> Halves:
+    rounded = np.right_shift(np.add(values.view(np.uint32), np.uint32(carry)), 16).astype(np.uint16)
     return np.minimum(rounded, LARGEST_BF16)
 
 
@@ -98,6 +106,14 @@ def read_scales(name: str, field: Bytes, largest: np.float32 = np.float32(3.4e38
 
 def write_scales(field: Bytes, halves: Halves) -> None:
     field[...] = halves.astype("<u2", copy=False).view(np.uint8).reshape(field.shape)
+
+
+def scale_blocks(name: str, blocks: Floats, scales: Floats, largest: np.float32) -> None:
+    """Every row of [N, E] times its scale, in place. PartInvalid when that overflows, which takes half of `largest`."""
+    with np.errstate(over="ignore"):
+        np.multiply(blocks, scales.reshape(-1, 1), out=blocks)
+    if scales.max(initial=0) > largest / 2 and not np.isfinite(blocks).all():
+        raise PartInvalid(f"{name}: a value is infinite")
 
 
 def _plane(word: int) -> Words:

@@ -14,9 +14,11 @@ from legion.codec.blocks import (
     SMALLEST_SCALE,
     as_chunks,
     bf16_above,
+    bf16_below,
     from_bf16,
     pieces,
     read_scales,
+    scale_blocks,
     scratch,
     write_scales,
 )
@@ -26,7 +28,8 @@ BLOCK = 64  # elements that share a scale
 BLOCKS = CHUNK // BLOCK
 HALF = CHUNK // 2
 SCALE_BYTES = BLOCKS * 2
-LARGEST_SCALE = np.float32(2.0**124)  # eight of them are finite
+# Seven of them are just finite, eight are not.
+LARGEST_SCALE = from_bf16(bf16_below(np.array([np.finfo(np.float32).max / np.float32(7)])))[0]
 
 
 class Int4(FixedRate):
@@ -48,7 +51,7 @@ class Int4(FixedRate):
             # As integers, magnitudes keep their order, and NaN is the largest.
             largest = np.maximum.reduce(blocks.view(np.uint32), axis=1).view(np.float32)
             require_finite(largest)
-            scale = largest / np.float32(7)
+            scale = np.minimum(largest / np.float32(7), LARGEST_SCALE)
             scale[scale < SMALLEST_SCALE] = 0
             halves = bf16_above(scale)
             write_scales(row[:, :SCALE_BYTES], halves)
@@ -75,5 +78,4 @@ class Int4(FixedRate):
             np.right_shift(packed, np.uint8(4), out=q[:, HALF:])
             np.subtract(q, np.uint8(8), out=q)
             np.copyto(x, q.view(np.int8))
-            blocks = x.reshape(-1, BLOCK)
-            np.multiply(blocks, scale.reshape(-1, 1), out=blocks)
+            scale_blocks(self.name, x.reshape(-1, BLOCK), scale, LARGEST_SCALE)

@@ -6,7 +6,7 @@ The error is at most half a scale. Per chunk: 16 scales, then 4,096 values (8.12
 import numpy as np
 
 from legion.codec.api import FixedRate, Floats, require_chunks, require_finite, require_size
-from legion.codec.blocks import SMALLEST_SCALE, as_chunks, pieces, scratch
+from legion.codec.blocks import SMALLEST_SCALE, as_chunks, pieces, scale_blocks, scratch
 from legion.errors import PartInvalid
 from legion.layout import CHUNK
 
@@ -52,10 +52,6 @@ class Int8(FixedRate):
             row, x = rows[piece], out_NC[piece]
             scale = row[:, :SCALE_BYTES].copy().view("<f4").reshape(-1)
             if not ((scale >= 0) & (scale <= LARGEST_SCALE)).all():
-                raise PartInvalid("int8: a scale is negative, too large, NaN or infinite")
+                raise PartInvalid(f"{self.name}: a scale is negative, too large, NaN or infinite")
             np.copyto(x, row[:, SCALE_BYTES:].view(np.int8))
-            blocks = x.reshape(-1, BLOCK)
-            with np.errstate(over="ignore"):
-                np.multiply(blocks, scale[:, None], out=blocks)
-            if (scale > LARGEST_SCALE / 2).any() and not np.isfinite(blocks).all():
-                raise PartInvalid("int8: a value is infinite")
+            scale_blocks(self.name, x.reshape(-1, BLOCK), scale, LARGEST_SCALE)

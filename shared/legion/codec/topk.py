@@ -1,0 +1,227 @@
+"""`topk`: of every chunk the `kept` largest magnitudes, the rest is zero. Of variable rate: positions are Rice-coded.
+
+Meant for senders that keep what is not sent (SparseLoCo, arXiv 2508.15706, and its chunks of 4,096). Of equal
+magnitudes the first are kept; zeros never are, so a chunk may hold fewer. Values are a sign and an index of
+`value_bits - 1` bits into magnitudes at equal distances from a lower to an upper, which each chunk has in bf16. With
+two bits these are the means of the small and the large magnitudes kept; with more, the smallest and the largest.
+
+Groups of 64 chunks stand alone. An encoding is the size of every group (uint32, little-endian), then the groups; each
+is, for its chunks in order: counts (one byte, two from 256 kept on), lower magnitudes, upper magnitudes, then for all
+values in order of their position: planes of signs (1 for negative) and of indices, planes of the lower bits of gaps,
+gaps in unary (`rice`). A gap is the number of elements between a kept one and the one kept before it in the chunk, or
+the chunk's start.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from legion.codec import rice
+from legion.codec.api import Bytes, Floats, require_chunks, require_finite
+from legion.codec.blocks import (
+    SMALLEST_SCALE,
+    Words,
+    as_chunks,
+    bf16_above,
+    bf16_below,
+    bf16_nearest,
+    from_bf16,
+    pieces,
+    read_scales,
+    scratch,
+)
+from legion.codec.levels import two_levels
+from legion.codec.rice import Integers, decode_gaps, encode_gaps, planes_bytes
+from legion.errors import PartInvalid
+from legion.layout import CHUNK
+
+GROUP = 64  # chunks
+MAGNITUDE = np.uint32(0x7FFFFFFF)
+INFINITY = np.uint32(0x7F800000)
+LEVEL_BYTES = 4  # a chunk
+
+
+class Kept(NamedTuple):
+    """What is sent of a group of N chunks."""
+
+    counts: Integers  # [N]
+    positions: Integers  # in the group, rising
+    bits: Words  # of the float32 there
+
+
+class TopK:
+    lossy = True
+
+    def __init__(self, name: str, wire_id: int, *, kept: int, value_bits: int) -> None:
+        """`kept` of 4,096 elements, 8 to 1,024; 2 to 8 bits a value."""
+        if not (8 <= kept <= 1024 and 2 <= value_bits <= 8):
+            raise ValueError(f"topk cannot keep {kept} of {CHUNK} with {value_bits} bits each")
+        self.name = name
+        self.wire_id = wire_id
+        self.kept = kept
+        self.value_bits = value_bits
+        self._gap_bits = rice.best_width(kept, CHUNK)
+        self._count_type = np.dtype("u1" if kept < 256 else "<u2")
+
+    def most_bytes(self, numel: int) -> int:
+        groups, rest = divmod(numel // CHUNK, GROUP)
+        return groups * (4 + self._most_group_bytes(GROUP)) + (4 + self._most_group_bytes(rest) if rest else 0)
+
+    def _most_group_bytes(self, chunks: int) -> int:
+        unary = chunks * self.kept + (chunks * (CHUNK - self.kept) >> self._gap_bits)
+        return self._fixed_bytes(chunks, chunks * self.kept) + planes_bytes(unary, 1)
+
+    def _fixed_bytes(self, chunks: int, values: int) -> int:
+        """A group without its unary stream."""
+        head = chunks * (self._count_type.itemsize + LEVEL_BYTES)
+        return head + planes_bytes(values, self.value_bits) + planes_bytes(values, self._gap_bits)
+
+    def encode(self, values: Floats) -> bytes:
+        require_chunks(values.size)
+        x_NC = as_chunks(values)
+        rooms = (scratch(len(x_NC)), scratch(len(x_NC)))
+        groups = [self._encode_group(self._select(x_NC[group], rooms)) for group in pieces(len(x_NC), GROUP)]
+        return np.array([len(group) for group in groups], dtype="<u4").tobytes() + b"".join(groups)
+
+    def _select(self, values: Floats, rooms: tuple[Floats, Floats]) -> Kept:
+        counts, positions = np.empty(len(values), dtype=np.int64), []
+        for piece in pieces(len(values)):
+            bits = values[piece].view(np.uint32)
+            magnitudes, ranked = (room.view(np.uint32)[: len(bits)] for room in rooms)
+            np.bitwise_and(bits, MAGNITUDE, out=magnitudes)
+            np.copyto(ranked, magnitudes)
+            ranked.partition(CHUNK - self.kept, axis=1)
+            require_finite(ranked[:, CHUNK - self.kept :].max(axis=1).view(np.float32))
+            least = np.maximum(ranked[:, CHUNK - self.kept], SMALLEST_SCALE.view(np.uint32))
+            chosen = np.greater_equal(magnitudes, least[:, None])
+            counts[piece] = _drop_surplus(chosen, magnitudes, least, self.kept)
+            positions.append(_flags_set(chosen.reshape(-1)) + piece.start * CHUNK)
+        where = np.concatenate(positions)
+        return Kept(counts, where, np.take(values.view(np.uint32), where))
+
+    def _encode_group(self, group: Kept) -> bytes:
+        counts, positions, bits = group
+        magnitudes = np.bitwise_and(bits, MAGNITUDE).view(np.float32)
+        low, high, indices = self._levels(magnitudes, counts)
+        gaps = np.diff(positions, prepend=-1) - 1
+        first = (np.cumsum(counts) - counts)[counts > 0]
+        gaps[first] = positions[first] % CHUNK
+        codes = np.bitwise_or((bits >> 31).astype(np.uint8), indices << 1)
+        lower, unary = encode_gaps(gaps, self._gap_bits)
+        head = (counts.astype(self._count_type), low.astype("<u2"), high.astype("<u2"))
+        return b"".join(part.tobytes() for part in (*head, rice.pack(codes, self.value_bits), lower, unary))
+
+    def _levels(self, magnitudes: Floats, counts: Integers) -> tuple[NDArray[np.uint16], NDArray[np.uint16], Bytes]:
+        """Lower and upper magnitude of every chunk in bf16, and the index of every value."""
+        width = max(64, 1 << (self.kept - 1).bit_length())
+        chunk = np.repeat(np.arange(len(counts)), counts)
+        rows = np.zeros((len(counts), width), dtype=np.float32)
+        slots: Integers | slice = slice(None)  # of the values in `rows`
+        if magnitudes.size < rows.size:
+            slots = chunk * width + np.arange(magnitudes.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        rows.reshape(-1)[slots] = magnitudes
+        if self.value_bits == 2:
+            means = two_levels(rows, counts, 1.0, (np.empty_like(rows), np.empty_like(rows)))
+            is_high = np.unpackbits(means.is_high, bitorder="little")[slots]
+            return bf16_nearest(means.low), bf16_nearest(means.high), is_high
+        high = bf16_above(rows.max(axis=1))
+        rows[np.arange(width) >= counts[:, None]] = np.inf
+        least = np.where(counts > 0, rows.min(axis=1), np.float32(0))
+        low = bf16_below(least)
+        step = self._steps(from_bf16(low), from_bf16(high))
+        step[step == 0] = np.inf
+        above = np.subtract(magnitudes, from_bf16(low)[chunk])
+        indices = np.rint(np.divide(above, step[chunk]))
+        return low, high, np.minimum(indices, (1 << self.value_bits - 1) - 1).astype(np.uint8)
+
+    def _steps(self, low: Floats, high: Floats) -> Floats:
+        return np.divide(np.subtract(high, low), np.float32((1 << self.value_bits - 1) - 1))
+
+    def decode(self, data: memoryview, out: Floats) -> None:
+        self.decode_range(data, out.size, 0, out)
+
+    def decode_range(self, data: memoryview, numel: int, start: int, out: Floats) -> None:
+        require_chunks(out.size)
+        chunks, first, stop = numel // CHUNK, start // CHUNK, (start + out.size) // CHUNK
+        edges = self._group_edges(data, numel)
+        out_NC = out.reshape(-1, CHUNK)
+        for number in range(first // GROUP, -(-stop // GROUP)):
+            begin, end = number * GROUP, min((number + 1) * GROUP, chunks)
+            raw = np.frombuffer(data, dtype=np.uint8)[edges[number] : edges[number + 1]]
+            if first <= begin and end <= stop:
+                self._decode_group(raw, out_NC[begin - first : end - first])
+            else:
+                room = np.empty((end - begin, CHUNK), dtype=np.float32)
+                self._decode_group(raw, room)
+                at, until = max(begin, first), min(end, stop)
+                out_NC[at - first : until - first] = room[at - begin : until - begin]
+
+    def _group_edges(self, data: memoryview, numel: int) -> list[int]:
+        """Where the groups begin, and where the last ends. PartInvalid unless that is the end of the data."""
+        table = 4 * -(-numel // CHUNK // GROUP)
+        if not table <= data.nbytes <= self.most_bytes(numel):
+            raise PartInvalid(f"{self.name}: {data.nbytes} bytes for {numel} elements")
+        sizes = np.frombuffer(data, dtype="<u4", count=table // 4).astype(np.int64)
+        edges = table + np.concatenate(([0], np.cumsum(sizes)))
+        if edges[-1] != data.nbytes:
+            raise PartInvalid(f"{self.name}: the sizes of the groups do not add up to {data.nbytes} bytes")
+        return [int(edge) for edge in edges]
+
+    def _decode_group(self, raw: Bytes, out: Floats) -> None:
+        chunks = len(out)
+        head = chunks * (self._count_type.itemsize + LEVEL_BYTES)
+        if not head <= raw.size <= self._most_group_bytes(chunks):
+            raise PartInvalid(f"{self.name}: {raw.size} bytes for {chunks} chunks")
+        at = chunks * self._count_type.itemsize
+        counts = raw[:at].view(self._count_type).astype(np.int64)
+        total = int(counts.sum())
+        fixed = self._fixed_bytes(chunks, total)
+        if (counts > self.kept).any() or fixed > raw.size:
+            raise PartInvalid(f"{self.name}: a group of {raw.size} bytes announces {total} values")
+        low, high = read_scales(self.name, raw[at:head]).reshape(2, chunks)
+        if (low > high).any():
+            raise PartInvalid(f"{self.name}: a lower magnitude is above the upper")
+        middle = head + planes_bytes(total, self.value_bits)
+        codes = rice.unpack(raw[head:middle], total, self.value_bits)
+        gaps = decode_gaps(raw[middle:fixed], raw[fixed:], total, self._gap_bits)
+        chunk, positions = _positions(gaps, counts)
+        table = np.multiply(self._steps(low, high)[:, None], np.arange(1 << self.value_bits - 1, dtype=np.float32))
+        np.add(table, low[:, None], out=table)
+        values = np.take(table, chunk * table.shape[1] + (codes >> 1)).view(np.uint32)
+        np.bitwise_or(values, codes.astype(np.uint32) << 31, out=values)
+        out[...] = 0
+        out.reshape(-1).view(np.uint32)[positions] = values
+
+
+def _flags_set(flags: NDArray[np.bool_]) -> Integers:
+    """Their positions, as `np.flatnonzero` finds them; faster where they are few, for no branch depends on a flag."""
+    eights = flags.view(np.uint64)
+    some = np.flatnonzero(eights != 0)
+    found = np.flatnonzero(np.take(eights, some).view(np.bool_))
+    where: Integers = (np.take(some, found >> 3) << 3) + (found & 7)
+    return where
+
+
+def _drop_surplus(chosen: NDArray[np.bool_], magnitudes: Words, least: Words, kept: int) -> Integers:
+    """Of the elements equal to the least only the first stay `chosen`, so that no row has more than `kept`: counts."""
+    counts: Integers = np.bitwise_count(np.packbits(chosen, axis=1).view(np.uint64)).sum(axis=1, dtype=np.int64)
+    (rows,) = np.nonzero(counts > kept)
+    if rows.size:
+        equal = magnitudes[rows] == least[rows, None]
+        surplus = counts[rows] - kept
+        stay = equal.sum(axis=1) - surplus
+        chosen[rows] &= ~(equal & (np.cumsum(equal, axis=1, dtype=np.int32) > stay[:, None]))
+        counts[rows] = kept
+    return counts
+
+
+def _positions(gaps: Integers, counts: Integers) -> tuple[Integers, Integers]:
+    """The chunk of every value, and its position in the group. PartInvalid when one lies behind its chunk."""
+    chunk = np.repeat(np.arange(len(counts)), counts)
+    ends = np.concatenate(([0], np.cumsum(gaps + 1)))
+    before = ends[np.cumsum(counts) - counts]
+    within = ends[1:] - 1 - before[chunk]
+    if (within >= CHUNK).any():
+        raise PartInvalid("topk: a position lies behind the end of its chunk")
+    return chunk, chunk * CHUNK + within
