@@ -23,6 +23,7 @@ from legion.messages import (
     RenewReply,
     RenewRequest,
 )
+from legion.rounds import RootReport, RoundsPage, SpanReport
 from legion_client.agent.cache import Download
 from legion_client.engine.protocol import SliceWritten
 
@@ -77,6 +78,22 @@ class Coordinator:
 
     async def report(self, report: MetricsReport) -> None:
         await self._send("POST", "/metrics", report)
+
+    async def rounds(self, since: int) -> RoundsPage:
+        """Records and plans from round `since` on, oldest first."""
+        return await self._get(f"/training/rounds?since={since}", RoundsPage)
+
+    async def report_span(self, report: SpanReport) -> None:
+        await self._send("POST", f"/training/rounds/{report.round}/spans", report)
+
+    async def report_root(self, report: RootReport) -> None:
+        await self._send("POST", "/training/rounds/roots", report)
+
+    async def upload_update(self, sha256: str, size_bytes: int, path: Path) -> None:
+        """Streamed from disk; the server checks the whole."""
+        await self._call(
+            "PUT", f"/blobs/{sha256}", headers={"Content-Length": str(size_bytes)}, content=_chunks_of(path)
+        )
 
     async def checkpoint(self, step: int) -> CheckpointManifest:
         return await self._get(f"/checkpoints/{step}", CheckpointManifest)

@@ -4,8 +4,8 @@
        |          |           |        |           |            |
        +----------+-----------+--------+-----------+-> stopping -> leaving -> ended
 
-A changed configuration leads back from `preparing` or `ready` to `joining`, and so does a plan that the server gave up
-from `loading` or `training`.
+A changed configuration leads back from `preparing` or `ready` to `joining`, and so do a plan that the server gave up
+from `loading` or `training`, and a member lost by a cluster that is not the only one.
 `loading` is only there when the run starts from a checkpoint. `finishing` sends what is left to send however long it
 takes; `leaving` does the same within a deadline. An error is kept until the end, and the first one wins: what follows
 it is its consequence.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from legion.errors import EngineDied, LegionError, RunError
+from legion.errors import EngineDied, LegionError, PeerLost, RunError
 from legion.ids import Epoch, WorkerId
 from legion.messages import Plan, RunPhase, WorkerState
 
@@ -303,6 +303,9 @@ def _engine_ended(
             return replace(state, phase=Phase.FINISHING), (Drain(),)
         case EngineLeft():
             return _leave(state)
+        case EngineFailed(PeerLost(), lost_peer) if state.phase in BUSY and state.plan and state.plan.cluster:
+            # The other clusters train on: back, to be planned in again.
+            return replace(state, phase=Phase.JOINING, plan=None, lost_peer=lost_peer), (PrepareAgain(),)
         case EngineFailed(error, lost_peer):
             # Its own words say more than "the run failed" heard from the server.
             blamed = replace(state, error=error) if type(state.error) in (type(None), RunError) else state

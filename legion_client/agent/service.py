@@ -17,8 +17,11 @@ from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import Enrolment, renewed
 from legion_client.agent.outbox import Outbox
 from legion_client.agent.preparation import Prepared, check_plan, empty_folder, prepare, rank_in, resume_slice
+from legion_client.agent.rounds import NUDGES as ROUND_NUDGES
+from legion_client.agent.rounds import RoundRelay
 from legion_client.agent.supervisor import COMMAND, Engine
 from legion_client.engine.protocol import (
+    AnchorReached,
     Command,
     Evaluated,
     Failed,
@@ -28,9 +31,11 @@ from legion_client.engine.protocol import (
     Prepare,
     Report,
     SliceWritten,
+    SpanReduced,
     StepDone,
     Stop,
     Train,
+    UpdateWanted,
 )
 from legion_client.paths import Home
 from legion_client.settings import Settings
@@ -73,6 +78,10 @@ class Agent:
         self._listening: Listening | None = None
         self._steps = 0  # committed, as far as our engine knows
         self._parts: list[asyncio.Task[None]] = []
+        self._rounds = self._new_relay()
+
+    def _new_relay(self) -> RoundRelay:
+        return RoundRelay(self._server, self._home.work, lambda command: self._commands.put_nowait(command))
 
     @property
     def state(self) -> life.State:
@@ -131,6 +140,7 @@ class Agent:
                 self._of_plan.append(self._spawn(tasks, self._fetch_slice(plan)))
             case life.SendTrain(plan, path):
                 self._commands.put_nowait(Train(plan=plan, resume_slice=path))
+                self._take_part(tasks, plan)
             case life.SendStop(reason):
                 self._commands.put_nowait(Stop(reason=reason))
             case life.KillEngine() if self._engine is not None:
@@ -145,6 +155,12 @@ class Agent:
         self._of_plan += [
             self._spawn(tasks, part) for part in (self._outbox.send_records(), self._outbox.send_slices())
         ]
+
+    def _take_part(self, tasks: asyncio.TaskGroup, plan: Plan) -> None:
+        config = self._prepared.config if self._prepared else None
+        if config is not None and config.in_rounds:
+            self._of_plan += [self._spawn(tasks, part) for part in self._rounds.parts()]
+            self._rounds.begin(-(-plan.first_step // config.rounds.steps))
 
     def _spawn(self, tasks: asyncio.TaskGroup, part: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = tasks.create_task(self._reporting(part))
@@ -176,6 +192,7 @@ class Agent:
             task.cancel()
         await asyncio.wait(ending)  # the engine may report until its end, and its files go with the folder
         self._of_plan, self._commands = [], asyncio.Queue()
+        self._rounds = self._new_relay()
         await self._outbox.forget()
         self._deliver(tasks)
         await self._download()
@@ -194,6 +211,7 @@ class Agent:
     async def _heed(self, reply: HeartbeatReply) -> None:
         self._post(life.RunPhaseSeen(reply.phase))
         self._post(life.EpochSeen(reply.epoch))
+        self._rounds.seen(reply)
         if self._state.phase is life.Phase.READY and self._prepared is not None:
             await self._look_for_work(self._prepared, planned=reply.epoch != 0)
         if reply.certificate_renewal:
@@ -221,6 +239,8 @@ class Agent:
     def _on_event(self, event: Event) -> None:
         if event.type in NUDGES:
             self._beat_due.set()
+        if event.type in ROUND_NUDGES:
+            self._rounds.nudge()
 
     async def _run_engine(self) -> None:
         try:
@@ -255,6 +275,12 @@ class Agent:
                 self._outbox.add_record(self._state.epoch, evaluation)
             case SliceWritten():
                 self._outbox.add_slice(self._state.epoch, report)
+            case SpanReduced():
+                self._rounds.reduced(report)
+            case AnchorReached(report=root):
+                self._rounds.reached(root)
+            case UpdateWanted():
+                self._rounds.wanted(report)
             case Finished(step=step):
                 self._steps = step
                 self._post(life.EngineFinished())
@@ -272,6 +298,7 @@ class Agent:
 
     async def _drain(self) -> None:
         await self._outbox.drained()
+        await self._rounds.drained()
         self._post(life.Drained())
 
     async def _deadline(self, phase: life.Phase, after_s: float) -> None:
@@ -320,6 +347,7 @@ class Agent:
             shape=listening.shape if listening else None,
             config_digest=self._prepared.digest if self._prepared and listening else None,
             share=max(1, listening.device.memory_bytes // GIB) if listening else 1,
+            anchor=self._rounds.anchor,
             lost_peer=state.lost_peer,
             failure=state.error.slug if state.error else None,
             failure_message=str(state.error) if state.error else None,

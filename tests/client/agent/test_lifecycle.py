@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legion.errors import EngineDied, LegionError, PeerLost, RunError, WorkerRevoked
-from legion.ids import Epoch, RunId, WorkerId
+from legion.ids import ClusterId, Epoch, RunId, WorkerId
 from legion.messages import Endpoint, Member, ModelShape, Plan, TensorShape, UnitShape, WorkerState
 from legion_client.agent.lifecycle import (
     LEAVE_S,
@@ -130,6 +130,19 @@ def test_the_engine_knows_better_than_the_server_why_the_run_failed() -> None:
     error = PeerLost("b left")
     state, _ = follow(EngineFailed(error, lost), state=state)
     assert (state.error, state.lost_peer) == (error, lost)
+
+
+def test_a_cluster_among_others_that_loses_a_member_comes_back() -> None:
+    lost = WorkerId("b" * 32)
+    of_many = plan().model_copy(update={"cluster": ClusterId("c1")})
+    state, actions = follow(*TO_READY, PlanArrived(of_many), EngineFailed(PeerLost("b left"), lost))
+    assert actions[-1:] == [PrepareAgain()]
+    assert (state.phase, state.plan, state.lost_peer, state.error) == (Phase.JOINING, None, lost, None)
+    # Its own process is on its way out: that is no news.
+    assert follow(EngineGone(DEATH), state=state) == (state, [])
+    # What is not a peer's fault ends it as everywhere.
+    state, _ = follow(*TO_READY, PlanArrived(of_many), EngineFailed(RunError("no")))
+    assert state.phase is Phase.LEAVING
 
 
 def test_the_cause_is_kept_when_its_consequences_follow() -> None:

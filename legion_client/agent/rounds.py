@@ -1,0 +1,140 @@
+"""Between an engine that takes part in rounds and the server: news one way, reports and updates the other."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from legion.errors import LegionError, NotFound, RoundConflict, StorageFailed
+from legion.ids import ClusterId
+from legion.messages import HeartbeatReply
+from legion.rounds import RootReport
+from legion_client.agent.backoff import persistently
+from legion_client.agent.coordinator import Coordinator
+from legion_client.engine.protocol import Command, RoundNews, SpanReduced, UpdateHere, UpdateWanted
+
+logger = logging.getLogger(__name__)
+
+NUDGES = ("round_plan", "round", "round_term", "cluster_lost", "gap")  # events after which there is news
+Say = Callable[[Command], None]
+
+
+class RoundRelay:
+    """For one plan; its parts run as tasks of the agent, until they are cancelled."""
+
+    def __init__(self, server: Coordinator, folder: Path, say: Say) -> None:
+        self._server = server
+        self._folder = folder
+        self._say = say
+        self._since = 0
+        self._due = asyncio.Event()
+        self._known: tuple[int, int] = (-1, 0)  # round and revision of the newest plan
+        self._gone: tuple[ClusterId, ...] = ()
+        self._spans: deque[SpanReduced] = deque()
+        self._roots: deque[RootReport] = deque()
+        self._wanted: asyncio.Queue[UpdateWanted] = asyncio.Queue()
+        self._waits = asyncio.Event()
+        self._delivered = asyncio.Condition()
+        self._begun = False
+        self.anchor = -1
+
+    def begin(self, anchor: int) -> None:
+        """The engine trains from this anchor on: everything since then is news to it."""
+        self._since, self._begun = anchor, True
+        self._due.set()
+
+    def nudge(self) -> None:
+        self._due.set()
+
+    def seen(self, reply: HeartbeatReply) -> None:
+        """What a heartbeat's answer says, in case an event was lost."""
+        if not self._begun:
+            return
+        if (reply.round, reply.revision) != self._known:
+            self._due.set()
+        if reply.gone != self._gone:
+            self._gone = reply.gone
+            self._say(RoundNews(gone=reply.gone))
+
+    # From the engine.
+
+    def reduced(self, report: SpanReduced) -> None:
+        self._spans.append(report)
+        self._waits.set()
+
+    def reached(self, report: RootReport) -> None:
+        self.anchor = report.round
+        self._roots.append(report)
+        self._waits.set()
+
+    def wanted(self, update: UpdateWanted) -> None:
+        self._wanted.put_nowait(update)
+
+    async def drained(self) -> None:
+        """Returns once every report and update is with the server."""
+        async with self._delivered:
+            await self._delivered.wait_for(lambda: not self._spans and not self._roots)
+
+    # Tasks.
+
+    def parts(self) -> list[Coroutine[Any, Any, None]]:
+        """Each to run until it is cancelled."""
+        return [self._follow(), self._deliver(), self._download()]
+
+    async def _follow(self) -> None:
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            page = await persistently("rounds", self._server.rounds, self._since)
+            self._say(RoundNews(plans=page.plans, records=page.records, gone=self._gone))
+            if page.records:
+                self._since = page.records[-1].round + 1
+                self._due.set()  # there may be more
+            if page.plans:
+                newest = max(page.plans, key=lambda plan: (plan.round, plan.revision))
+                self._known = newest.round, newest.revision
+
+    async def _deliver(self) -> None:
+        while True:
+            await self._waits.wait()
+            while self._spans:
+                await self._deliver_span(self._spans[0])
+                self._spans.popleft()
+            while self._roots:
+                await persistently("digest of an anchor", self._server.report_root, self._roots[0])
+                self._roots.popleft()
+            self._waits.clear()
+            async with self._delivered:
+                self._delivered.notify_all()
+
+    async def _deliver_span(self, reduced: SpanReduced) -> None:
+        report = reduced.report
+        try:
+            await persistently("reduced span", self._server.report_span, report)
+            await persistently("update", self._server.upload_update, report.digest, report.size_bytes, reduced.path)
+        except (RoundConflict, NotFound) as error:
+            # Another term, or the next round, has begun without it: the log does not need it.
+            logger.warning("update not taken round=%d span=%d why=%s", report.round, report.span, error)
+
+    async def _download(self) -> None:
+        while True:
+            wanted = await self._wanted.get()
+            path = self._folder / f"update-{wanted.sha256}"
+            try:
+                await _write(path, self._server.download(f"/blobs/{wanted.sha256}")(0))
+            except LegionError as error:
+                logger.info("update not in storage sha256=%s why=%s", wanted.sha256[:12], error)
+                self._say(UpdateHere(sha256=wanted.sha256, path=None))
+            else:
+                self._say(UpdateHere(sha256=wanted.sha256, path=path))
+
+
+async def _write(path: Path, chunks: AsyncIterator[bytes]) -> None:
+    try:
+        with path.open("wb") as file:
+            async for chunk in chunks:
+                file.write(chunk)
+    except OSError as error:
+        raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error
