@@ -16,10 +16,14 @@ from legion_server.auth.ca import Authority, open_authority
 from legion_server.auth.limits import FailureLimit
 from legion_server.auth.tokens import open_admin_token, token_sha256
 from legion_server.service.assembler import Assembler
+from legion_server.service.blobs import Blobs
+from legion_server.service.checkpoints import Checkpoints
 from legion_server.service.coordinator import Clock, Coordinator
 from legion_server.service.dataset import Datasets
 from legion_server.service.events import Events
+from legion_server.service.follower import Follower
 from legion_server.service.metrics import Metrics
+from legion_server.service.round_log import RoundLog
 from legion_server.service.slices import SliceFiles
 from legion_server.settings import Settings
 from legion_server.store.api import Store
@@ -45,6 +49,9 @@ class Backend:
     events: Events
     files: SliceFiles
     coordinator: Coordinator
+    checkpoints: Checkpoints
+    round_log: RoundLog
+    blobs: Blobs
     datasets: Datasets
     metrics: Metrics
 
@@ -90,6 +97,9 @@ def _build(settings: Settings, clock: Clock) -> Backend:
         events=events,
         files=files,
         coordinator=coordinator,
+        checkpoints=Checkpoints(coordinator),
+        round_log=RoundLog(coordinator, store),
+        blobs=Blobs(settings.updates_url, settings.incoming_dir),
         datasets=Datasets(coordinator, settings.blobs_dir),
         metrics=Metrics(coordinator, store),
     )
@@ -98,9 +108,11 @@ def _build(settings: Settings, clock: Clock) -> Backend:
 @asynccontextmanager
 async def _serving(backend: Backend) -> AsyncIterator[None]:
     """The background tasks, each until the block is left. If one fails, or the block, its error comes out as it is."""
-    parts = [backend.coordinator.serve(), backend.datasets.serve()]
-    if backend.settings.assembler:
-        parts.append(Assembler(backend.coordinator, backend.files, backend.settings.blobs_dir).serve())
+    coordinator, files, settings = backend.coordinator, backend.files, backend.settings
+    follower = Follower(coordinator, backend.round_log, backend.blobs, files, settings.anchors_dir)
+    parts = [coordinator.serve(), backend.datasets.serve(), follower.serve()]
+    if settings.assembler:
+        parts.append(Assembler(coordinator, backend.checkpoints, files, settings.blobs_dir).serve())
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(part) for part in parts]

@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     admin_token: SecretStr | None = None  # default: made at first start, in data_dir/admin-token
     trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()  # may speak plain HTTP and say X-Forwarded-For
     database_url: str | None = None  # default: SQLite in data_dir
+    blobs_url: str | None = None  # where updates of rounds lie, as fsspec names it; default: data_dir/blobs
     assembler: bool = True  # join finished checkpoints into folders that transformers loads
 
     @field_validator("names", mode="before")
@@ -46,6 +47,20 @@ class Settings(BaseSettings):
     def blobs_dir(self) -> Path:
         """Token shards and tokenizer files, each named by its SHA-256."""
         return self.data_dir / "data"
+
+    @property
+    def updates_url(self) -> str:
+        """Where updates of rounds lie, as fsspec names it."""
+        return self.blobs_url or (self.data_dir / "blobs").absolute().as_uri()
+
+    @property
+    def incoming_dir(self) -> Path:
+        """Updates on their way in; in the same file system as their default place."""
+        return self.data_dir / "blobs"
+
+    @property
+    def anchors_dir(self) -> Path:
+        return self.data_dir / "anchors"
 
     @property
     def slices_dir(self) -> Path:

@@ -33,6 +33,7 @@ CATCH_ALLS = {
     "legion_client/engine/session.py:run": "top of a thread: carried to whoever awaits it",
     "legion_server/service/threads.py:run": "top of a thread: carried to whoever awaits it",
     "legion_server/service/assembler.py:_assemble": "top of a task: logged; the run fails if it needs the checkpoint",
+    "legion_server/service/follower.py:serve": "top of a task: logged, and tried again",
     "legion_server/service/dataset.py:_noting_failure": "top of a task: logged, and told to who asks for the data",
 }
 

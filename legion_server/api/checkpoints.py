@@ -36,7 +36,7 @@ async def list_checkpoints(backend: BackendDep, _: Known) -> list[CheckpointView
 @router.get("/checkpoints/{step}", tags=["checkpoints"], responses=answers(403, 404))
 async def manifest(step: Step, backend: BackendDep, _: Known) -> CheckpointManifest:
     """What belongs to it, for members that start from it."""
-    return backend.coordinator.checkpoint(step).manifest
+    return backend.checkpoints.checkpoint(step).manifest
 
 
 @router.put(
@@ -57,14 +57,14 @@ async def upload(
     epoch: Annotated[int, Header(alias="Legion-Epoch", ge=1, le=2**31, description="Of the plan.")],
 ) -> Response:
     """A member's slice. Answers once the whole is checked and on disk; sending it again changes nothing."""
-    coordinator = backend.coordinator
-    plan = coordinator.expect_slice(worker, step, rank, Epoch(epoch))
-    place = cp.begin(coordinator.run.run_id, plan, step, tokens)
+    checkpoints = backend.checkpoints
+    plan = checkpoints.expect_slice(worker, step, rank, Epoch(epoch))
+    place = cp.begin(backend.coordinator.run.run_id, plan, step, tokens)
     ref = await backend.files.receive(place, rank, sha256, cp.most_bytes(plan, Rank(rank)), request.stream())
     try:
-        await coordinator.add_slice(worker, step, rank, ref, tokens, plan.epoch)
+        await checkpoints.add_slice(worker, step, rank, ref, tokens, plan.epoch)
     finally:
-        if not coordinator.has_slice(place, ref):
+        if not checkpoints.has_slice(place, ref):
             backend.files.discard(place, ref)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
@@ -77,7 +77,7 @@ async def upload(
 )
 async def download_slice(step: Step, rank: RankPath, backend: BackendDep, _: Known) -> FileResponse:
     """A slice, or by Range a part of it."""
-    checkpoint = backend.coordinator.checkpoint(step)
+    checkpoint = backend.checkpoints.checkpoint(step)
     ref = checkpoint.slice(rank)
     if ref is None:
         raise NotFound(f"checkpoint {step} has no slice of rank {rank}")
@@ -92,7 +92,7 @@ async def download_slice(step: Step, rank: RankPath, backend: BackendDep, _: Kno
 )
 async def download_file(step: Step, name: str, backend: BackendDep, _: Known) -> FileResponse:
     """A file of the assembled folder; GET /checkpoints lists their names."""
-    checkpoint = backend.coordinator.checkpoint(step)
+    checkpoint = backend.checkpoints.checkpoint(step)
     if name not in checkpoint.files:
         raise NotFound(f"checkpoint {step} has no file {name}", hint="GET /checkpoints lists its files.")
     return _file(backend.files.folder(step) / name)

@@ -1,4 +1,4 @@
-"""How much a request may send before it is refused; slices have their own limit, from the plan."""
+"""How much a request may send before it is refused; slices and blobs have their own, from plan and report."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,7 +21,7 @@ class BodyLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (scope["method"] == "PUT" and "/slices/" in scope["path"]):
+        if scope["type"] != "http" or (scope["method"] == "PUT" and _has_own_limit(scope["path"])):
             await self._app(scope, receive, send)
             return
         error = BodyTooLarge(f"a request may have {MOST_BYTES} bytes")
@@ -40,3 +40,7 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
+
+
+def _has_own_limit(path: str) -> bool:
+    return "/slices/" in path or path.startswith("/blobs/")

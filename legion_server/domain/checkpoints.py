@@ -7,6 +7,7 @@ from legion.errors import CheckpointInvalid
 from legion.ids import Rank, RunId
 from legion.layout import Layout
 from legion.messages import CheckpointManifest, CheckpointView, Plan, SliceRef
+from legion_server.domain.happenings import Happening
 
 # safetensors: three fp32 values an element (weight and two moments), doubled for what a later format may add.
 MOST_BYTES_PER_ELEMENT = 24
@@ -98,3 +99,16 @@ def superfluous(checkpoints: Iterable[Checkpoint], keep: int, *, assembling: boo
         return []
     oldest_kept = finished[keep - 1].step
     return [c for c in ordered if c.step < oldest_kept]
+
+
+def announced(checkpoint: Checkpoint) -> Happening:
+    """What is told of it."""
+    return Happening(
+        "checkpoint",
+        {
+            "step": checkpoint.step,
+            "complete": checkpoint.complete,
+            "assembled": checkpoint.assembled,
+            "weights_digest": checkpoint.weights_digest,
+        },
+    )

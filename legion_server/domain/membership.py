@@ -46,6 +46,9 @@ class Worker:
     lost_peer: WorkerId | None = None
     failure: str | None = None
     failure_message: str | None = None
+    anchor: int = -1  # newest one it has, in a run with rounds; -1: none
+    steps_ahead: int = 0  # since that anchor
+    excluded: str | None = None  # why it was, if not by the operator
 
     @property
     def label(self) -> str:
@@ -70,6 +73,8 @@ def heard(worker: Worker, beat: Heartbeat, now: float) -> tuple[Worker, list[Hap
         said_goodbye=False,
         lost_peer=beat.lost_peer,
         failure=beat.failure,
+        anchor=beat.anchor,
+        steps_ahead=beat.steps_ahead,
         failure_message=printable(beat.failure_message, LONGEST_SENTENCE) if beat.failure_message else None,
     )
     return after, _state_change(worker, after)
@@ -95,6 +100,12 @@ def revoke(worker: Worker) -> tuple[Worker, list[Happening]]:
     """The operator takes the enrolment back: token and certificate are worth nothing from now on."""
     after = replace(worker, state="revoked", endpoint=None)
     return after, _state_change(worker, after)
+
+
+def exclude(worker: Worker, reason: str) -> tuple[Worker, list[Happening]]:
+    """As if revoked; `reason` is what its user is told."""
+    after, happenings = revoke(worker)
+    return replace(after, excluded=reason), happenings
 
 
 def renewal_due(worker: Worker, now: float) -> bool:

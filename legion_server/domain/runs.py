@@ -9,19 +9,16 @@ waiting -> training -> finishing -> complete
 A run whose last checkpoint has all its slices resumes to finishing: nothing is left but to assemble it.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from legion.config import RunConfig, config_digest
 from legion.errors import ConfigInvalid
 from legion.ids import Epoch, Rank, RunId, WorkerId
-from legion.messages import OFFLINE_AFTER_S, Member, Plan, RunPhase
+from legion.messages import Member, Plan, RunPhase
 from legion_server.domain import plan as plans
+from legion_server.domain.departures import REPORTED_ONLY, Workers, departure, own_words
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import NO_EPOCH, Worker
-
-Workers = Mapping[WorkerId, Worker]
-REPORTED_ONLY = "peer"  # slugs of consequences start like this: somebody else is the cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +45,22 @@ class Run:
     ready_since: float | None = None  # when the first worker was ready
     failure: Failure | None = None
     evaluated: int = 0  # the newest evaluation's step
+    clusters: tuple[Plan, ...] = ()  # of a run in rounds: those that are there, each with its own plan; `plan` is None
 
     @property
     def started(self) -> bool:
         return self.epoch > 0
 
+    def plan_of(self, worker: WorkerId) -> Plan | None:
+        """The newest plan that the worker is a member of: the run's, or its cluster's."""
+        plans = self.clusters if self.plan is None else (self.plan,)
+        return next((plan for plan in plans if any(m.worker_id == worker for m in plan.members)), None)
+
     def rank_of(self, worker: WorkerId) -> Rank | None:
-        """The worker's rank in the plan, or None when it is no member."""
-        for rank, member in enumerate(self.plan.members if self.plan else ()):
-            if member.worker_id == worker:
-                return Rank(rank)
-        return None
+        """The worker's rank in its plan, or None when it is no member of any."""
+        plan = self.plan_of(worker)
+        members = [member.worker_id for member in plan.members] if plan else []
+        return Rank(members.index(worker)) if worker in members else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def tick(run: Run, workers: Workers, now: float, stored: Stored) -> Outcome:
     if run.phase in ("training", "finishing"):
         return _watch(run, workers, stored)
     if run.phase == "failed":
-        return _in_own_words(run, workers, stored), []
+        return _inown_words(run, workers, stored), []
     return run, []
 
 
@@ -89,7 +91,7 @@ def fail(run: Run, failure: Failure) -> Outcome:
     if run.phase in ("failed", "complete"):
         return run, []
     after = replace(run, phase="failed", failure=failure)
-    return after, [_phase(after)]
+    return after, [phase_of(after)]
 
 
 def wanting(run: Run, workers: int) -> Run:
@@ -107,13 +109,14 @@ def resume(run: Run, checkpoint_step: int) -> Outcome:
         run,
         phase="finishing" if checkpoint_step == run.config.steps else "waiting",
         plan=None,
+        clusters=(),
         first_step=checkpoint_step,
         step=checkpoint_step,
         evaluated=min(run.evaluated, checkpoint_step),
         ready_since=None,
         failure=None,
     )
-    return after, [_phase(after)]
+    return after, [phase_of(after)]
 
 
 def _start(run: Run, workers: Workers, now: float) -> Outcome:
@@ -126,9 +129,7 @@ def _start(run: Run, workers: Workers, now: float) -> Outcome:
     members = plans.agreeing(ready)
     if len(members) < wanted and not waited:
         # Enough workers that will never agree: waiting on would hide it.
-        return fail(run, _disagreement(ready)) if len(ready) >= wanted else (run, [])
-    if run.config.cluster.policy == "solo":
-        members = members[:1]
+        return fail(run, disagreement(ready)) if len(ready) >= wanted else (run, [])
     epoch = Epoch(run.epoch + 1)
     try:
         plan = plans.make_plan(run.run_id, run.config, epoch, run.first_step, members)
@@ -140,13 +141,13 @@ def _start(run: Run, workers: Workers, now: float) -> Outcome:
         {"epoch": epoch, "members": len(members), "first_step": run.first_step},
         {"worker_ids": [member.worker_id for member in members]},
     )
-    return run, [started, _phase(run)]
+    return run, [started, phase_of(run)]
 
 
 def _watch(run: Run, workers: Workers, stored: Stored) -> Outcome:
     if stored.final_ready:
         after = replace(run, phase="complete", step=run.config.steps)
-        return after, [_phase(after)]
+        return after, [phase_of(after)]
     plan = run.plan
     if plan is None:  # resumed after its last step: no worker is needed any more
         return run, []
@@ -155,7 +156,7 @@ def _watch(run: Run, workers: Workers, stored: Stored) -> Outcome:
         return fail(run, failure)
     if run.phase == "training" and all(_at_end(run, plan, rank, workers, stored) for rank in range(len(plan.members))):
         after = replace(run, phase="finishing", step=run.config.steps)
-        return after, [_phase(after)]
+        return after, [phase_of(after)]
     return run, []
 
 
@@ -170,7 +171,7 @@ def _loss(run: Run, plan: Plan, workers: Workers, stored: Stored) -> Failure | N
     """Why the plan's members can no longer finish, the cause rather than its consequences."""
     needed = [member for rank, member in enumerate(plan.members) if rank not in stored.final_ranks]
     for member in needed:
-        reason = _departure(workers.get(member.worker_id), plan)
+        reason = departure(workers.get(member.worker_id), plan.epoch)
         if reason is not None:
             return _failure(run, member, workers, reason, stored)
     for member in needed:
@@ -179,26 +180,8 @@ def _loss(run: Run, plan: Plan, workers: Workers, stored: Stored) -> Failure | N
         if worker.epoch == plan.epoch and peer is not None:
             return _failure(run, peer, workers, f"does not answer, as {worker.label} reports", stored, hearsay=True)
         if worker.epoch == plan.epoch and worker.failure is not None:
-            return _failure(run, member, workers, _own_words(worker), stored)
+            return _failure(run, member, workers, own_words(worker), stored)
     return None
-
-
-def _departure(worker: Worker | None, plan: Plan) -> str | None:
-    if worker is None or worker.state == "revoked":
-        return "was removed by the operator"
-    if worker.epoch == plan.epoch and worker.failure is not None:
-        return None if worker.failure.startswith(REPORTED_ONLY) else _own_words(worker)
-    if worker.said_goodbye or (worker.epoch == plan.epoch and worker.state == "leaving"):
-        return "left"
-    if worker.state == "offline":
-        return f"has been silent for {OFFLINE_AFTER_S:.0f} s"
-    if worker.dropped_epoch == plan.epoch:
-        return "was started anew"
-    return None
-
-
-def _own_words(worker: Worker) -> str:
-    return f"stopped: {worker.failure_message or worker.failure}"
 
 
 def _failure(
@@ -216,7 +199,7 @@ def _failure(
     )
 
 
-def _in_own_words(run: Run, workers: Workers, stored: Stored) -> Run:
+def _inown_words(run: Run, workers: Workers, stored: Stored) -> Run:
     """A run failed by hearsay, once the blamed worker has said itself what happened to it."""
     if run.failure is None or not run.failure.hearsay or run.failure.blamed is None or run.plan is None:
         return run
@@ -224,15 +207,15 @@ def _in_own_words(run: Run, workers: Workers, stored: Stored) -> Run:
     rank = run.rank_of(run.failure.blamed)
     if worker is None or rank is None or worker.failure is None or worker.failure.startswith(REPORTED_ONLY):
         return run
-    return replace(run, failure=_failure(run, run.plan.members[rank], workers, _own_words(worker), stored))
+    return replace(run, failure=_failure(run, run.plan.members[rank], workers, own_words(worker), stored))
 
 
-def _disagreement(ready: list[Worker]) -> Failure:
+def disagreement(ready: list[Worker]) -> Failure:
     names = ", ".join(worker.label for worker in ready)
     message = "built different models from the same configuration; install the same Legion and transformers on all"
     return Failure(f"workers {names} {message}", f"{len(ready)} workers {message}")
 
 
-def _phase(run: Run) -> Happening:
+def phase_of(run: Run) -> Happening:
     public = {"phase": run.phase, "step": run.step, "failure": run.failure.public if run.failure else None}
     return Happening("phase", public, {"failure": run.failure.message} if run.failure else {})

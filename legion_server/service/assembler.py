@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from legion.errors import LegionError, StorageFailed
 from legion_server.domain.checkpoints import Checkpoint
+from legion_server.service.checkpoints import Checkpoints
 from legion_server.service.coordinator import Coordinator
 from legion_server.service.slices import SliceFiles
 from legion_server.service.threads import in_own_thread
@@ -24,8 +25,9 @@ RETRY_S = 10.0  # until what the database did not take is offered to it again
 class Assembler:
     """`serve` is its one task; the byte copying runs in a thread."""
 
-    def __init__(self, coordinator: Coordinator, files: SliceFiles, blobs_dir: Path) -> None:
+    def __init__(self, coordinator: Coordinator, checkpoints: Checkpoints, files: SliceFiles, blobs_dir: Path) -> None:
         self._coordinator = coordinator
+        self._checkpoints = checkpoints
         self._files = files
         self._blobs_dir = blobs_dir
 
@@ -50,13 +52,13 @@ class Assembler:
             done = await in_own_thread(lambda: self._joined(checkpoint), "assemble")
         except LegionError as error:
             logger.error("checkpoint cannot be assembled step=%d reason=%s", checkpoint.step, error)
-            await _recorded(partial(self._coordinator.assembly_failed, checkpoint, error))
+            await _recorded(partial(self._checkpoints.assembly_failed, checkpoint, error))
         except Exception as error:
             logger.exception("assembler failed step=%d", checkpoint.step)
             named = LegionError(f"{type(error).__name__}: {error}")
-            await _recorded(partial(self._coordinator.assembly_failed, checkpoint, named))
+            await _recorded(partial(self._checkpoints.assembly_failed, checkpoint, named))
         else:
-            await _recorded(partial(self._coordinator.assembled, checkpoint, done.weights_digest, done.files))
+            await _recorded(partial(self._checkpoints.assembled, checkpoint, done.weights_digest, done.files))
 
     def _joined(self, checkpoint: Checkpoint) -> "Assembled":
         from legion.checkpoint.assemble import assemble  # noqa: PLC0415  brings numpy: not for the start

@@ -30,16 +30,15 @@ from legion.messages import (
     HeartbeatReply,
     MetricsReport,
     Plan,
-    SliceRef,
     StepRecord,
     StepSummary,
 )
+from legion_server.domain import averaging, membership, runs
 from legion_server.domain import checkpoints as cp
-from legion_server.domain import membership, runs
-from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
-from legion_server.domain.runs import Failure, Run
+from legion_server.domain.rounds import Rounds, gone, measured, with_patience
+from legion_server.domain.runs import Run
 from legion_server.service.events import Events
 from legion_server.service.slices import SliceFiles
 from legion_server.service.state import Draft, State
@@ -49,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]  # s since 1970
 TICK_S = 1.0
+SHORT_ROUND_S = 120.0  # below, heartbeats are as frequent as while waiting
 WAITING_HEARTBEAT_S = 5.0  # while a plan may appear at any moment; the event stream is faster, but may be broken
 
 
@@ -66,6 +66,7 @@ class Coordinator:
         self._lock = asyncio.Lock()
         self.revision = 0  # grows with every saved change: for caches
         self.checkpoint_done = asyncio.Event()  # a checkpoint became complete: the assembler's call
+        self.round_done = asyncio.Event()  # a round was committed, or the run resumed: the follower's call
         self.given_up: set[str] = set()  # folder names that were not assembled; again after a restart or a resume
 
     @property
@@ -90,6 +91,7 @@ class Coordinator:
             {worker.worker_id: replace(worker, last_seen=now) for worker in loaded.workers},
             {checkpoint.step: checkpoint for checkpoint in loaded.checkpoints},
             loaded.dataset,
+            with_patience(loaded.rounds, now) if loaded.rounds else None,
         )
         if loaded.run is not None:  # a lost database must not take the files with it
             await asyncio.to_thread(self._files.sweep, loaded.checkpoints)
@@ -110,7 +112,7 @@ class Coordinator:
             await asyncio.sleep(TICK_S)
 
     async def tick(self) -> None:
-        async with self._deciding() as draft:
+        async with self.deciding() as draft:
             lost, happenings = membership.expire(draft.workers, draft.now)
             for worker in lost:
                 draft.put(worker)
@@ -131,7 +133,7 @@ class Coordinator:
         new_invite: bool = True,
     ) -> None:
         """A new worker, or an old one. WorkerRevoked when a revoked one brings an invite that it has used before."""
-        async with self._deciding() as draft:
+        async with self.deciding() as draft:
             known = draft.workers.get(worker_id)
             if known is not None and not new_invite:
                 self.worker(worker_id)
@@ -156,7 +158,7 @@ class Coordinator:
         if worker is None:
             raise NotFound(f"no worker {worker_id} is enrolled here")
         if worker.state == "revoked":
-            raise WorkerRevoked(f"worker {worker.label} was removed by the operator")
+            raise WorkerRevoked(worker.excluded or f"worker {worker.label} was removed by the operator")
         return worker
 
     def worker_by_token(self, token_sha256: str) -> Worker | None:
@@ -169,41 +171,45 @@ class Coordinator:
         check_protocol(beat.protocol)
         if beat.state in membership.AWAY:
             raise Unusable(f"a worker that is heard is not {beat.state}", hint="Say leaving, then leave.")
-        async with self._deciding() as draft:
+        async with self.deciding() as draft:
             worker, happenings = membership.heard(self.worker(worker_id), beat, draft.now)
             draft.put(worker)
             draft.say(happenings)
-        run = self.run
+        run, rounds = self.run, self.state.rounds
+        plan, round_plan = run.plan_of(worker_id), rounds.plan if rounds else None
         return HeartbeatReply(
             phase=run.phase,
-            epoch=run.epoch if run.rank_of(worker_id) is not None else membership.NO_EPOCH,
-            interval_s=WAITING_HEARTBEAT_S if run.phase == "waiting" else HEARTBEAT_S,
+            epoch=plan.epoch if plan else membership.NO_EPOCH,
+            interval_s=_interval_s(run, rounds),
             certificate_renewal=membership.renewal_due(worker, self._clock()),
+            round=round_plan.round if round_plan else -1,
+            revision=round_plan.revision if round_plan else 0,
+            gone=gone(round_plan, run.clusters),
         )
 
     async def leave(self, worker_id: WorkerId) -> None:
-        async with self._deciding() as draft:
+        async with self.deciding() as draft:
             worker, happenings = membership.leave(self.worker(worker_id), draft.now)
             draft.put(worker)
             draft.say(happenings)
         logger.info("worker left worker=%s", worker_id)
 
     async def revoke(self, worker_id: WorkerId) -> None:
-        async with self._deciding() as draft:
+        async with self.deciding() as draft:
             worker, happenings = membership.revoke(self.worker(worker_id))
             draft.put(worker)
             draft.say(happenings)
         logger.warning("worker revoked worker=%s", worker_id)
 
     async def renewed(self, worker_id: WorkerId, certificate_until: float) -> None:
-        async with self._deciding() as draft:
+        async with self.deciding() as draft:
             draft.put(replace(self.worker(worker_id), certificate_until=certificate_until))
 
     # The run.
 
     async def configure(self, config: RunConfig, dataset: Dataset | None) -> None:
         """ConfigLocked once the run has started. A run that failed before it started gets another chance."""
-        async with self._deciding() as draft:
+        async with self.deciding() as draft:
             check_unlocked(draft.run)
             draft.run = replace(draft.run, config=config)
             draft.dataset = dataset
@@ -214,26 +220,35 @@ class Coordinator:
         logger.info("configuration changed")
 
     def plan_for(self, worker_id: WorkerId | None) -> Plan:
-        """The plan, for its members and (None) for admins. NotFound before there is one, Refused for others."""
-        plan = self.run.plan
-        if worker_id is not None and plan is not None and self.run.rank_of(worker_id) is None:
-            raise Refused("this worker is not a member of the plan", hint="Wait: it may be a member of the next one.")
+        """The plan, for its members and (None) for admins. NotFound before there is one, Refused for others.
+
+        In a run with rounds every worker has its own cluster's, and there is none for admins.
+        """
+        run = self.run
+        if run.plan is None and (worker_id is None or not run.clusters):
+            hint = "Ask again when a heartbeat names its epoch."
+            if run.clusters:
+                hint = "The run has clusters with a plan each: GET /training/rounds/plan."
+            raise NotFound(f"the run is {run.phase}, there is no plan", hint=hint)
+        plan = run.plan if worker_id is None else run.plan_of(worker_id)
         if plan is None:
-            raise NotFound(
-                f"the run is {self.run.phase}, there is no plan yet", hint="Ask again when a heartbeat names its epoch."
-            )
+            raise Refused("this worker is not a member of the plan", hint="Wait: it may be a member of the next one.")
         return plan
 
     async def report(self, worker_id: WorkerId, report: MetricsReport) -> None:
         """Reports of an older plan are dropped: what they tell of was given up. All members tell of the same steps."""
-        async with self._deciding() as draft:
-            if self._rank(draft.run, worker_id, report.epoch) is None:
+        async with self.deciding() as draft:
+            plan = draft.run.plan_of(worker_id)
+            if plan is None or plan.epoch != report.epoch:
                 logger.info("late metrics dropped worker=%s epoch=%d", worker_id, report.epoch)
                 return
-            first, last = draft.run.first_step, draft.run.config.steps
+            first, last = plan.first_step, draft.run.config.steps
             steps = tuple(sorted((r for r in report.steps if first < r.step <= last), key=_step))
             evaluations = tuple(sorted((e for e in report.evaluations if first < e.step <= last), key=_step))
             draft.report = (worker_id, report.model_copy(update={"steps": steps, "evaluations": evaluations}))
+            if draft.rounds is not None and plan.members[0].worker_id == worker_id:
+                tokens, took_s = sum(r.step_tokens for r in steps), sum(r.step_s for r in steps)
+                draft.rounds = measured(draft.rounds, plan.cluster, tokens, took_s)
             for record in steps:
                 if record.step > draft.run.step:
                     draft.run = replace(draft.run, step=record.step)
@@ -249,7 +264,7 @@ class Coordinator:
         From the last step's checkpoint the run needs no workers, only the assembler, which gets another try.
         `workers`: how many to wait for from now on. RunError when the run is complete.
         """
-        async with self._deciding() as draft:
+        async with self.deciding() as draft:
             if draft.run.phase == "complete":
                 raise RunError("the run is complete; there is nothing to resume", hint="Start a new run.")
             if workers is not None:
@@ -258,8 +273,9 @@ class Coordinator:
                 return draft.run
             newest = cp.newest_complete(draft.checkpoints)
             step = newest.step if newest else 0
-            draft.run, happenings = runs.resume(draft.run, step)
-            draft.superseded_after = step
+            moment = averaging.resume(draft.run, draft.rounds, step)
+            draft.run, happenings = moment.run, moment.happenings
+            draft.superseded_after = draft.run.step
             for unfinished in [later for later in draft.checkpoints if later > step]:
                 del draft.checkpoints[unfinished]
             for worker in draft.workers.values():
@@ -270,74 +286,14 @@ class Coordinator:
         logger.info("run resumed from_step=%d", step)
         self.given_up.clear()
         self.checkpoint_done.set()
+        self.round_done.set()
         return self.run
-
-    # Checkpoints.
-
-    def expect_slice(self, worker_id: WorkerId, step: int, rank: int, epoch: Epoch) -> Plan:
-        """The plan in which this worker uploads this slice; Refused when it is not its to upload."""
-        run = self.run
-        if run.plan is None or self._rank(run, worker_id, epoch) != rank:
-            raise Refused(
-                f"this worker does not hold rank {rank} in the current plan",
-                hint="The run went on without it; its slice is of no use any more.",
-            )
-        if not run.plan.first_step < step <= run.config.steps:
-            raise NotFound(f"this plan has no checkpoint after step {step}")
-        return run.plan
-
-    async def add_slice(
-        self, worker_id: WorkerId, step: int, rank: int, ref: SliceRef, tokens: int, epoch: Epoch
-    ) -> None:
-        """The slice lies in its place; CheckpointInvalid when it contradicts the others."""
-        async with self._deciding() as draft:
-            plan = self.expect_slice(worker_id, step, rank, epoch)  # it may have changed during the upload
-            checkpoint = draft.checkpoints.get(step)
-            if checkpoint is None or checkpoint.manifest.epoch != plan.epoch:
-                checkpoint = cp.begin(draft.run.run_id, plan, step, tokens)
-            was_complete = checkpoint.complete
-            checkpoint = cp.with_slice(checkpoint, ref, tokens)
-            draft.checkpoints[step] = checkpoint
-            if checkpoint.complete and not was_complete:
-                draft.say([_checkpoint(checkpoint)])
-        if checkpoint.complete:
-            self.checkpoint_done.set()
-
-    def has_slice(self, checkpoint: Checkpoint, ref: SliceRef) -> bool:
-        """Whether this very file is part of the stored checkpoint."""
-        known = self.state.checkpoints.get(checkpoint.step)
-        return known is not None and known.folder_name == checkpoint.folder_name and known.slice(ref.rank) == ref
-
-    def checkpoint(self, step: int) -> Checkpoint:
-        checkpoint = self.state.checkpoints.get(step)
-        if checkpoint is None:
-            raise NotFound(f"there is no checkpoint after step {step}", hint="GET /checkpoints lists them.")
-        return checkpoint
-
-    async def assembled(self, checkpoint: Checkpoint, weights_digest: str, files: tuple[str, ...]) -> None:
-        async with self._deciding() as draft:
-            known = draft.checkpoints.get(checkpoint.step)
-            if known is None or known.folder_name != checkpoint.folder_name:
-                return
-            done = replace(known, assembled=True, weights_digest=weights_digest, files=files)
-            draft.checkpoints[checkpoint.step] = done
-            draft.say([_checkpoint(done)])
-        logger.info("checkpoint assembled step=%d weights_digest=%s", checkpoint.step, weights_digest)
-
-    async def assembly_failed(self, checkpoint: Checkpoint, error: LegionError) -> None:
-        """Without its last checkpoint the run cannot be complete; of an earlier one the slices remain."""
-        self.given_up.add(checkpoint.folder_name)
-        if checkpoint.step != self.run.config.steps:
-            return
-        async with self._deciding() as draft:
-            message = f"the last checkpoint could not be assembled: {error}. {error.hint}"
-            draft.run, happenings = runs.fail(draft.run, Failure(message, "the last checkpoint could not be assembled"))
-            draft.say(happenings)
 
     # How a change is made.
 
     @asynccontextmanager
-    async def _deciding(self) -> AsyncIterator[Draft]:
+    async def deciding(self) -> AsyncIterator[Draft]:
+        """One decision: what the block changes of the draft is saved, and announced, when it ends without an error."""
         async with self._lock:
             draft = Draft(self.state, self._clock())
             yield draft
@@ -350,15 +306,26 @@ class Coordinator:
             if change is not None:
                 self.revision += 1
                 self._events.publish(change.events)
+                if change.records:
+                    self.round_done.set()
             if self.run.phase != phase:
                 why = f" reason={self.run.failure.message}" if self.run.failure else ""
                 logger.info("run phase=%s step=%d epoch=%d%s", self.run.phase, self.run.step, self.run.epoch, why)
             for checkpoint in draft.dropped:
                 await asyncio.to_thread(self._files.remove, checkpoint)
 
-    @staticmethod
-    def _rank(run: Run, worker_id: WorkerId, epoch: Epoch) -> Rank | None:
-        return run.rank_of(worker_id) if epoch == run.epoch else None
+
+def rank_in(run: Run, worker_id: WorkerId, epoch: Epoch) -> Rank | None:
+    """The worker's rank in the plan of this epoch; None when it is no member of it, or the plan is past."""
+    plan = run.plan_of(worker_id)
+    return run.rank_of(worker_id) if plan is not None and plan.epoch == epoch else None
+
+
+def _interval_s(run: Run, rounds: Rounds | None) -> float:
+    """Of heartbeats: the news that may come with one must not cost a round."""
+    if run.phase == "waiting" or (rounds is not None and (rounds.round_s or 0.0) < SHORT_ROUND_S):
+        return WAITING_HEARTBEAT_S
+    return HEARTBEAT_S
 
 
 def check_protocol(protocol: int) -> None:
@@ -384,15 +351,3 @@ def summary_of(record: StepRecord) -> StepSummary:
 
 def _step(record: StepRecord | EvaluationRecord) -> int:
     return record.step
-
-
-def _checkpoint(checkpoint: Checkpoint) -> Happening:
-    return Happening(
-        "checkpoint",
-        {
-            "step": checkpoint.step,
-            "complete": checkpoint.complete,
-            "assembled": checkpoint.assembled,
-            "weights_digest": checkpoint.weights_digest,
-        },
-    )

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from legion.config import DataConfig, Problem, RunConfig, merge
-from legion.errors import ConfigInvalid, LegionError, Unavailable
+from legion.config import DataConfig, RunConfig, merge
+from legion.errors import LegionError, Unavailable
 from legion.model.presets import check_fit
 from legion_server.service.coordinator import Coordinator, check_unlocked
 from legion_server.service.threads import in_own_thread
@@ -58,7 +58,6 @@ class Datasets:
             dataset = self._coordinator.state.dataset
             if not same_data:
                 config = config.model_copy(update={"data": _unpinned(config.data, change)})
-            check_plain(config)
             if not same_data or dataset is None:
                 config, dataset = await self._prepared(config)
             check_fit(config, dataset.manifest.vocab_size)
@@ -109,13 +108,6 @@ class Datasets:
         from legion.data.prepare import prepare  # noqa: PLC0415  brings numpy: not for the start
 
         return prepare(config.data, seed=config.seed, folder=self._blobs_dir)
-
-
-def check_plain(config: RunConfig) -> None:
-    """ConfigInvalid for what can be told without data."""
-    if config.cluster.policy == "solo" and config.start.workers > 1:
-        problem = Problem("start.workers", "a solo cluster has one member", "1, or cluster.policy auto")
-        raise ConfigInvalid(f"{problem.field}: {problem.problem} (allowed: {problem.allowed})", errors=[problem])
 
 
 def _asked(data: DataConfig) -> DataConfig:

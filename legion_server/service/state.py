@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, replace
 
 from legion.ids import WorkerId
 from legion.messages import MetricsReport
+from legion.rounds import RoundRecord
+from legion_server.domain import averaging, runs
 from legion_server.domain import checkpoints as cp
-from legion_server.domain import runs
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
+from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run, Stored
 from legion_server.service.events import Events
 from legion_server.store.api import Change, Dataset
@@ -23,6 +25,7 @@ class State:
     workers: Mapping[WorkerId, Worker] = field(default_factory=dict)
     checkpoints: Mapping[int, Checkpoint] = field(default_factory=dict)
     dataset: Dataset | None = None
+    rounds: Rounds | None = None
 
     def stored(self, *, assembling: bool) -> Stored:
         """What `runs.tick` asks about checkpoints."""
@@ -48,13 +51,16 @@ class Draft:
         self.workers = dict(state.workers)
         self.checkpoints = dict(state.checkpoints)
         self.dataset = state.dataset
+        self.rounds = state.rounds
+        self.records: list[RoundRecord] = []
+        self.forget_records_before: int | None = None
         self.report: tuple[WorkerId, MetricsReport] | None = None
         self.superseded_after: int | None = None
         self.happenings: list[Happening] = []
 
     @property
     def after(self) -> State:
-        return State(self.run, self.workers, self.checkpoints, self.dataset)
+        return State(self.run, self.workers, self.checkpoints, self.dataset, self.rounds)
 
     def put(self, worker: Worker) -> None:
         self.workers[worker.worker_id] = worker
@@ -64,7 +70,15 @@ class Draft:
 
     def settle(self, *, assembling: bool) -> None:
         """Let the run react to what changed."""
-        self.run, happenings = runs.tick(self.run, self.workers, self.now, self.after.stored(assembling=assembling))
+        stored = self.after.stored(assembling=assembling)
+        if self.run.config.in_rounds:
+            moment = averaging.tick(self.run, self.rounds, self.workers, self.now, stored)
+            self.run, self.rounds, happenings = moment.run, moment.rounds, moment.happenings
+            self.records += [moment.record] if moment.record else []
+            for worker in moment.heard_anew:
+                self.put(worker)
+        else:
+            self.run, happenings = runs.tick(self.run, self.workers, self.now, stored)
         self.say(happenings)
         keep = self.run.config.checkpoint.keep
         for checkpoint in cp.superfluous(self.checkpoints.values(), keep, assembling=assembling):
@@ -93,6 +107,9 @@ class Draft:
             dropped_checkpoints=tuple(step for step in before.checkpoints if step not in self.checkpoints),
             report=self.report,
             superseded_after=self.superseded_after,
+            rounds=self.rounds if _moved(before.rounds, self.rounds) else None,
+            records=tuple(self.records),
+            forget_records_before=self.forget_records_before,
             events=events.number(self.happenings, self.now),
             keep_events_after=events.keep_after,
         )
@@ -102,3 +119,8 @@ class Draft:
 def _differs(before: Worker | None, after: Worker) -> bool:
     # When a worker was last heard is not worth a write: a restarted server gives everybody new patience anyway.
     return before is None or replace(before, last_seen=after.last_seen) != after
+
+
+def _moved(before: Rounds | None, after: Rounds | None) -> bool:
+    # Speeds change with every step that is reported; a restarted server measures them anew.
+    return after is not None and (before is None or replace(before, speeds=after.speeds) != after)

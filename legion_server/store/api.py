@@ -5,9 +5,11 @@ from typing import Protocol
 
 from legion.ids import WorkerId
 from legion.messages import DatasetManifest, EvaluationRecord, MetricsReport, StepSummary, WorkerTotals
+from legion.rounds import RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
+from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run
 
 
@@ -38,6 +40,7 @@ class Loaded:
     workers: tuple[Worker, ...]
     checkpoints: tuple[Checkpoint, ...]
     events: tuple[Numbered, ...]
+    rounds: Rounds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,9 @@ class Change:
     dropped_checkpoints: tuple[int, ...] = ()  # steps
     report: tuple[WorkerId, MetricsReport] | None = None
     superseded_after: int | None = None  # metrics of later steps belong to a past that was given up
+    rounds: Rounds | None = None
+    records: tuple[RoundRecord, ...] = ()  # new, or with their root
+    forget_records_before: int | None = None  # round
     events: tuple[Numbered, ...] = field(default=())
     keep_events_after: int = 0  # number; older ones go
 
@@ -83,3 +89,6 @@ class Store(Protocol):
 
     async def tokens(self) -> int:
         """Of all steps that count."""
+
+    async def records(self, since: int, limit: int) -> list[RoundRecord]:
+        """The log's records from round `since` on, oldest first."""

@@ -13,9 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unavailable, Unusable
 from legion.ids import WorkerId
 from legion.messages import EvaluationRecord, MetricsReport, StepSummary, WorkerTotals
+from legion.rounds import RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
+from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run
 from legion_server.store import tables as t
 from legion_server.store.api import Change, Dataset, Loaded, Numbered
@@ -26,6 +28,7 @@ RUN = TypeAdapter(Run)
 WORKER = TypeAdapter(Worker)
 CHECKPOINT = TypeAdapter(Checkpoint)
 DATASET = TypeAdapter(Dataset)
+ROUNDS = TypeAdapter(Rounds)
 FACTS = TypeAdapter(dict[str, Any])
 
 
@@ -49,6 +52,7 @@ class SqlStore:
             workers = (await connection.execute(sa.select(t.workers.c.document))).scalars().all()
             checkpoints = (await connection.execute(sa.select(t.checkpoints.c.document))).scalars().all()
             events = (await connection.execute(sa.select(t.events).order_by(t.events.c.number))).all()
+            rounds = (await connection.execute(sa.select(t.round_state.c.document))).scalar()
         return Loaded(
             RUN.validate_json(run) if run else None,
             DATASET.validate_json(dataset) if dataset else None,
@@ -62,6 +66,7 @@ class SqlStore:
                 )
                 for row in events
             ),
+            ROUNDS.validate_json(rounds) if rounds else None,
         )
 
     async def save(self, change: Change) -> None:
@@ -79,6 +84,13 @@ class SqlStore:
                 await self._put(connection, t.checkpoints, step=checkpoint.step, document=document)
             for step in change.dropped_checkpoints:
                 await connection.execute(sa.delete(t.checkpoints).where(t.checkpoints.c.step == step))
+            if change.rounds is not None:
+                await self._put(connection, t.round_state, run_id="", document=_text(ROUNDS, change.rounds))
+            for record in change.records:
+                await self._put(connection, t.round_records, round=record.round, document=record.model_dump_json())
+            if change.forget_records_before is not None:
+                older = t.round_records.c.round < change.forget_records_before
+                await connection.execute(sa.delete(t.round_records).where(older))
             if change.superseded_after is not None:
                 await _supersede(connection, change.superseded_after)
             if change.report is not None:
@@ -114,17 +126,19 @@ class SqlStore:
             return True
 
     async def summaries(self, since: int | None, limit: int, stride: int = 1) -> list[StepSummary]:
-        c = t.step_records.c
+        whole = _clusters_steps(since or 0, stride).subquery()
+        c = whole.c
         query = (
             sa.select(
                 c.step,
+                (sa.func.sum(c.loss * c.tokens) / sa.func.nullif(sa.func.sum(c.tokens), 0)).label("mean_loss"),
+                sa.func.min(c.loss).label("least_loss"),
                 sa.func.max(c.loss).label("loss"),
                 sa.func.max(c.grad_norm).label("grad_norm"),
                 sa.func.max(c.lr).label("lr"),
-                sa.func.max(c.step_tokens).label("tokens"),
+                sa.func.sum(c.tokens).label("tokens"),
                 sa.func.max(c.step_s).label("step_s"),
             )
-            .where(c.step > (since or 0), c.step % stride == 0)
             .group_by(c.step)
             .order_by(c.step.desc() if since is None else c.step)
             .limit(limit)
@@ -134,19 +148,22 @@ class SqlStore:
         return [
             StepSummary(
                 step=row.step,
-                loss=row.loss,
+                # The mean of equal losses is one of them, without a rounding.
+                loss=row.loss if row.loss == row.least_loss or row.mean_loss is None else float(row.mean_loss),
                 grad_norm=row.grad_norm,
                 lr=row.lr,
-                tokens=row.tokens,
-                tokens_per_s=row.tokens / row.step_s if row.step_s > 0 else 0.0,
+                tokens=int(row.tokens),
+                tokens_per_s=int(row.tokens) / row.step_s if row.step_s > 0 else 0.0,
             )
             for row in (reversed(rows) if since is None else rows)
         ]
 
     async def evaluations(self) -> list[EvaluationRecord]:
+        # Clusters evaluate on the same text: one line a step, the mean of theirs.
         c = t.evaluations.c
+        query = sa.select(c.step, sa.func.avg(c.loss).label("loss"), sa.func.max(c.tokens).label("tokens"))
         async with self._begin() as connection:
-            rows = (await connection.execute(sa.select(c.step, c.loss, c.tokens).order_by(c.step))).all()
+            rows = (await connection.execute(query.group_by(c.step).order_by(c.step))).all()
         return [EvaluationRecord(step=row.step, loss=row.loss, tokens=row.tokens) for row in rows]
 
     async def totals(self) -> list[WorkerTotals]:
@@ -163,10 +180,16 @@ class SqlStore:
         return [WorkerTotals.model_validate(dict(row)) for row in rows]
 
     async def tokens(self) -> int:
-        c = t.step_records.c
-        steps = sa.select(sa.func.max(c.step_tokens).label("tokens")).group_by(c.step).subquery()
+        steps = _clusters_steps(0, 1).subquery()
         async with self._begin() as connection:
             return int((await connection.execute(sa.select(sa.func.sum(steps.c.tokens)))).scalar() or 0)
+
+    async def records(self, since: int, limit: int) -> list[RoundRecord]:
+        c = t.round_records.c
+        query = sa.select(c.document).where(c.round >= since).order_by(c.round).limit(limit)
+        async with self._begin() as connection:
+            documents = (await connection.execute(query)).scalars().all()
+        return [RoundRecord.model_validate_json(document) for document in documents]
 
     async def _report(self, connection: AsyncConnection, worker: WorkerId, report: MetricsReport) -> None:
         # Delivery is at least once: what is known already stays as it is.
@@ -229,6 +252,23 @@ def _one_line(error: BaseException | None) -> str:
 
 def _text(adapter: TypeAdapter[T], value: T) -> str:
     return adapter.dump_json(value).decode()
+
+
+def _clusters_steps(after: int, stride: int) -> sa.Select[Any]:
+    """Steps as one row a cluster, which all its members reported alike; an epoch is one cluster's."""
+    c = t.step_records.c
+    return (
+        sa.select(
+            c.step,
+            sa.func.max(c.loss).label("loss"),
+            sa.func.max(c.grad_norm).label("grad_norm"),
+            sa.func.max(c.lr).label("lr"),
+            sa.func.max(c.step_tokens).label("tokens"),
+            sa.func.max(c.step_s).label("step_s"),
+        )
+        .where(c.step > after, c.step % stride == 0)
+        .group_by(c.step, c.epoch)
+    )
 
 
 async def _supersede(connection: AsyncConnection, step: int) -> None:

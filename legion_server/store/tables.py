@@ -30,6 +30,21 @@ checkpoints = Table(
     Column("document", Text, nullable=False),
 )
 
+# What the coordinator knows of the round being trained; the log itself is `round_records`.
+round_state = Table(
+    "round_state",
+    metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
+round_records = Table(
+    "round_records",
+    metadata,
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("document", Text, nullable=False),
+)
+
 events = Table(
     "events",
     metadata,

@@ -37,7 +37,7 @@ async def test_what_is_wrong_is_named_with_what_is_allowed(house: Any) -> None:
     [
         ({"seq_len": 4096}, "data.seq_len"),
         ({"model": {"settings": {"vocab_size": 100}}}, "model.settings.vocab_size"),
-        ({"cluster": {"policy": "solo"}, "start": {"workers": 2}}, "start.workers"),
+        ({"cluster": {"policy": "fixed"}}, "cluster"),
     ],
 )
 async def test_what_does_not_fit_together_is_named(house: Any, change: dict[str, Any], field: str) -> None:

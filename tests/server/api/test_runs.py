@@ -297,6 +297,9 @@ async def test_resume_goes_on_from_the_newest_complete_checkpoint(house: Any) ->
         "epoch": 0,
         "interval_s": 5.0,
         "certificate_renewal": False,
+        "round": -1,
+        "revision": 0,
+        "gone": [],
     }
     await report(one, record(5))
     assert (await house.http.get("/metrics")).json()["step"] == 4

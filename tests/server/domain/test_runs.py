@@ -91,14 +91,6 @@ def test_more_members_than_chunks_is_refused_with_numbers(make_worker: MakeWorke
     assert "5 members cannot share 4 chunks" in run.failure.message
 
 
-def test_solo_takes_one(make_worker: MakeWorker) -> None:
-    run = a_run(1)
-    solo = run.config.model_copy(update={"cluster": run.config.cluster.model_copy(update={"policy": "solo"})})
-    run, _ = tick(replace(run, config=solo), keyed(make_worker("b"), make_worker("a")), 0.0, NOTHING)
-    assert run.plan is not None
-    assert [member.worker_id[0] for member in run.plan.members] == ["a"]
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [

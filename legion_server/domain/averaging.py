@@ -1,0 +1,197 @@
+"""The life of a run whose clusters average by rounds. Pure: state and time in, the next state and happenings out.
+
+waiting -> training -> finishing -> complete, as in `runs`; but a lost member ends its cluster, never the run. Training
+ends with the last committed round; the run is complete when the last anchor is a checkpoint.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from legion.config import config_digest
+from legion.errors import ConfigInvalid
+from legion.ids import Epoch
+from legion.layout import Layout
+from legion.messages import Plan, RunPhase
+from legion.rounds import RoundRecord
+from legion_server.domain import clusters, round_plan, runs
+from legion_server.domain import plan as plans
+from legion_server.domain import rounds as rd
+from legion_server.domain.clusters import Workers
+from legion_server.domain.happenings import Happening
+from legion_server.domain.membership import Worker
+from legion_server.domain.rounds import Rounds
+from legion_server.domain.runs import Failure, Run, Stored
+
+
+@dataclass(slots=True)
+class Moment:
+    """What the steps of one tick change, one after another."""
+
+    run: Run
+    rounds: Rounds | None
+    happenings: list[Happening] = field(default_factory=list)
+    record: RoundRecord | None = None
+    heard_anew: list[Worker] = field(default_factory=list)  # must say again that they are ready
+
+    @property
+    def over(self) -> bool:
+        """Whether every round is committed."""
+        return self.rounds is not None and self.rounds.committed >= self.run.config.round_count
+
+    def taking(self, outcome: rd.Outcome) -> None:
+        self.rounds = outcome.rounds
+        self.happenings += outcome.happenings
+        self.record = outcome.record or self.record
+
+
+def tick(run: Run, rounds: Rounds | None, workers: Workers, now: float, stored: Stored) -> Moment:
+    """The next state. Calling it again at the same time with its own result changes nothing."""
+    moment = Moment(run, rounds)
+    if run.phase == "waiting":
+        _start(moment, workers, now, stored)
+    elif run.phase in ("training", "finishing") and stored.final_ready:
+        _enter(moment, "complete")
+    elif run.phase == "training":
+        _lose(moment, workers)
+        _grow(moment, workers, stored)
+        _advance(moment, now)
+    return moment
+
+
+def resume(run: Run, rounds: Rounds | None, checkpoint_step: int) -> Moment:
+    """Back to waiting, the log kept: clusters start from the checkpoint and replay. After the last round: finishing."""
+    after, happenings = runs.resume(run, checkpoint_step)
+    moment = Moment(after, rounds, happenings)
+    if rounds is None:
+        return moment
+    step = rd.step_at(run.config, rounds.committed)
+    moment.run = replace(after, step=step, evaluated=min(run.evaluated, step))
+    if moment.over and after.phase == "waiting":
+        moment.run, moment.happenings = replace(moment.run, phase="finishing"), []
+        moment.happenings.append(runs.phase_of(moment.run))
+    return moment
+
+
+def _start(moment: Moment, workers: Workers, now: float, stored: Stored) -> None:
+    run = moment.run
+    shape = moment.rounds.shape if moment.rounds else None
+    ready = clusters.free(workers.values(), (), config_digest(run.config), shape)
+    if not ready:
+        moment.run = replace(run, ready_since=None)
+        return
+    since = now if run.ready_since is None else run.ready_since
+    run = moment.run = replace(run, ready_since=since)
+    wanted, waited = run.config.start.workers, now - since >= run.config.start.wait_s
+    agreeing = len(plans.agreeing(ready))
+    if agreeing < wanted and not waited:
+        if len(ready) >= wanted:  # enough workers that will never agree: waiting on would hide it
+            moment.run, happenings = runs.fail(run, runs.disagreement(ready))
+            moment.happenings += happenings
+        return
+    found = clusters.groups(ready, clusters.cluster_size(run.config.cluster))
+    number = moment.rounds.committed if moment.rounds else 0
+    try:
+        for members in found:
+            _add(moment, members, number, stored)
+    except ConfigInvalid as error:
+        moment.run, happenings = runs.fail(run, Failure(f"{error}. {error.hint}", f"{error}. {error.hint}"))
+        moment.happenings += happenings
+        return
+    if not found:
+        return
+    first = moment.run.clusters[0]
+    count = sum(len(plan.members) for plan in moment.run.clusters)
+    if moment.rounds is None:
+        moment.rounds = rd.begin(first.shape, Layout(first.shape.sizes, (1,)).total, count)
+    moment.run = replace(moment.run, ready_since=None)
+    _enter(moment, "training")
+    moment.taking(round_plan.publish(moment.rounds, moment.run, now))
+
+
+def _add(moment: Moment, members: list[Worker], number: int, stored: Stored) -> None:
+    run = moment.run
+    epoch = Epoch(run.epoch + 1)
+    plan = clusters.form(run.run_id, run.config, epoch, number, stored.newest_complete, members)
+    moment.run = replace(run, epoch=epoch, clusters=(*run.clusters, plan))
+    public = {
+        "epoch": epoch,
+        "members": len(members),
+        "first_step": plan.first_step,
+        "cluster": plan.cluster,
+        "round": number,
+    }
+    moment.happenings.append(Happening("plan", public, {"worker_ids": [m.worker_id for m in plan.members]}))
+
+
+def _lose(moment: Moment, workers: Workers) -> None:
+    """Clusters that miss a member are gone; who is left of them gets ready again, for another one."""
+    kept: list[Plan] = []
+    for plan in moment.run.clusters:
+        reason = clusters.loss(plan, workers)
+        if reason is None:
+            kept.append(plan)
+            continue
+        worker_ids = [member.worker_id for member in plan.members]
+        moment.happenings.append(
+            Happening(
+                "cluster_lost",
+                {"cluster": plan.cluster, "members": len(worker_ids)},
+                {"reason": reason, "worker_ids": worker_ids},
+            )
+        )
+        # One that had not heard of the plan is still called ready, but its engine may be on its way to that plan.
+        moment.heard_anew += [
+            replace(workers[w], state="joining", endpoint=None, shape=None)
+            for w in worker_ids
+            if w in workers and workers[w].state == "ready"
+        ]
+        if moment.rounds is not None:
+            moment.rounds = moment.rounds.counted(clusters_lost=1)
+    if len(kept) < len(moment.run.clusters):
+        moment.run = replace(moment.run, clusters=tuple(kept))
+
+
+def _grow(moment: Moment, workers: Workers, stored: Stored) -> None:
+    """Ready workers form new clusters, which enter with the next round; with this one, if nobody else is in it."""
+    run, rounds = moment.run, moment.rounds
+    if rounds is None:
+        return
+    there = {cluster.cluster for cluster in run.clusters}
+    deserted = rounds.plan is None or not any(p.cluster in there for p in rounds.plan.participants)
+    number = rounds.committed + (0 if deserted else 1)
+    if number >= run.config.round_count:
+        return
+    again = {worker.worker_id for worker in moment.heard_anew}
+    candidates = [worker for worker_id, worker in workers.items() if worker_id not in again]
+    ready = clusters.free(candidates, run.clusters, config_digest(run.config), rounds.shape)
+    for members in clusters.groups(ready, clusters.cluster_size(run.config.cluster)):
+        _add(moment, members, number, stored)
+
+
+def _advance(moment: Moment, now: float) -> None:
+    """Commit what is whole, publish what is next, raise the terms of spans that nobody reduces."""
+    if moment.rounds is None:
+        return
+    moment.taking(rd.commit(moment.rounds, now))
+    if moment.over:
+        _enter(moment, "finishing")
+        return
+    plan = moment.rounds.plan
+    if plan is not None and rd.live_workers(plan, moment.run.clusters):
+        moment.taking(rd.overdue(moment.rounds, moment.run.clusters, moment.run.config.rounds.grace_s, now))
+    elif moment.run.clusters:
+        moment.run = _all_entering(moment.run, moment.rounds.committed)
+        moment.taking(round_plan.publish(moment.rounds, moment.run, now))
+
+
+def _all_entering(run: Run, number: int) -> Run:
+    """Clusters that were to enter with the next round enter with this one when it would otherwise have nobody."""
+    if any(cluster.round <= number for cluster in run.clusters):
+        return run
+    entering = (cluster.model_copy(update={"round": number}) for cluster in run.clusters)
+    return replace(run, clusters=tuple(entering))
+
+
+def _enter(moment: Moment, phase: RunPhase) -> None:
+    step = moment.run.config.steps if phase in ("finishing", "complete") else moment.run.step
+    moment.run = replace(moment.run, phase=phase, step=step)
+    moment.happenings.append(runs.phase_of(moment.run))

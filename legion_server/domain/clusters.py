@@ -1,0 +1,68 @@
+"""Which workers of a run in rounds form a cluster, and whether a cluster is still there. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from legion.config import ClusterConfig, RunConfig
+from legion.ids import ClusterId, Epoch, RunId, WorkerId
+from legion.messages import ModelShape, Plan
+from legion_server.domain import plan as plans
+from legion_server.domain.departures import departure, own_words
+from legion_server.domain.membership import Worker
+
+Workers = Mapping[WorkerId, Worker]
+
+
+def cluster_size(config: ClusterConfig) -> int:
+    """Workers in a cluster of a run in rounds."""
+    return config.size or 1
+
+
+def cluster_id(epoch: Epoch) -> ClusterId:
+    """A cluster lives as long as its plan: its name follows from the plan's epoch."""
+    return ClusterId(f"c{epoch}")
+
+
+def groups(ready: Sequence[Worker], size: int) -> list[list[Worker]]:
+    """Whole clusters of workers that built the same model, by worker id; a rest smaller than the size waits."""
+    agreeing = plans.agreeing(ready)
+    return [agreeing[start : start + size] for start in range(0, len(agreeing) - size + 1, size)]
+
+
+def free(workers: Iterable[Worker], clusters: Sequence[Plan], digest: str, shape: ModelShape | None) -> list[Worker]:
+    """Workers that are ready and in no cluster, ordered by id. `shape`: of the run's model, once it is known."""
+    taken = {member.worker_id for plan in clusters for member in plan.members}
+    ready = plans.candidates(workers, digest)
+    return [w for w in ready if w.worker_id not in taken and shape in (None, w.shape)]
+
+
+def form(
+    run_id: RunId, config: RunConfig, epoch: Epoch, round_number: int, first_step: int, members: Sequence[Worker]
+) -> Plan:
+    """A cluster's plan, from `round_number` on. ConfigInvalid when these members cannot share the model."""
+    plan = plans.make_plan(run_id, config, epoch, first_step, members)
+    return plan.model_copy(update={"cluster": cluster_id(epoch), "round": round_number})
+
+
+def loss(plan: Plan, workers: Workers) -> str | None:
+    """Why the cluster is gone, the cause rather than its consequences; None while it is there."""
+    for member in plan.members:
+        worker = workers.get(member.worker_id)
+        reason = departure(worker, plan.epoch)
+        if reason is None and worker is not None and worker.state == "ready" and worker.endpoint != member.endpoint:
+            reason = "was started anew"  # before it had heard of the plan
+        if reason is not None:
+            return f"{_label(member.worker_id, workers)} {reason}"
+    for member in plan.members:
+        worker = workers[member.worker_id]
+        if worker.epoch != plan.epoch:
+            continue
+        if any(other.worker_id == worker.lost_peer for other in plan.members):
+            return f"{_label(worker.lost_peer, workers)} does not answer, as {worker.label} reports"
+        if worker.failure is not None:
+            return f"{worker.label} {own_words(worker)}"
+    return None
+
+
+def _label(worker_id: WorkerId | None, workers: Workers) -> str:
+    worker = workers.get(worker_id) if worker_id else None
+    return worker.label if worker else str(worker_id)

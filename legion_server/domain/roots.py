@@ -1,0 +1,50 @@
+"""Whether a worker's anchor is the reference's: a worker that strays twice in a day is excluded. Pure."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from legion.ids import WorkerId
+from legion.rounds import RootReport
+from legion_server.domain.happenings import Happening
+from legion_server.domain.rounds import Mismatch, Rounds
+
+FORGIVEN_AFTER_S = 86_400.0
+MOST_MISMATCHES = 2  # within that time
+
+
+class Verdict(NamedTuple):
+    rounds: Rounds
+    agrees: bool | None
+    happenings: list[Happening]
+    excluded: bool = False
+
+
+def compared(rounds: Rounds, worker: WorkerId, report: RootReport, reference: str | None, now: float) -> Verdict:
+    """What a worker's root says; None and remembered while the reference is still to be computed.
+
+    The same anchor counts against a worker once, however often it is reported.
+    """
+    rest = {name: waiting for name, waiting in rounds.waiting_roots.items() if name != worker}
+    if reference is None:
+        waiting = {**rest, worker: report} if report.round > rounds.anchored else rest
+        return Verdict(replace(rounds, waiting_roots=waiting), None, [])
+    rounds = replace(rounds, waiting_roots=rest)
+    if report.root == reference:
+        return Verdict(rounds, True, [])
+    recent = tuple(m for m in rounds.mismatches.get(worker, ()) if now - m.at < FORGIVEN_AFTER_S)
+    if any(m.round == report.round for m in recent):
+        return Verdict(rounds, False, [])
+    recent = (*recent, Mismatch(report.round, now))
+    rounds = replace(rounds, mismatches={**rounds.mismatches, worker: recent}).counted(root_mismatches=1)
+    told = Happening("root_mismatch", {"round": report.round}, {"worker_id": worker, "root": report.root})
+    return Verdict(rounds, False, [told], excluded=len(recent) >= MOST_MISMATCHES)
+
+
+def known(rounds: Rounds, anchor: int, root: str) -> Rounds:
+    """The reference of theta_anchor is computed; `due` tells whose reports can be compared now."""
+    return replace(rounds, anchored=anchor, root=root)
+
+
+def due(rounds: Rounds) -> list[tuple[WorkerId, RootReport]]:
+    """Reports that waited for the newest reference, or for one that will not come any more."""
+    return [(w, report) for w, report in rounds.waiting_roots.items() if report.round <= rounds.anchored]

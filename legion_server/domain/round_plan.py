@@ -1,0 +1,211 @@
+"""What a round asks of everybody: how much, on which blocks, until when, and who combines what. Pure.
+
+Speeds are what clusters' own step records say; they bound how much work is handed out and counted, they prove nothing.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from legion.config import RunConfig, config_digest
+from legion.ids import ClusterId, WorkerId
+from legion.layout import apportion
+from legion.messages import Plan
+from legion.rounds import Blocks, Participant, RoundPlan, SpanPlan
+from legion_server.domain import leases
+from legion_server.domain.leases import NO_BLOCKS
+from legion_server.domain.rounds import (
+    TRUSTED_AFTER,
+    Outcome,
+    Rounds,
+    Seat,
+    Turn,
+    published,
+    step_at,
+    steps_of,
+    without,
+)
+from legion_server.domain.runs import Run
+
+BACKUPS = 2  # reducers in a span's list behind the first
+SPEED_MARGIN = 1.5  # a cluster may be this much faster than measured before its tokens stop counting
+NEW_SHARE = 4  # new identities weigh at most 1 part against 4 of the others: 20 %
+SHORTEST_DEADLINE_S = 30.0  # below, a machine that is busy for a moment counts as silent
+DEADLINE_ROUNDS = 4.0  # a deadline in measured rounds
+
+
+def publish(rounds: Rounds, run: Run, now: float) -> Outcome:
+    """The plan of the next round, or again of this one, all of whose participants are gone."""
+    config, number = run.config, rounds.committed
+    clusters = [cluster for cluster in run.clusters if cluster.round <= number]
+    revision = rounds.plan.revision + 1 if rounds.plan is not None else 0
+    # Not before: what a gone cluster had sent may still have entered the round that has just ended.
+    for name in sorted(rounds.seats.keys() - {cluster.cluster for cluster in run.clusters}):
+        rounds = without(rounds, name)
+    rounds = _seated(rounds, config, number, clusters)
+    contribute_s, deadline_s = times(config, rounds.round_s)
+    steps = steps_of(config, number)
+    plan = RoundPlan(
+        run_id=run.run_id,
+        round=number,
+        revision=revision,
+        config_digest=config_digest(config),
+        shape=rounds.shape,
+        steps=steps,
+        first_step=step_at(config, number),
+        participants=tuple(_participants(rounds, config, number, clusters)),
+        spans=tuple(
+            SpanPlan(start=start, stop=stop, reducers=reducers)
+            for (start, stop), reducers in zip(rounds.bounds, reducers_of(rounds, clusters), strict=True)
+        ),
+        flush=flushes(config, number),
+        contribute_s=contribute_s,
+        deadline_s=deadline_s,
+    )
+    after = replace(rounds, plan=plan, published_at=now, turns=(Turn(now),) * len(plan.spans))
+    return Outcome(after, [published(plan)])
+
+
+def flushes(config: RunConfig, number: int) -> bool:
+    """Whether contributions to this round are dense: now and then where local weights keep the rest, and at the end."""
+    often = config.rounds.feedback == "residual" and (number + 1) % config.rounds.flush_every == 0
+    return often or number + 1 == config.round_count
+
+
+def times(config: RunConfig, round_s: float | None) -> tuple[float, float]:
+    """`contribute_s` and `deadline_s`, from a round's measured time; the configuration is the upper bound."""
+    deadline_s = config.rounds.deadline_s
+    if round_s is not None:
+        deadline_s = min(deadline_s, max(SHORTEST_DEADLINE_S, DEADLINE_ROUNDS * round_s))
+    return deadline_s / 2, deadline_s
+
+
+# Work.
+
+
+def micro_batches(mean: int, speeds: Sequence[float | None]) -> list[int]:
+    """Micro-batches per step for each cluster: in proportion to speed, at least 1, `mean` on average.
+
+    A cluster that nothing is known of counts as an average one.
+    """
+    known = [speed for speed in speeds if speed]
+    if not known:
+        return [mean] * len(speeds)
+    average = sum(known) / len(known)
+    weights = [max(1, round(1000 * (speed or average) / average)) for speed in speeds]
+    counts = apportion(mean * len(speeds), weights)
+    while 0 in counts:
+        counts[counts.index(max(counts))] -= 1
+        counts[counts.index(0)] += 1
+    return counts
+
+
+def _seated(rounds: Rounds, config: RunConfig, number: int, clusters: Sequence[Plan]) -> Rounds:
+    """Every cluster with a seat, and with leases for this round and the next."""
+    seats, pool = dict(rounds.seats), rounds.pool
+    speeds = [rounds.speeds.get(cluster.cluster) for cluster in clusters]
+    wanted = micro_batches(config.batch.micro_batches, speeds)
+    for cluster, count in zip(clusters, wanted, strict=True):
+        first = Seat(number, included=(number - 1,) * len(rounds.bounds))
+        seat = seats.get(cluster.cluster, first)
+        held = dict(seat.leases)
+        for ahead in (number, number + 1):
+            size = steps_of(config, ahead) * count * config.batch.micro_batch_blocks
+            if size and ahead not in held:
+                pool, lease = leases.take(pool, size)
+                held[ahead] = (lease,)
+        seats[cluster.cluster] = replace(seat, leases=held)
+    return replace(rounds, seats=seats, pool=pool)
+
+
+def _participants(rounds: Rounds, config: RunConfig, number: int, clusters: Sequence[Plan]) -> list[Participant]:
+    most = most_tokens(rounds, config, number, clusters)
+    per_step = steps_of(config, number) * config.batch.micro_batch_blocks
+    found = []
+    for cluster in clusters:
+        seat = rounds.seats[cluster.cluster]
+        blocks = _lease(seat, number)
+        found.append(
+            Participant(
+                cluster=cluster.cluster,
+                epoch=cluster.epoch,
+                members=cluster.members,
+                micro_batches=len(blocks) // per_step,
+                blocks=blocks,
+                next_blocks=_lease(seat, number + 1),
+                most_tokens=most[cluster.cluster],
+            )
+        )
+    return found
+
+
+def _lease(seat: Seat, number: int) -> Blocks:
+    held = seat.leases.get(number, ())
+    return held[0] if held else NO_BLOCKS
+
+
+def most_tokens(rounds: Rounds, config: RunConfig, number: int, clusters: Sequence[Plan]) -> Mapping[ClusterId, int]:
+    """What each cluster may weigh in this round.
+
+    Bounded by its leases and its speed; nothing for those that join a run under way, and together at most 20 % for new
+    identities, unless there are no others.
+    """
+    seats = {cluster.cluster: rounds.seats[cluster.cluster] for cluster in clusters}
+    most = {name: _bound(rounds, config, number, name, seat) for name, seat in seats.items()}
+    joiners = {name for name, seat in seats.items() if seat.first == number}
+    if number > 0 and len(joiners) < len(seats):
+        most |= dict.fromkeys(joiners, 0)
+    new = {c.cluster for c in clusters if not _trusted(rounds, c)}
+    of_trusted = sum(most[name] for name in seats if name not in new)
+    of_new = sum(most[name] for name in new)
+    if of_trusted and of_new * NEW_SHARE > of_trusted:
+        most |= {name: most[name] * of_trusted // (of_new * NEW_SHARE) for name in new}
+    return most
+
+
+def _bound(rounds: Rounds, config: RunConfig, number: int, name: ClusterId, seat: Seat) -> int:
+    held = [r for leased_for, ranges in seat.leases.items() if leased_for <= number for r in ranges]
+    leased = leases.count(leases.minus(held, seat.early)) * config.data.seq_len
+    speed = rounds.speeds.get(name)
+    if speed is None or rounds.round_s is None:
+        return leased
+    return min(leased, math.ceil(SPEED_MARGIN * speed * rounds.round_s))
+
+
+# Reducers.
+
+
+def reducers_of(rounds: Rounds, clusters: Sequence[Plan]) -> list[tuple[WorkerId, ...]]:
+    """Per span, in order: who had it last while it is there, else whoever has fewest; behind it others' workers.
+
+    New identities reduce only where nobody else can.
+    """
+    cluster_of = {member.worker_id: plan.cluster for plan in clusters for member in plan.members}
+    trusted = [w for w in cluster_of if rounds.accepted.get(w, 0) >= TRUSTED_AFTER]
+    able = sorted(trusted or cluster_of)
+    load = Counter(worker for worker in rounds.reducers if worker in cluster_of)
+    backed: Counter[WorkerId] = Counter()
+    found = []
+    for before in rounds.reducers:
+        first = before if before is not None and before in cluster_of else _least(able, load)
+        if first != before:
+            load[first] += 1
+        listed = [first]
+        for _ in range(BACKUPS):
+            rest = [w for w in able if w not in listed]
+            elsewhere = [w for w in rest if cluster_of[w] != cluster_of[first]]
+            if rest:
+                backup = _least(elsewhere or rest, backed)
+                backed[backup] += 1
+                listed.append(backup)
+        found.append(tuple(listed))
+    return found
+
+
+def _least(workers: Sequence[WorkerId], load: Mapping[WorkerId, int]) -> WorkerId:
+    return min(workers, key=lambda worker: (load[worker], worker))
+
+
+def _trusted(rounds: Rounds, cluster: Plan) -> bool:
+    return all(rounds.accepted.get(member.worker_id, 0) >= TRUSTED_AFTER for member in cluster.members)

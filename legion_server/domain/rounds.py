@@ -1,0 +1,338 @@
+"""Rounds between clusters: plans out, reports in, records committed. Pure: state and time in, state and records out.
+
+Invariants: a span of the current round has one current term, and the digest accepted for it is of that term; a round
+is committed once, when every span has a digest; a block is leased to one cluster at a time. What the coordinator never
+sees is a tensor.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from legion.config import RunConfig
+from legion.counters import RoundCounters
+from legion.ids import ClusterId, WorkerId
+from legion.layout import spans
+from legion.messages import ModelShape, Plan
+from legion.rounds import RootReport, RoundPlan, RoundRecord, SpanRecord, SpanReport
+from legion_server.domain import leases
+from legion_server.domain.happenings import Happening
+from legion_server.domain.leases import Pool, Ranges
+
+MOST_SPANS = 64
+TRUSTED_AFTER = 20  # accepted rounds; before, a worker is a new identity
+# A reducer closes at the plan's deadline, then it still has to reduce and to say so.
+PATIENCE = 1.25
+SMOOTHING = 0.5  # of measured times and speeds: the weight of the newest
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A cluster's place in the rounds."""
+
+    first: int  # round
+    leases: Mapping[int, Ranges] = field(default_factory=dict)  # by round, until settled in all spans
+    included: tuple[int, ...] = ()  # per span: the newest round that has its contribution; first - 1: none
+    early: Ranges = ()  # of the next lease, delivered before its round
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One span on its way through a round."""
+
+    since: float  # when the term began
+    term: int = 0
+    report: SpanReport | None = None
+    stored: bool = False  # its blob is in storage
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A root that was not the reference's."""
+
+    round: int
+    at: float  # s since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A committed update that is not in storage yet."""
+
+    size_bytes: int
+    round: int
+    reducer: WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Everything about rounds but the log itself. `committed` is also the number of the round being trained."""
+
+    shape: ModelShape
+    bounds: tuple[tuple[int, int], ...]  # of the spans, in elements; fixed for the run
+    reducers: tuple[WorkerId | None, ...]  # who reduced each span last
+    plan: RoundPlan | None = None
+    published_at: float | None = None  # None: the server was away meanwhile, nothing is measured
+    turns: tuple[Turn, ...] = ()
+    committed: int = 0
+    total_tokens: int = 0
+    seats: Mapping[ClusterId, Seat] = field(default_factory=dict)
+    pool: Pool = field(default_factory=Pool)
+    accepted: Mapping[WorkerId, int] = field(default_factory=dict)  # rounds
+    speeds: Mapping[ClusterId, float] = field(default_factory=dict)  # tokens/s, as their step records say; not stored
+    round_s: float | None = None
+    counters: RoundCounters = field(default_factory=RoundCounters)
+    awaited: Mapping[str, Awaited] = field(default_factory=dict)  # by digest
+    first_record: int = 0  # the oldest that is kept
+    anchored: int = -1  # the newest anchor that the assembler has; -1: none yet
+    root: str | None = None  # of that anchor
+    waiting_roots: Mapping[WorkerId, RootReport] = field(default_factory=dict)  # for the reference to be known
+    mismatches: Mapping[WorkerId, tuple[Mismatch, ...]] = field(default_factory=dict)
+
+    def reducer(self, span: int) -> WorkerId:
+        """Of the current term."""
+        assert self.plan is not None
+        return self.plan.spans[span].reducers[self.turns[span].term]
+
+    def counted(self, **more: int) -> "Rounds":
+        """With these counters higher."""
+        counts = {name: getattr(self.counters, name) + count for name, count in more.items()}
+        return replace(self, counters=self.counters.model_copy(update=counts))
+
+
+class Outcome(NamedTuple):
+    rounds: Rounds
+    happenings: list[Happening]
+    record: RoundRecord | None = None
+
+
+def begin(shape: ModelShape, total: int, workers: int) -> Rounds:
+    """Before the first round, with `workers` workers; `total`: elements of the flat space."""
+    found = spans(total, min(MOST_SPANS, workers))
+    return Rounds(shape, tuple((b.start, b.stop) for b in found), (None,) * len(found))
+
+
+def steps_of(config: RunConfig, number: int) -> int:
+    """Steps of every cluster in this round; the last round may have fewer; 0: there is no such round."""
+    return max(0, min(config.rounds.steps, config.steps - number * config.rounds.steps))
+
+
+def step_at(config: RunConfig, number: int) -> int:
+    """Of the run, at theta_number."""
+    return min(number * config.rounds.steps, config.steps)
+
+
+def with_patience(rounds: Rounds, now: float) -> Rounds:
+    """After a restart: nobody could be heard while we were away, and the time is no measure of anything."""
+    return replace(rounds, published_at=None, turns=tuple(replace(turn, since=now) for turn in rounds.turns))
+
+
+def measured(rounds: Rounds, cluster: ClusterId, tokens: int, took_s: float) -> Rounds:
+    """With the speed that a cluster's step records say."""
+    if took_s <= 0 or tokens <= 0:
+        return rounds
+    speed = _smoothed(rounds.speeds.get(cluster), tokens / took_s)
+    return replace(rounds, speeds={**rounds.speeds, cluster: speed})
+
+
+def stored(rounds: Rounds, digest: str) -> Rounds:
+    """The blob with this digest has come into storage."""
+    turns = tuple(replace(t, stored=t.stored or _digest(t) == digest) for t in rounds.turns)
+    awaited = {name: blob for name, blob in rounds.awaited.items() if name != digest}
+    return replace(rounds, turns=turns, awaited=awaited)
+
+
+def missing(rounds: Rounds, record: RoundRecord, digests: Collection[str]) -> Rounds:
+    """These updates of a committed round are not in storage."""
+    spans = {span.digest: span for span in record.spans if span.digest in digests}
+    lacking = {d: Awaited(span.size_bytes, record.round, span.reducer) for d, span in spans.items()}
+    return replace(rounds, awaited={**rounds.awaited, **lacking})
+
+
+def forgotten(rounds: Rounds, before: int) -> Rounds:
+    """Records of rounds before this one are not kept any more."""
+    awaited = {digest: blob for digest, blob in rounds.awaited.items() if blob.round >= before}
+    return replace(rounds, first_record=before, awaited=awaited)
+
+
+def without(rounds: Rounds, gone: ClusterId) -> Rounds:
+    """What a cluster had leased and no round has counted goes back."""
+    seat = rounds.seats.get(gone)
+    if seat is None:
+        return rounds
+    newest = max(seat.included, default=seat.first - 1)
+    unused = [r for number, held in seat.leases.items() if number > newest for r in held]
+    return replace(
+        rounds,
+        seats={name: other for name, other in rounds.seats.items() if name != gone},
+        speeds={name: speed for name, speed in rounds.speeds.items() if name != gone},
+        pool=leases.give_back(rounds.pool, leases.minus(unused, seat.early)),
+    )
+
+
+def live_workers(plan: RoundPlan, clusters: tuple[Plan, ...]) -> list[WorkerId]:
+    """Members of participants that are still there, in the plan's order."""
+    there = {cluster.cluster for cluster in clusters}
+    return [m.worker_id for p in plan.participants if p.cluster in there for m in p.members]
+
+
+def gone(plan: RoundPlan | None, clusters: tuple[Plan, ...]) -> tuple[ClusterId, ...]:
+    """Participants of the plan that are no longer there."""
+    there = {cluster.cluster for cluster in clusters}
+    return tuple(p.cluster for p in plan.participants if p.cluster not in there) if plan else ()
+
+
+# Terms.
+
+
+def overdue(rounds: Rounds, clusters: tuple[Plan, ...], grace_s: float, now: float) -> Outcome:
+    """Spans whose reducer is gone or silent are the next one's.
+
+    A gone reducer's report stands once its blob is in storage: without it, it may be a digest that nobody can fetch.
+    """
+    plan = rounds.plan
+    if plan is None:
+        return Outcome(rounds, [])
+    live = live_workers(plan, clusters)
+    if not live:
+        return Outcome(rounds, [])
+    happenings: list[Happening] = []
+    limit_s = plan.deadline_s * PATIENCE + grace_s
+    for span, turn in enumerate(rounds.turns):
+        lost = rounds.reducer(span) not in live and not (turn.report and turn.stored)
+        silent = turn.report is None and now - turn.since > limit_s
+        if lost or silent:
+            rounds = _next_term(rounds, span, live, now)
+            public = {"round": plan.round, "span": span, "term": rounds.turns[span].term}
+            happenings.append(Happening("round_term", public, {"reducer": rounds.reducer(span)}))
+    longer = rounds.plan
+    if longer is not None and longer is not plan:
+        longer = longer.model_copy(update={"revision": plan.revision + 1})
+        rounds = replace(rounds, plan=longer)
+        happenings.insert(0, published(longer))
+    return Outcome(rounds, happenings)
+
+
+def _next_term(rounds: Rounds, span: int, live: list[WorkerId], now: float) -> Rounds:
+    assert rounds.plan is not None
+    listed = rounds.plan.spans[span].reducers
+    later = range(rounds.turns[span].term + 1, len(listed))
+    term = next((term for term in later if listed[term] in live), None)
+    if term is None:
+        # All have had their turn: whoever had it least often, and has least to do.
+        load = [rounds.reducer(other) for other in range(len(rounds.turns))]
+        chosen = min(live, key=lambda w: (listed.count(w), load.count(w), w))
+        longer = rounds.plan.spans[span].model_copy(update={"reducers": (*listed, chosen)})
+        spans = (*rounds.plan.spans[:span], longer, *rounds.plan.spans[span + 1 :])
+        rounds = replace(rounds, plan=rounds.plan.model_copy(update={"spans": spans}))
+        term = len(listed)
+    turns = (*rounds.turns[:span], Turn(now, term), *rounds.turns[span + 1 :])
+    return replace(rounds, turns=turns).counted(terms_raised=1, residuals_lost=1)
+
+
+def published(plan: RoundPlan) -> Happening:
+    return Happening(
+        "round_plan",
+        {
+            "round": plan.round,
+            "revision": plan.revision,
+            "participants": len(plan.participants),
+            "flush": plan.flush,
+        },
+    )
+
+
+# Commit.
+
+
+def commit(rounds: Rounds, now: float) -> Outcome:
+    """The round's record once every span has its digest; the next plan is for `round_plan.publish`."""
+    plan = rounds.plan
+    reports = [turn.report for turn in rounds.turns if turn.report is not None]
+    if plan is None or len(reports) < len(plan.spans):
+        return Outcome(rounds, [])
+    record = _record(rounds, plan, reports, now)
+    seats = {name: _settled(rounds, name, seat, record) for name, seat in rounds.seats.items()}
+    included = {i.cluster for span in record.spans for i in span.included}
+    workers = [m.worker_id for p in plan.participants if p.cluster in included for m in p.members]
+    took_s = None if rounds.published_at is None else now - rounds.published_at
+    unstored = {turn.report.digest for turn in rounds.turns if turn.report and not turn.stored}
+    after = replace(
+        missing(rounds, record, unstored),
+        plan=None,
+        turns=(),
+        reducers=tuple(span.reducer for span in record.spans),
+        committed=plan.round + 1,
+        total_tokens=record.total_tokens,
+        seats={name: seat for name, (seat, _) in seats.items()},
+        pool=leases.give_back(rounds.pool, [r for _, unused in seats.values() for r in unused]),
+        accepted={**rounds.accepted, **{w: rounds.accepted.get(w, 0) + 1 for w in workers}},
+        round_s=rounds.round_s if took_s is None else _smoothed(rounds.round_s, took_s),
+    ).counted(empty_spans=sum(not span.included for span in record.spans))
+    public = {
+        "round": record.round,
+        "tokens": record.tokens,
+        "total_tokens": record.total_tokens,
+        "clusters": len(included),
+    }
+    return Outcome(after, [Happening("round", public)], record)
+
+
+def _record(rounds: Rounds, plan: RoundPlan, reports: list[SpanReport], now: float) -> RoundRecord:
+    tokens = max(sum(i.tokens for i in report.included) for report in reports)
+    return RoundRecord(
+        run_id=plan.run_id,
+        round=plan.round,
+        spans=tuple(
+            SpanRecord(
+                term=report.term,
+                reducer=rounds.reducer(span),
+                digest=report.digest,
+                size_bytes=report.size_bytes,
+                included=report.included,
+            )
+            for span, report in enumerate(reports)
+        ),
+        bounds=rounds.bounds,
+        flush=plan.flush,
+        tokens=tokens,
+        total_tokens=rounds.total_tokens + tokens,
+        committed_at=now,
+    )
+
+
+def _settled(rounds: Rounds, cluster: ClusterId, seat: Seat, record: RoundRecord) -> tuple[Seat, Ranges]:
+    """The seat after the record, and the leased blocks that nobody will train on any more.
+
+    A contribution stands for all that its cluster has trained since the one before: what it does not name of leases
+    up to its round was not used.
+    """
+    found = [span.inclusion(cluster) for span in record.spans]
+    if not any(found):
+        return seat, ()
+    named = [r for inclusion in found if inclusion for r in inclusion.blocks]
+    included = tuple(
+        record.round if inclusion else before for inclusion, before in zip(found, seat.included, strict=True)
+    )
+    kept = {n: leases.overlap(held, named) if n <= record.round else held for n, held in seat.leases.items()}
+    newest_before = max(seat.included)
+    unused = [
+        r
+        for number, held in seat.leases.items()
+        if newest_before < number <= record.round
+        for r in leases.minus(held, (*named, *seat.early))
+    ]
+    after = replace(
+        seat,
+        included=included,
+        leases={number: held for number, held in kept.items() if number > min(included)},
+        early=leases.overlap(seat.leases.get(record.round + 1, ()), named),
+    )
+    return after, tuple(unused)
+
+
+def _smoothed(before: float | None, newest: float) -> float:
+    return newest if before is None else (1 - SMOOTHING) * before + SMOOTHING * newest
+
+
+def _digest(turn: Turn) -> str | None:
+    return turn.report.digest if turn.report else None

@@ -1,0 +1,128 @@
+"""Whether a reducer's report is believed: it must fit the plan, the term and what is already known. Pure."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from legion.config import RunConfig
+from legion.errors import LegionError, ReportInvalid, RoundConflict
+from legion.ids import WorkerId
+from legion.layout import Bounds
+from legion.rounds import Inclusion, Participant, RoundPlan, SpanReport
+from legion_server.domain import leases
+from legion_server.domain.membership import printable
+from legion_server.domain.rounds import Rounds, Turn
+
+MOST_BYTES_PER_ELEMENT = 4  # of the widest update codec
+HEADER_BYTES = 2**16
+MOST_REASONS = 32  # that are counted apart
+LONGEST_REASON = 32  # characters
+
+
+class Verdict(NamedTuple):
+    """`refusal`: what the sender is told; the counters in `rounds` are saved all the same."""
+
+    rounds: Rounds
+    refusal: LegionError | None = None
+    accepted: bool = False  # new, not a repetition
+
+
+def accept(rounds: Rounds, config: RunConfig, worker: WorkerId, report: SpanReport) -> Verdict:
+    """The rounds with the report in them. RoundConflict or ReportInvalid as refusal; a repetition changes nothing."""
+    try:
+        plan = _current(rounds, worker, report)
+        turn = rounds.turns[report.span]
+        if turn.report is not None:
+            _same(turn.report, report)
+            return Verdict(rounds)
+        counted, duplicates = _counted(rounds, config, plan, report)
+    except RoundConflict as error:
+        return Verdict(rounds.counted(conflicts=1), error)
+    except ReportInvalid as error:
+        return Verdict(rounds.counted(reports_refused=1), error)
+    beyond = _tokens(report) - _tokens(counted)
+    turns = (*rounds.turns[: report.span], Turn(turn.since, turn.term, counted), *rounds.turns[report.span + 1 :])
+    rounds = _with_refused(rounds, report.refused).counted(duplicate_blocks=duplicates, uncounted_tokens=beyond)
+    return Verdict(replace(rounds, turns=turns), None, accepted=True)
+
+
+def _current(rounds: Rounds, worker: WorkerId, report: SpanReport) -> RoundPlan:
+    plan = rounds.plan
+    if plan is None or report.round != plan.round:
+        raise RoundConflict(f"round {report.round} is reported, round {rounds.committed} is being trained")
+    if report.span >= len(plan.spans):
+        raise ReportInvalid(f"span {report.span} is reported, the round has {len(plan.spans)}")
+    term = rounds.turns[report.span].term
+    if report.term != term:
+        raise RoundConflict(f"term {report.term} of span {report.span} is reported, its term is {term}")
+    if rounds.reducer(report.span) != worker:
+        raise RoundConflict(f"this worker is not the reducer of span {report.span} in term {term}")
+    return plan
+
+
+def _same(known: SpanReport, report: SpanReport) -> None:
+    if known.digest != report.digest:
+        raise RoundConflict(
+            f"span {report.span} of round {report.round} has another digest already: {known.digest[:12]}",
+            hint="Two digests for one span and term: the reducer's hardware or software is suspect.",
+        )
+
+
+def _counted(rounds: Rounds, config: RunConfig, plan: RoundPlan, report: SpanReport) -> tuple[SpanReport, int]:
+    """The report with the tokens that count, and how many blocks it names that were delivered before."""
+    where = f"span {report.span} of round {report.round}"
+    bounds = plan.spans[report.span].bounds
+    if report.size_bytes > len(bounds) * MOST_BYTES_PER_ELEMENT + HEADER_BYTES:
+        raise ReportInvalid(f"{where}: an update of {len(bounds)} elements cannot have {report.size_bytes} bytes")
+    names = [inclusion.cluster for inclusion in report.included]
+    if len(set(names)) < len(names):
+        raise ReportInvalid(f"{where}: a cluster is included twice")
+    included, duplicates = [], 0
+    for inclusion in report.included:
+        participant = plan.participant(inclusion.cluster)
+        if participant is None:
+            raise ReportInvalid(f"{where}: {inclusion.cluster} is no participant")
+        _check_parts(plan, bounds, participant, inclusion, where)
+        new = _new_blocks(rounds, report.span, inclusion, where)
+        duplicates += sum(len(named) for named in inclusion.blocks) - new
+        tokens = min(inclusion.tokens, new * config.data.seq_len)
+        included.append(inclusion.model_copy(update={"tokens": tokens}))
+    return report.model_copy(update={"included": tuple(included)}), duplicates
+
+
+def _check_parts(plan: RoundPlan, bounds: Bounds, participant: Participant, inclusion: Inclusion, where: str) -> None:
+    layout = participant.layout(plan.shape)
+    meeting = sum(bool(layout.fragments(rank, bounds)) for rank in layout.ranks)
+    if len(inclusion.parts) != meeting:
+        raise ReportInvalid(
+            f"{where}: {inclusion.cluster} is included with {len(inclusion.parts)} parts, {meeting} members hold some"
+        )
+    if inclusion.tokens > participant.most_tokens:
+        raise ReportInvalid(
+            f"{where}: {inclusion.cluster} counts with {inclusion.tokens} tokens, at most {participant.most_tokens}"
+        )
+
+
+def _new_blocks(rounds: Rounds, span: int, inclusion: Inclusion, where: str) -> int:
+    """How many of the named blocks were not delivered to this span before. ReportInvalid for blocks without a lease.
+
+    What is new lies in the leases since the newest round that has a contribution of the cluster to this span.
+    """
+    seat = rounds.seats[inclusion.cluster]  # every participant has one
+    if leases.minus(inclusion.blocks, [r for ranges in seat.leases.values() for r in ranges]):
+        raise ReportInvalid(f"{where}: {inclusion.cluster} names blocks that it has no lease for")
+    since = [r for number, ranges in seat.leases.items() if number > seat.included[span] for r in ranges]
+    return leases.count(leases.overlap(inclusion.blocks, leases.minus(since, seat.early)))
+
+
+def _tokens(report: SpanReport) -> int:
+    return sum(inclusion.tokens for inclusion in report.included)
+
+
+def _with_refused(rounds: Rounds, refused: dict[str, int]) -> Rounds:
+    """Reasons are the reducers' own words: cut, and not endlessly many."""
+    known = dict(rounds.counters.refused)
+    for reason, count in refused.items():
+        name = printable(reason, LONGEST_REASON)
+        name = name if name in known or len(known) < MOST_REASONS else "other"
+        known[name] = known.get(name, 0) + max(0, count)
+    return replace(rounds, counters=rounds.counters.model_copy(update={"refused": known}))

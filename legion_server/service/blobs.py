@@ -1,0 +1,187 @@
+"""Updates in storage, each named by its SHA-256: there whole, or not at all. Behind fsspec: a folder, S3, GCS ...
+
+What arrives is written to a local file first, hashed on the way, and enters the storage in one operation.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from legion.checkpoint.storage import sync_folder
+from legion.errors import NotFound, ReportInvalid, StorageFailed, Unusable
+
+T = TypeVar("T")
+PIECE_BYTES = 2**20  # read and written at a time
+PART = ".part"
+
+
+class Blobs:
+    """`url`: where blobs lie, as fsspec names places; `staging_dir`: a local folder for what is on its way in."""
+
+    def __init__(self, url: str, staging_dir: Path) -> None:
+        self._staging_dir = staging_dir
+        try:
+            self._storage, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError, OSError) as error:
+            raise Unusable(f"{url} cannot be used for blobs: {error}", hint="Set LEGION_BLOBS_URL.") from error
+        self._root = str(root).rstrip("/")
+        self._is_local = isinstance(self._storage, LocalFileSystem)
+
+    async def sweep(self) -> None:
+        """What a killed process left of uploads."""
+
+        def parts() -> None:
+            for path in self._staging_dir.glob(f"*{PART}"):
+                path.unlink(missing_ok=True)
+
+        await self._stored(parts, "parts of uploads")
+
+    async def receive(self, sha256: str, size_bytes: int, body: AsyncIterator[bytes]) -> None:
+        """Store an upload. ReportInvalid when it has another size or hash; StorageFailed."""
+        part = self._staging_dir / f"{sha256}.{os.urandom(4).hex()}{PART}"
+        try:
+            found = await self._write(part, size_bytes, body)
+            if found != sha256:
+                raise ReportInvalid(f"the blob {sha256[:12]} arrived with SHA-256 {found[:12]}", hint="Send it again.")
+            await self._stored(lambda: self._enter(part, sha256), sha256)
+        except OSError as error:
+            raise StorageFailed(f"blob {sha256[:12]} cannot be stored: {error.strerror or error}") from error
+        finally:
+            await asyncio.to_thread(part.unlink, missing_ok=True)
+
+    async def size(self, sha256: str) -> int | None:
+        """In bytes; None where there is no such blob."""
+
+        def look() -> int | None:
+            try:
+                return int(self._storage.info(self._path(sha256))["size"])
+            except FileNotFoundError:
+                return None
+
+        return await self._stored(look, sha256)
+
+    async def read(self, sha256: str, start: int, stop: int) -> AsyncIterator[bytes]:
+        """Bytes [start, stop), in pieces. NotFound where there is no such blob."""
+        file = await self._stored(lambda: self._open(sha256), sha256)
+        try:
+            await self._stored(lambda: file.seek(start), sha256)
+            left = stop - start
+            while left > 0:
+                size = min(left, PIECE_BYTES)
+                data = await self._stored(lambda size=size: bytes(file.read(size)), sha256)  # type: ignore[misc]
+                if not data:
+                    raise StorageFailed(f"blob {sha256[:12]} ends {left} bytes early")
+                left -= len(data)
+                yield data
+        finally:
+            await asyncio.to_thread(file.close)
+
+    async def names(self) -> list[str]:
+        """Of all blobs."""
+
+        def listed() -> list[str]:
+            try:
+                found = self._storage.ls(self._root, detail=False)
+            except FileNotFoundError:
+                return []
+            return sorted(name for path in found if _is_digest(name := str(path).rsplit("/", 1)[-1]))
+
+        return await self._stored(listed, "the list of blobs")
+
+    async def delete(self, sha256: str) -> None:
+        """Gone, or gone before."""
+
+        def remove() -> None:
+            try:
+                self._storage.rm_file(self._path(sha256))
+            except FileNotFoundError:
+                return
+
+        await self._stored(remove, sha256)
+
+    async def fetch(self, sha256: str, size_bytes: int, target: Path) -> None:
+        """A copy in a local file, whole and checked. NotFound, or StorageFailed when the storage damaged it."""
+        found = await self.size(sha256)
+        if found is None:
+            raise NotFound(f"blob {sha256[:12]} is not in storage")
+        digest = hashlib.sha256()
+
+        def add(file: Any, data: bytes) -> None:
+            digest.update(data)
+            file.write(data)
+
+        part = target.with_name(f"{target.name}{PART}")
+        try:
+            with part.open("wb") as file:
+                async for data in self.read(sha256, 0, found):
+                    await asyncio.to_thread(add, file, data)
+            if found != size_bytes or digest.hexdigest() != sha256:
+                raise StorageFailed(f"blob {sha256[:12]} is damaged in storage", hint="It is asked for again.")
+            await asyncio.to_thread(part.replace, target)
+        except OSError as error:
+            raise StorageFailed(f"{target} could not be written: {error.strerror or error}") from error
+        finally:
+            await asyncio.to_thread(part.unlink, missing_ok=True)
+
+    async def _write(self, part: Path, size_bytes: int, body: AsyncIterator[bytes]) -> str:
+        await asyncio.to_thread(part.parent.mkdir, parents=True, exist_ok=True)
+        digest, received, waiting = hashlib.sha256(), 0, bytearray()
+        with part.open("wb") as file:
+
+            def flush() -> None:
+                digest.update(waiting)
+                file.write(waiting)
+                waiting.clear()
+
+            def finish() -> None:
+                flush()
+                file.flush()
+                os.fsync(file.fileno())
+
+            async for chunk in body:
+                received += len(chunk)
+                if received > size_bytes:
+                    raise ReportInvalid(f"the blob is longer than the {size_bytes} bytes that were reported")
+                waiting += chunk
+                if len(waiting) >= PIECE_BYTES:
+                    await asyncio.to_thread(flush)
+            await asyncio.to_thread(finish)
+        if received != size_bytes:
+            raise ReportInvalid(f"the blob has {received} bytes, {size_bytes} were reported", hint="Send it again.")
+        return digest.hexdigest()
+
+    def _enter(self, part: Path, sha256: str) -> None:
+        if self._is_local:
+            folder = Path(self._root)
+            folder.mkdir(parents=True, exist_ok=True)
+            part.replace(folder / sha256)
+            sync_folder(folder)
+        else:
+            self._storage.put_file(str(part), self._path(sha256))
+
+    def _open(self, sha256: str) -> Any:
+        try:
+            return self._storage.open(self._path(sha256), "rb")
+        except FileNotFoundError as error:
+            raise NotFound(f"there is no blob {sha256[:12]} in storage") from error
+
+    def _path(self, sha256: str) -> str:
+        return f"{self._root}/{sha256}"
+
+    @staticmethod
+    async def _stored(work: Callable[[], T], what: str) -> T:
+        """In a thread: storage may be on the other side of a network."""
+        try:
+            return await asyncio.to_thread(work)
+        except OSError as error:
+            raise StorageFailed(f"storage failed at {what[:12]}: {error.strerror or error}") from error
+
+
+def _is_digest(name: str) -> bool:
+    return len(name) == 64 and set(name) <= set("0123456789abcdef")

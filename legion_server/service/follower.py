@@ -1,0 +1,284 @@
+"""The assembler follows the log like any worker: its anchors are the reference, and some become checkpoints.
+
+Each step can be cut off anywhere: an anchor's file is there whole or not at all, and what follows from it (its root,
+its checkpoint) is looked for again after a restart.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from legion.checkpoint.storage import PIECE_BYTES, storing, sync_folder
+from legion.config import config_digest
+from legion.errors import LegionError, NotFound, PartInvalid, RunError, StorageFailed
+from legion.ids import Epoch, Rank
+from legion.messages import CheckpointManifest, SliceRef
+from legion.rounds import RoundRecord
+from legion_server.domain import checkpoints as cp
+from legion_server.domain.checkpoints import Checkpoint
+from legion_server.domain.rounds import Rounds, step_at
+from legion_server.service.blobs import Blobs
+from legion_server.service.coordinator import Coordinator
+from legion_server.service.round_log import RoundLog
+from legion_server.service.slices import SliceFiles
+from legion_server.service.threads import in_own_thread
+
+if TYPE_CHECKING:
+    from legion.checkpoint.shards import SliceInfo
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+LOOK_S = 2.0  # until missing updates are looked for again
+RETRY_S = 10.0  # after an error of the disk or the database
+NO_CLUSTER = Epoch(0)  # of checkpoints that are made of anchors
+_NAME = re.compile(r"theta-(\d{8,})\.safetensors")
+
+
+class Follower:
+    """`serve` is its one task; arithmetic and copying run in threads."""
+
+    def __init__(
+        self, coordinator: Coordinator, log: RoundLog, blobs: Blobs, files: SliceFiles, anchors_dir: Path
+    ) -> None:
+        self._coordinator = coordinator
+        self._log = log
+        self._blobs = blobs
+        self._files = files
+        self._dir = anchors_dir
+        self._anchor = -1  # number of the newest; -1: not looked for yet
+
+    async def serve(self) -> None:
+        """Until cancelled."""
+        await self._blobs.sweep()
+        while True:
+            wait_s = LOOK_S
+            self._coordinator.round_done.clear()
+            try:
+                while await self.step():
+                    pass
+            except LegionError as error:
+                logger.error("the log cannot be followed, trying again in_s=%.0f reason=%s", RETRY_S, error)
+                wait_s = RETRY_S
+            except Exception:
+                # Training goes on without us; checkpoints do not.
+                logger.exception("following the log failed, trying again in_s=%.0f", RETRY_S)
+                wait_s = RETRY_S
+            await self._news(wait_s)
+
+    async def _news(self, within_s: float) -> None:
+        try:
+            async with asyncio.timeout(within_s):
+                await self._coordinator.round_done.wait()
+        except TimeoutError:
+            return
+
+    async def step(self) -> bool:
+        """One step forward: whether there may be another. False: everything that is there is done."""
+        rounds = self._coordinator.state.rounds
+        if rounds is None or self._coordinator.run.phase in ("failed", "complete"):
+            return False
+        if self._anchor < 0:
+            await self._find(rounds)
+            return True
+        if rounds.anchored < self._anchor:
+            path = self._path(self._anchor)
+            await self._log.anchored(self._anchor, await self._in_thread(lambda: _root_of(path)))
+            return True
+        if self._is_checkpoint_due():
+            await self._make_checkpoint(rounds)
+            await self._prune()
+            return True
+        return self._anchor < rounds.committed and await self._advance(rounds)
+
+    # Anchors.
+
+    async def _find(self, rounds: Rounds) -> None:
+        """The newest anchor in the folder that belongs to the log, else the newest checkpoint, else theta_0."""
+        found = await self._in_thread(lambda: self._newest(rounds))
+        if found is None:
+            newest = cp.newest_complete(self._coordinator.state.checkpoints)
+            found = await (self._restore(newest) if newest else self._begin(rounds))
+        self._anchor = found
+
+    def _newest(self, rounds: Rounds) -> int | None:
+        from legion_server.service import anchors  # noqa: PLC0415  brings numpy: not for the start
+
+        names = sorted(self._dir.iterdir()) if self._dir.is_dir() else []
+        numbers = [int(match[1]) for path in names if (match := _NAME.fullmatch(path.name))]
+        for number in sorted((n for n in numbers if n <= rounds.committed), reverse=True):
+            if anchors.usable(self._path(number), self._info(number, 0), rounds.shape):
+                return number
+        return None
+
+    async def _begin(self, rounds: Rounds) -> int:
+        config, info, path = self._coordinator.run.config, self._info(0, 0), self._path(0)
+
+        def work() -> None:
+            from legion_server.service import anchors  # noqa: PLC0415  brings numpy: not for the start
+
+            anchors.begin(path, info, rounds.shape, config)
+
+        await self._in_thread(work)
+        return 0
+
+    async def _restore(self, checkpoint: Checkpoint) -> int:
+        """The anchors' folder is gone: a checkpoint is an anchor."""
+        (ref,) = checkpoint.manifest.slices
+        number = -(-checkpoint.step // self._coordinator.run.config.rounds.steps)
+        source = self._files.slice(checkpoint, ref.rank, ref.sha256)
+        await self._in_thread(lambda: _placed(source, self._path(number)))
+        logger.info("anchor restored from checkpoint step=%d", checkpoint.step)
+        return number
+
+    async def _advance(self, rounds: Rounds) -> bool:
+        """Whether the next round could be applied; its updates may not be in storage yet."""
+        record = await self._log.record(self._anchor)
+        if record is None:
+            raise StorageFailed(f"the log has no round {self._anchor}, which comes next")
+        local = await self._updates(record)
+        if local is None:
+            return False
+        number, config = record.round + 1, self._coordinator.run.config
+        source, target = self._path(record.round), self._path(number)
+        info = self._info(number, record.total_tokens)
+
+        def work() -> str:
+            from legion_server.service import anchors  # noqa: PLC0415  brings numpy: not for the start
+
+            return anchors.advance(source, target, info, record, config, local)
+
+        try:
+            root = await self._in_thread(work)
+        except PartInvalid as error:
+            await self._log.broken(record, error)
+            raise RunError(f"round {record.round} cannot be applied: {error}") from error
+        await self._log.anchored(number, root)
+        self._anchor = number
+        await self._in_thread(lambda: _removed(source, *local.values()))
+        logger.info("round applied round=%d root=%s", record.round, root[:12])
+        return True
+
+    async def _updates(self, record: RoundRecord) -> dict[str, Path] | None:
+        """Local copies of the round's updates; None while one is missing."""
+        local: dict[str, Path] = {}
+        missing: set[str] = set()
+        folder = self._dir / "updates"
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        for span in record.spans:
+            path = local[span.digest] = folder / span.digest
+            if path.exists():
+                continue
+            try:
+                await self._blobs.fetch(span.digest, span.size_bytes, path)
+            except NotFound:
+                missing.add(span.digest)
+        rounds = self._coordinator.state.rounds
+        if rounds is not None and missing - rounds.awaited.keys():
+            await self._log.missing(record, missing)
+        return None if missing else local
+
+    # Checkpoints.
+
+    def _is_checkpoint_due(self) -> bool:
+        config = self._coordinator.run.config
+        number = self._anchor
+        due = number > 0 and (number % config.rounds.checkpoint_every == 0 or number == config.round_count)
+        return due and step_at(config, number) not in self._coordinator.state.checkpoints
+
+    async def _make_checkpoint(self, rounds: Rounds) -> None:
+        run, path = self._coordinator.run, self._path(self._anchor)
+        ref, tokens = await self._in_thread(lambda: _slice_of(path))
+        manifest = CheckpointManifest(
+            run_id=run.run_id,
+            epoch=NO_CLUSTER,
+            step=step_at(run.config, self._anchor),
+            tokens=tokens,
+            shares=(1,),
+            shape=rounds.shape,
+            config_digest=config_digest(run.config),
+            slices=(ref,),
+        )
+        checkpoint = Checkpoint(manifest)
+        await self._in_thread(lambda: _placed(path, self._files.slice(checkpoint, ref.rank, ref.sha256)))
+        await self._log.add_checkpoint(checkpoint)
+
+    async def _prune(self) -> None:
+        """Records that nobody needs any more, and updates that no kept record names."""
+        run, rounds = self._coordinator.run, self._coordinator.state.rounds
+        newest = cp.newest_complete(self._coordinator.state.checkpoints)
+        if rounds is None or newest is None:
+            return
+        steps = run.config.rounds.steps
+        before = min(rounds.committed - run.config.rounds.log_keep, -(-newest.step // steps), self._anchor)
+        if before <= rounds.first_record:
+            return
+        await self._log.forget(before)
+        stored = await self._blobs.names()
+        needed = await self._log.named()
+        for name in stored:
+            if name not in needed:
+                await self._blobs.delete(name)
+
+    def _path(self, number: int) -> Path:
+        return self._dir / f"theta-{number:08d}.safetensors"
+
+    def _info(self, number: int, tokens: int) -> "SliceInfo":
+        from legion.checkpoint.shards import SliceInfo  # noqa: PLC0415  brings numpy: not for the start
+
+        run = self._coordinator.run
+        return SliceInfo(
+            run_id=run.run_id, step=step_at(run.config, number), rank=Rank(0), epoch=NO_CLUSTER, tokens=tokens
+        )
+
+    @staticmethod
+    async def _in_thread(work: Callable[[], T]) -> T:
+        return await in_own_thread(work, "follower")
+
+
+def _removed(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def _root_of(path: Path) -> str:
+    from legion_server.service import anchors  # noqa: PLC0415  brings numpy: not for the start
+
+    return anchors.root_of(path)
+
+
+def _slice_of(path: Path) -> tuple[SliceRef, int]:
+    """What a checkpoint's manifest says of the file, and the tokens it stands for."""
+    from legion.checkpoint.shards import read_info  # noqa: PLC0415  brings numpy: not for the start
+
+    info, _ = read_info(path)
+    found, size_bytes = hashlib.sha256(), 0
+    with storing(path), path.open("rb") as file:
+        while data := file.read(PIECE_BYTES):
+            found.update(data)
+            size_bytes += len(data)
+    return SliceRef(rank=info.rank, sha256=found.hexdigest(), size_bytes=size_bytes), info.tokens
+
+
+def _placed(source: Path, target: Path) -> None:
+    """The file at another place as well: the same one where the file system can do that, else a copy."""
+    with storing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            return
+        partial = target.with_name(f".{target.name}.part")
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source, partial)
+        except OSError:  # a file system without links, or another one
+            shutil.copyfile(source, partial)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+        partial.replace(target)
+        sync_folder(target.parent)

@@ -1,0 +1,240 @@
+"""Rounds as workers see them: plans out, reports in, records and updates for whoever follows the log."""
+
+import logging
+
+from legion.errors import LegionError, NotFound, Refused
+from legion.ids import ClusterId, WorkerId
+from legion.messages import Plan
+from legion.rounds import GlobalVersion, RootReport, RoundPlan, RoundRecord, RoundsPage, SpanReport, Standing
+from legion_server.domain import checkpoints as cp
+from legion_server.domain import membership, roots, runs, span_reports
+from legion_server.domain import rounds as rd
+from legion_server.domain.checkpoints import Checkpoint
+from legion_server.domain.rounds import Rounds
+from legion_server.domain.runs import Failure
+from legion_server.service.coordinator import Coordinator
+from legion_server.service.state import Draft
+from legion_server.store.api import Store
+
+logger = logging.getLogger(__name__)
+
+MOST_RECORDS = 64  # in one answer
+
+
+class RoundLog:
+    """Changes go through the coordinator."""
+
+    def __init__(self, coordinator: Coordinator, store: Store) -> None:
+        self._coordinator = coordinator
+        self._store = store
+
+    @property
+    def rounds(self) -> Rounds:
+        """NotFound in a run without rounds, or before the first."""
+        rounds = self._coordinator.state.rounds
+        if rounds is None:
+            run = self._coordinator.run
+            what = f"is {run.phase}, no round has begun" if run.config.in_rounds else "has one cluster and no rounds"
+            raise NotFound(f"the run {what}", hint="Ask again when a heartbeat names a round.")
+        return rounds
+
+    def plan_for(self, worker_id: WorkerId | None) -> RoundPlan:
+        """For members of the run's clusters and (None) admins."""
+        plan = self.rounds.plan
+        if worker_id is not None and self._coordinator.run.plan_of(worker_id) is None:
+            raise Refused("this worker is in no cluster of the run", hint="Get ready, and wait for a plan.")
+        if plan is None:
+            hint = "All rounds may be committed, or nobody may be there: GET /training/global_version."
+            raise NotFound("no round is being trained", hint=hint)
+        return plan
+
+    async def report(self, worker_id: WorkerId, report: SpanReport) -> None:
+        """From a reducer. RoundConflict, ReportInvalid; what was accepted may come again, also after the commit."""
+        rounds = self.rounds
+        if report.round < rounds.committed and await self._is_committed(worker_id, report):
+            return
+        async with self._coordinator.deciding() as draft:
+            rounds = _rounds(draft)
+            verdict = span_reports.accept(rounds, draft.run.config, worker_id, report)
+            draft.rounds = verdict.rounds
+        if verdict.refusal is not None:
+            logger.warning(
+                "span report refused worker=%s round=%d span=%d reason=%s",
+                worker_id,
+                report.round,
+                report.span,
+                verdict.refusal,
+            )
+            raise verdict.refusal
+
+    async def _is_committed(self, worker_id: WorkerId, report: SpanReport) -> bool:
+        record = await self.record(report.round)
+        if record is None or report.span >= len(record.spans):
+            return False
+        span = record.spans[report.span]
+        return (span.digest, span.term, span.reducer) == (report.digest, report.term, worker_id)
+
+    async def record(self, number: int) -> RoundRecord | None:
+        """None when it is not committed, or not kept any more."""
+        found = await self._store.records(number, 1)
+        return found[0] if found and found[0].round == number else None
+
+    async def page(self, since: int, limit: int) -> RoundsPage:
+        """At most `limit` records, oldest first."""
+        rounds = self._coordinator.state.rounds
+        records = await self._store.records(since, min(limit, MOST_RECORDS)) if rounds else []
+        return RoundsPage(first=rounds.first_record if rounds else 0, records=tuple(records))
+
+    def version(self, *, private: bool) -> GlobalVersion:
+        """Where everybody is; workers' ids only if `private`."""
+        state, rounds = self._coordinator.state, self.rounds
+        newest = cp.newest_complete(state.checkpoints)
+        return GlobalVersion(
+            run_id=state.run.run_id,
+            round=min(rounds.committed, state.run.config.round_count),
+            anchor=rounds.committed,
+            root=rounds.root,
+            root_round=rounds.anchored if rounds.anchored >= 0 else None,
+            checkpoint_round=-(-newest.step // state.run.config.rounds.steps) if newest else None,
+            standings=tuple(self._standing(plan, private=private) for plan in state.run.clusters),
+        )
+
+    def _standing(self, plan: Plan, *, private: bool) -> Standing:
+        """A cluster is where the last of its members is."""
+        workers = [self._coordinator.state.workers[member.worker_id] for member in plan.members]
+        here = [worker for worker in workers if worker.epoch == plan.epoch]
+        return Standing(
+            cluster=ClusterId(plan.cluster),
+            members=len(plan.members),
+            anchor=min((w.anchor for w in here), default=-1) if len(here) == len(workers) else -1,
+            steps_ahead=max((w.steps_ahead for w in here), default=0),
+            worker_ids=tuple(w.worker_id for w in workers) if private else (),
+        )
+
+    # Roots.
+
+    async def root(self, worker_id: WorkerId, report: RootReport) -> bool | None:
+        """Whether it is the reference's; None while that is not known. A worker that strays twice is excluded."""
+        reference = await self._reference(report.round)
+        async with self._coordinator.deciding() as draft:
+            agrees = _compare(draft, worker_id, report, reference)
+        if agrees is False:
+            logger.warning("root differs worker=%s round=%d", worker_id, report.round)
+        return agrees
+
+    async def _reference(self, anchor: int) -> str | None:
+        rounds = self.rounds
+        if anchor == rounds.anchored:
+            return rounds.root
+        record = await self.record(anchor - 1) if 0 < anchor < rounds.anchored else None
+        return record.root if record else None
+
+    async def anchored(self, anchor: int, root: str) -> None:
+        """The assembler has theta_anchor; its root is the reference, and what workers said of it is compared now."""
+        record = await self.record(anchor - 1) if anchor > 0 else None
+        async with self._coordinator.deciding() as draft:
+            draft.rounds = roots.known(_rounds(draft), anchor, root)
+            if record is not None:
+                draft.records.append(record.model_copy(update={"root": root}))
+            for worker_id, report in roots.due(draft.rounds):
+                _compare(draft, worker_id, report, root if report.round == anchor else None)
+
+    # Updates in storage.
+
+    def expected(self, worker_id: WorkerId, digest: str) -> int:
+        """The size in bytes of the blob that this worker may upload now. Refused.
+
+        Until its round is committed that is for the reducer whose report named it; later, should that one not have
+        managed to, for any worker of the run: what arrives is checked against its name.
+        """
+        rounds = self.rounds
+        for turn in rounds.turns:
+            report = turn.report
+            if report is not None and report.digest == digest and rounds.reducer(report.span) == worker_id:
+                return report.size_bytes
+        awaited = rounds.awaited.get(digest)
+        if awaited is not None and worker_id in (awaited.reducer, *_workers(self._coordinator)):
+            return awaited.size_bytes
+        raise Refused(
+            f"blob {digest[:12]} is not this worker's to upload",
+            hint="Only the reducer whose accepted report names a blob uploads it, and only while it is needed.",
+        )
+
+    async def arrived(self, digest: str) -> None:
+        """It is in storage."""
+        async with self._coordinator.deciding() as draft:
+            if draft.rounds is not None:
+                draft.rounds = rd.stored(draft.rounds, digest)
+        self._coordinator.round_done.set()
+
+    async def turned_away(self) -> None:
+        """A blob came with another size or digest than reported."""
+        async with self._coordinator.deciding() as draft:
+            draft.rounds = _rounds(draft).counted(blobs_refused=1)
+
+    async def missing(self, record: RoundRecord, digests: set[str]) -> None:
+        """These updates of a committed round are not in storage, whatever was noted before."""
+        async with self._coordinator.deciding() as draft:
+            draft.rounds = rd.missing(_rounds(draft), record, digests)
+
+    # Checkpoints and pruning, for the follower.
+
+    async def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """A complete one, made of an anchor."""
+        async with self._coordinator.deciding() as draft:
+            draft.checkpoints[checkpoint.step] = checkpoint
+            draft.say([cp.announced(checkpoint)])
+        self._coordinator.checkpoint_done.set()
+
+    async def named(self) -> set[str]:
+        """The digests of all updates that kept records and reports name."""
+        rounds = self.rounds
+        found = {turn.report.digest for turn in rounds.turns if turn.report is not None}
+        number = rounds.first_record
+        while records := await self._store.records(number, MOST_RECORDS):
+            found |= {span.digest for record in records for span in record.spans}
+            number = records[-1].round + 1
+        # What was reported while we looked is of the round being trained.
+        return found | {turn.report.digest for turn in self.rounds.turns if turn.report is not None}
+
+    async def broken(self, record: RoundRecord, error: LegionError) -> None:
+        """A committed update that nobody can apply ends the run: there is no theta after it."""
+        async with self._coordinator.deciding() as draft:
+            public = f"round {record.round} cannot be applied: {error}"
+            reducers = ", ".join(sorted({span.reducer for span in record.spans}))
+            draft.run, happenings = runs.fail(draft.run, Failure(f"{public}; its reducers: {reducers}", public))
+            draft.say(happenings)
+
+    async def forget(self, before: int) -> None:
+        """Records of earlier rounds go."""
+        async with self._coordinator.deciding() as draft:
+            rounds = _rounds(draft)
+            if before > rounds.first_record:
+                draft.rounds = rd.forgotten(rounds, before)
+                draft.forget_records_before = before
+
+
+def _compare(draft: Draft, worker_id: WorkerId, report: RootReport, reference: str | None) -> bool | None:
+    verdict = roots.compared(_rounds(draft), worker_id, report, reference, draft.now)
+    draft.rounds = verdict.rounds
+    draft.say(verdict.happenings)
+    worker = draft.workers.get(worker_id)
+    if verdict.excluded and worker is not None and worker.state != "revoked":
+        reason = (
+            f"worker {worker.label} was excluded: twice in a day its weights were not what the run's log gives; "
+            "its memory, processor or Legion version is suspect"
+        )
+        worker, happenings = membership.exclude(worker, reason)
+        draft.put(worker)
+        draft.say(happenings)
+    return verdict.agrees
+
+
+def _rounds(draft: Draft) -> Rounds:
+    if draft.rounds is None:
+        raise NotFound("the run has no rounds yet")
+    return draft.rounds
+
+
+def _workers(coordinator: Coordinator) -> set[WorkerId]:
+    return {member.worker_id for plan in coordinator.run.clusters for member in plan.members}
