@@ -23,6 +23,7 @@ from legion_server.service.dataset import Datasets
 from legion_server.service.events import Events
 from legion_server.service.follower import Follower
 from legion_server.service.metrics import Metrics
+from legion_server.service.references import References
 from legion_server.service.round_log import RoundLog
 from legion_server.service.slices import SliceFiles
 from legion_server.settings import Settings
@@ -51,6 +52,7 @@ class Backend:
     coordinator: Coordinator
     checkpoints: Checkpoints
     round_log: RoundLog
+    references: References
     blobs: Blobs
     datasets: Datasets
     metrics: Metrics
@@ -85,6 +87,7 @@ def _build(settings: Settings, clock: Clock) -> Backend:
     store = SqlStore(settings.database)
     events = Events()
     files = SliceFiles(settings.slices_dir, settings.checkpoints_dir)
+    references = References(settings.anchors_dir)
     coordinator = Coordinator(store, events, files, clock, assembling=settings.assembler)
     return Backend(
         settings=settings,
@@ -98,7 +101,8 @@ def _build(settings: Settings, clock: Clock) -> Backend:
         files=files,
         coordinator=coordinator,
         checkpoints=Checkpoints(coordinator),
-        round_log=RoundLog(coordinator, store),
+        round_log=RoundLog(coordinator, store, references),
+        references=references,
         blobs=Blobs(settings.updates_url, settings.incoming_dir),
         datasets=Datasets(coordinator, settings.blobs_dir),
         metrics=Metrics(coordinator, store),
@@ -109,7 +113,8 @@ def _build(settings: Settings, clock: Clock) -> Backend:
 async def _serving(backend: Backend) -> AsyncIterator[None]:
     """The background tasks, each until the block is left. If one fails, or the block, its error comes out as it is."""
     coordinator, files, settings = backend.coordinator, backend.files, backend.settings
-    follower = Follower(coordinator, backend.round_log, backend.blobs, files, settings.anchors_dir)
+    log, blobs = backend.round_log, backend.blobs
+    follower = Follower(coordinator, log, blobs, backend.references, files, settings.anchors_dir)
     parts = [coordinator.serve(), backend.datasets.serve(), follower.serve()]
     if settings.assembler:
         parts.append(Assembler(coordinator, backend.checkpoints, files, settings.blobs_dir).serve())

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response, status
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from legion.counters import RoundsView
 from legion.messages import MetricsReport, MetricsView, WorkersSummary
 from legion_server.api.deps import Anyone, AWorker, BackendDep
 from legion_server.api.problems import answers
@@ -66,4 +67,18 @@ def prometheus(view: MetricsView, workers: WorkersSummary) -> bytes:
     states = Gauge("legion_workers", "Enrolled workers by state", ["state"], registry=registry)
     for state, count in workers.by_state.items():
         states.labels(state).set(count)
+    if view.rounds is not None:
+        _add_rounds(registry, view.rounds)
     return generate_latest(registry)
+
+
+def _add_rounds(registry: CollectorRegistry, view: RoundsView) -> None:
+    figures = view.model_dump(exclude={"counters"}) | view.counters.model_dump(exclude={"refused"})
+    for name, value in figures.items():
+        if value is not None:
+            text = f"Rounds: {name.replace('_', ' ')}"
+            Gauge(f"legion_rounds_{name}", text, registry=registry).set(value)
+    text = "Contributions that reducers turned away, by reason"
+    refused = Gauge("legion_rounds_refused", text, ["reason"], registry=registry)
+    for reason, count in view.counters.refused.items():
+        refused.labels(reason).set(count)

@@ -123,10 +123,18 @@ def _add(moment: Moment, members: list[Worker], number: int, stored: Stored) -> 
 
 
 def _lose(moment: Moment, workers: Workers) -> None:
-    """Clusters that miss a member are gone; who is left of them gets ready again, for another one."""
+    """Clusters that miss a member are gone; who is left of them gets ready again, for another one.
+
+    So are those that wait for a round which nobody is left to bring about: they are needed for the one before it.
+    """
     kept: list[Plan] = []
+    reasons = {plan.cluster: clusters.loss(plan, workers) for plan in moment.run.clusters}
+    there = [plan for plan in moment.run.clusters if reasons[plan.cluster] is None]
+    committed = moment.rounds.committed if moment.rounds else 0
+    if all(plan.round > committed for plan in there):
+        reasons |= {plan.cluster: f"nobody is left in round {committed}, before it enters" for plan in there}
     for plan in moment.run.clusters:
-        reason = clusters.loss(plan, workers)
+        reason = reasons[plan.cluster]
         if reason is None:
             kept.append(plan)
             continue
@@ -178,17 +186,8 @@ def _advance(moment: Moment, now: float) -> None:
     plan = moment.rounds.plan
     if plan is not None and rd.live_workers(plan, moment.run.clusters):
         moment.taking(rd.overdue(moment.rounds, moment.run.clusters, moment.run.config.rounds.grace_s, now))
-    elif moment.run.clusters:
-        moment.run = _all_entering(moment.run, moment.rounds.committed)
+    elif any(cluster.round <= moment.rounds.committed for cluster in moment.run.clusters):
         moment.taking(round_plan.publish(moment.rounds, moment.run, now))
-
-
-def _all_entering(run: Run, number: int) -> Run:
-    """Clusters that were to enter with the next round enter with this one when it would otherwise have nobody."""
-    if any(cluster.round <= number for cluster in run.clusters):
-        return run
-    entering = (cluster.model_copy(update={"round": number}) for cluster in run.clusters)
-    return replace(run, clusters=tuple(entering))
 
 
 def _enter(moment: Moment, phase: RunPhase) -> None:

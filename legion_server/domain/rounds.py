@@ -40,8 +40,7 @@ class Seat:
 class Turn:
     """One span on its way through a round."""
 
-    since: float  # when the term began
-    term: int = 0
+    since: float  # when the term, which the plan names, began
     report: SpanReport | None = None
     stored: bool = False  # its blob is in storage
 
@@ -91,7 +90,7 @@ class Rounds:
     def reducer(self, span: int) -> WorkerId:
         """Of the current term."""
         assert self.plan is not None
-        return self.plan.spans[span].reducers[self.turns[span].term]
+        return self.plan.reducer(span)
 
     def counted(self, **more: int) -> "Rounds":
         """With these counters higher."""
@@ -201,32 +200,30 @@ def overdue(rounds: Rounds, clusters: tuple[Plan, ...], grace_s: float, now: flo
         lost = rounds.reducer(span) not in live and not (turn.report and turn.stored)
         silent = turn.report is None and now - turn.since > limit_s
         if lost or silent:
-            rounds = _next_term(rounds, span, live, now)
-            public = {"round": plan.round, "span": span, "term": rounds.turns[span].term}
-            happenings.append(Happening("round_term", public, {"reducer": rounds.reducer(span)}))
-    longer = rounds.plan
-    if longer is not None and longer is not plan:
-        longer = longer.model_copy(update={"revision": plan.revision + 1})
-        rounds = replace(rounds, plan=longer)
-        happenings.insert(0, published(longer))
+            changed = _next_term(rounds.plan or plan, span, live)
+            turns = (*rounds.turns[:span], Turn(now), *rounds.turns[span + 1 :])
+            rounds = replace(rounds, plan=changed, turns=turns).counted(terms_raised=1, residuals_lost=1)
+            public = {"round": plan.round, "span": span, "term": changed.term(span)}
+            happenings.append(Happening("round_term", public, {"reducer": changed.reducer(span)}))
+    if rounds.plan is not None and rounds.plan is not plan:
+        changed = rounds.plan.model_copy(update={"revision": plan.revision + 1})
+        return Outcome(replace(rounds, plan=changed), [published(changed), *happenings])
     return Outcome(rounds, happenings)
 
 
-def _next_term(rounds: Rounds, span: int, live: list[WorkerId], now: float) -> Rounds:
-    assert rounds.plan is not None
-    listed = rounds.plan.spans[span].reducers
-    later = range(rounds.turns[span].term + 1, len(listed))
-    term = next((term for term in later if listed[term] in live), None)
-    if term is None:
-        # All have had their turn: whoever had it least often, and has least to do.
-        load = [rounds.reducer(other) for other in range(len(rounds.turns))]
+def _next_term(plan: RoundPlan, span: int, live: list[WorkerId]) -> RoundPlan:
+    """The span is the next one's in its list; whoever had it least often and has least to do, when all had it."""
+    listed = plan.spans[span].reducers
+    later = range(plan.term(span) + 1, len(listed))
+    term = next((term for term in later if listed[term] in live), len(listed))
+    if term == len(listed):
+        load = [plan.reducer(other) for other in range(len(plan.spans))]
         chosen = min(live, key=lambda w: (listed.count(w), load.count(w), w))
-        longer = rounds.plan.spans[span].model_copy(update={"reducers": (*listed, chosen)})
-        spans = (*rounds.plan.spans[:span], longer, *rounds.plan.spans[span + 1 :])
-        rounds = replace(rounds, plan=rounds.plan.model_copy(update={"spans": spans}))
-        term = len(listed)
-    turns = (*rounds.turns[:span], Turn(now, term), *rounds.turns[span + 1 :])
-    return replace(rounds, turns=turns).counted(terms_raised=1, residuals_lost=1)
+        longer = plan.spans[span].model_copy(update={"reducers": (*listed, chosen)})
+        plan = plan.model_copy(update={"spans": (*plan.spans[:span], longer, *plan.spans[span + 1 :])})
+    terms = [plan.term(other) for other in range(len(plan.spans))]
+    terms[span] = term
+    return plan.model_copy(update={"terms": tuple(terms)})
 
 
 def published(plan: RoundPlan) -> Happening:

@@ -40,7 +40,7 @@ def accept(rounds: Rounds, config: RunConfig, worker: WorkerId, report: SpanRepo
     except ReportInvalid as error:
         return Verdict(rounds.counted(reports_refused=1), error)
     beyond = _tokens(report) - _tokens(counted)
-    turns = (*rounds.turns[: report.span], Turn(turn.since, turn.term, counted), *rounds.turns[report.span + 1 :])
+    turns = (*rounds.turns[: report.span], Turn(turn.since, counted), *rounds.turns[report.span + 1 :])
     rounds = _with_refused(rounds, report.refused).counted(duplicate_blocks=duplicates, uncounted_tokens=beyond)
     return Verdict(replace(rounds, turns=turns), None, accepted=True)
 
@@ -51,7 +51,7 @@ def _current(rounds: Rounds, worker: WorkerId, report: SpanReport) -> RoundPlan:
         raise RoundConflict(f"round {report.round} is reported, round {rounds.committed} is being trained")
     if report.span >= len(plan.spans):
         raise ReportInvalid(f"span {report.span} is reported, the round has {len(plan.spans)}")
-    term = rounds.turns[report.span].term
+    term = plan.term(report.span)
     if report.term != term:
         raise RoundConflict(f"term {report.term} of span {report.span} is reported, its term is {term}")
     if rounds.reducer(report.span) != worker:

@@ -39,8 +39,8 @@ WEIGHTS, MOMENTUM = 0, 1  # tensors of the slice file
 Floats = NDArray[np.float32]
 
 
-def begin(path: Path, info: SliceInfo, shape: ModelShape, config: RunConfig) -> str:
-    """Write theta_0; returns its root."""
+def begin(path: Path, info: SliceInfo, shape: ModelShape, config: RunConfig) -> list[bytes]:
+    """Write theta_0; returns its leaves."""
     theta, total = theta_0(config), total_of(shape)
     leaves: list[bytes] = []
     with _new(path, info, total) as file:
@@ -50,13 +50,13 @@ def begin(path: Path, info: SliceInfo, shape: ModelShape, config: RunConfig) -> 
                 fill(values, unit, start, theta)
                 file.write(values.data.cast("B"))
                 leaves += digest.leaves(values)
-    return digest.root(leaves)
+    return leaves
 
 
 def advance(
     source: Path, target: Path, info: SliceInfo, record: RoundRecord, config: RunConfig, blobs: Mapping[str, Path]
-) -> str:
-    """Write theta_{round+1}, made of `source` and the round's updates; returns its root.
+) -> list[bytes]:
+    """Write theta_{round+1}, made of `source` and the round's updates; returns its leaves.
 
     PartInvalid for an update that cannot be decoded; CheckpointInvalid for a damaged source.
     """
@@ -78,17 +78,17 @@ def advance(
             if momentum is not None:
                 _write(new, MOMENTUM, total, window, momentum)
             leaves += digest.leaves(anchor.values)
-    return digest.root(leaves)
+    return leaves
 
 
-def root_of(path: Path) -> str:
-    """The root of the weights in the file."""
+def leaves_of(path: Path) -> list[bytes]:
+    """Of the weights in the file."""
     _, total = read_info(path)
     leaves: list[bytes] = []
     with reading(path), path.open("rb", buffering=0) as file:
         for start in range(0, total, WINDOW):
             leaves += digest.leaves(_read(file, WEIGHTS, total, Bounds(start, min(total, start + WINDOW))))
-    return digest.root(leaves)
+    return leaves
 
 
 def usable(path: Path, info: SliceInfo, shape: ModelShape) -> bool:

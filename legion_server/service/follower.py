@@ -25,6 +25,7 @@ from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.rounds import Rounds, step_at
 from legion_server.service.blobs import Blobs
 from legion_server.service.coordinator import Coordinator
+from legion_server.service.references import References
 from legion_server.service.round_log import RoundLog
 from legion_server.service.slices import SliceFiles
 from legion_server.service.threads import in_own_thread
@@ -45,11 +46,18 @@ class Follower:
     """`serve` is its one task; arithmetic and copying run in threads."""
 
     def __init__(
-        self, coordinator: Coordinator, log: RoundLog, blobs: Blobs, files: SliceFiles, anchors_dir: Path
+        self,
+        coordinator: Coordinator,
+        log: RoundLog,
+        blobs: Blobs,
+        references: References,
+        files: SliceFiles,
+        anchors_dir: Path,
     ) -> None:
         self._coordinator = coordinator
         self._log = log
         self._blobs = blobs
+        self._references = references
         self._files = files
         self._dir = anchors_dir
         self._anchor = -1  # number of the newest; -1: not looked for yet
@@ -89,7 +97,8 @@ class Follower:
             return True
         if rounds.anchored < self._anchor:
             path = self._path(self._anchor)
-            await self._log.anchored(self._anchor, await self._in_thread(lambda: _root_of(path)))
+            number = self._anchor
+            await self._log.anchored(number, await self._in_thread(lambda: self._noted(number, _leaves_of(path))))
             return True
         if self._is_checkpoint_due():
             await self._make_checkpoint(rounds)
@@ -152,7 +161,7 @@ class Follower:
         def work() -> str:
             from legion_server.service import anchors  # noqa: PLC0415  brings numpy: not for the start
 
-            return anchors.advance(source, target, info, record, config, local)
+            return self._noted(number, anchors.advance(source, target, info, record, config, local))
 
         try:
             root = await self._in_thread(work)
@@ -183,6 +192,13 @@ class Follower:
         if rounds is not None and missing - rounds.awaited.keys():
             await self._log.missing(record, missing)
         return None if missing else local
+
+    def _noted(self, number: int, leaves: list[bytes]) -> str:
+        """The root, once the leaves are written down."""
+        from legion import digest  # noqa: PLC0415  brings numpy: not for the start
+
+        self._references.write(number, leaves)
+        return digest.root(leaves)
 
     # Checkpoints.
 
@@ -247,10 +263,10 @@ def _removed(*paths: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _root_of(path: Path) -> str:
+def _leaves_of(path: Path) -> list[bytes]:
     from legion_server.service import anchors  # noqa: PLC0415  brings numpy: not for the start
 
-    return anchors.root_of(path)
+    return anchors.leaves_of(path)
 
 
 def _slice_of(path: Path) -> tuple[SliceRef, int]:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from legion.counters import RoundsView
 from legion.messages import EvaluationRecord, MetricsView, StepSummary, WorkerTotals
+from legion_server.domain.rounds import Rounds
 from legion_server.service.coordinator import Coordinator
 from legion_server.store.api import Store
 
@@ -33,6 +35,7 @@ class Metrics:
         tail = await self._store.summaries(None, RECENT)
         recent = tail if since is None else await self._store.summaries(since, MOST_STEPS)
         failure, sums = run.failure, await self._summed()
+        rounds = self._coordinator.state.rounds
         return MetricsView(
             run_id=run.run_id,
             phase=run.phase,
@@ -46,6 +49,7 @@ class Metrics:
             unigram_entropy=dataset.unigram_entropy if dataset else None,
             bigram_entropy=dataset.bigram_entropy if dataset else None,
             failure=(failure.message if private else failure.public) if failure else None,
+            rounds=figures(rounds, run.config.round_count) if rounds else None,
         )
 
     async def _summed(self) -> "_Sums":
@@ -59,6 +63,18 @@ class Metrics:
         """The whole run's steps, thinned out evenly."""
         stride = max(1, self._coordinator.run.step // points)
         return await self._store.summaries(None, MOST_STEPS, stride)
+
+
+def figures(rounds: Rounds, count: int) -> RoundsView:
+    """`count`: rounds of the whole run."""
+    return RoundsView(
+        committed=rounds.committed,
+        rounds=count,
+        participants=len(rounds.plan.participants) if rounds.plan else 0,
+        tokens=rounds.total_tokens,
+        round_s=rounds.round_s,
+        counters=rounds.counters.model_copy(update={"blobs_missing": len(rounds.awaited)}),
+    )
 
 
 def speed(steps: list[StepSummary]) -> float:

@@ -1,9 +1,11 @@
 """Rounds as workers see them: plans out, reports in, records and updates for whoever follows the log."""
 
+import asyncio
 import logging
 
 from legion.errors import LegionError, NotFound, Refused
-from legion.ids import ClusterId, WorkerId
+from legion.ids import ClusterId, Rank, WorkerId
+from legion.layout import Layout
 from legion.messages import Plan
 from legion.rounds import GlobalVersion, RootReport, RoundPlan, RoundRecord, RoundsPage, SpanReport, Standing
 from legion_server.domain import checkpoints as cp
@@ -13,6 +15,7 @@ from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Failure
 from legion_server.service.coordinator import Coordinator
+from legion_server.service.references import References
 from legion_server.service.state import Draft
 from legion_server.store.api import Store
 
@@ -24,9 +27,10 @@ MOST_RECORDS = 64  # in one answer
 class RoundLog:
     """Changes go through the coordinator."""
 
-    def __init__(self, coordinator: Coordinator, store: Store) -> None:
+    def __init__(self, coordinator: Coordinator, store: Store, references: References) -> None:
         self._coordinator = coordinator
         self._store = store
+        self._references = references
 
     @property
     def rounds(self) -> Rounds:
@@ -80,10 +84,16 @@ class RoundLog:
         return found[0] if found and found[0].round == number else None
 
     async def page(self, since: int, limit: int) -> RoundsPage:
-        """At most `limit` records, oldest first."""
+        """At most `limit` records, oldest first, and the plans of `since` and of the rounds after each record."""
         rounds = self._coordinator.state.rounds
-        records = await self._store.records(since, min(limit, MOST_RECORDS)) if rounds else []
-        return RoundsPage(first=rounds.first_record if rounds else 0, records=tuple(records))
+        if rounds is None:
+            return RoundsPage(first=0, records=())
+        records = await self._store.records(since, min(limit, MOST_RECORDS))
+        last = records[-1].round + 1 if records else since
+        plans = await self._store.plans(since, last - since + 1)
+        return RoundsPage(
+            first=rounds.first_record, records=tuple(records), plans=tuple(plan for plan in plans if plan.round <= last)
+        )
 
     def version(self, *, private: bool) -> GlobalVersion:
         """Where everybody is; workers' ids only if `private`."""
@@ -115,19 +125,24 @@ class RoundLog:
 
     async def root(self, worker_id: WorkerId, report: RootReport) -> bool | None:
         """Whether it is the reference's; None while that is not known. A worker that strays twice is excluded."""
-        reference = await self._reference(report.round)
+        plan = self._coordinator.run.plan_of(worker_id)
+        if plan is None or plan.cluster != report.cluster or self._coordinator.run.rank_of(worker_id) != report.rank:
+            raise Refused(
+                f"this worker does not hold rank {report.rank} of {report.cluster}",
+                hint="The run went on without it; its anchor is of no use any more.",
+            )
+        reference = await self._reference(plan, report)
         async with self._coordinator.deciding() as draft:
             agrees = _compare(draft, worker_id, report, reference)
         if agrees is False:
             logger.warning("root differs worker=%s round=%d", worker_id, report.round)
         return agrees
 
-    async def _reference(self, anchor: int) -> str | None:
-        rounds = self.rounds
-        if anchor == rounds.anchored:
-            return rounds.root
-        record = await self.record(anchor - 1) if 0 < anchor < rounds.anchored else None
-        return record.root if record else None
+    async def _reference(self, plan: Plan, report: RootReport) -> str | None:
+        if report.round > self.rounds.anchored:
+            return None
+        layout = Layout(plan.shape.sizes, tuple(member.share for member in plan.members))
+        return await asyncio.to_thread(self._references.root, report.round, layout, Rank(report.rank))
 
     async def anchored(self, anchor: int, root: str) -> None:
         """The assembler has theta_anchor; its root is the reference, and what workers said of it is compared now."""
@@ -136,8 +151,11 @@ class RoundLog:
             draft.rounds = roots.known(_rounds(draft), anchor, root)
             if record is not None:
                 draft.records.append(record.model_copy(update={"root": root}))
-            for worker_id, report in roots.due(draft.rounds):
-                _compare(draft, worker_id, report, root if report.round == anchor else None)
+        for worker_id, report in roots.due(self.rounds):
+            plan = self._coordinator.run.plan_of(worker_id)
+            reference = await self._reference(plan, report) if plan and plan.cluster == report.cluster else None
+            async with self._coordinator.deciding() as draft:
+                _compare(draft, worker_id, report, reference)
 
     # Updates in storage.
 
@@ -211,7 +229,7 @@ class RoundLog:
             rounds = _rounds(draft)
             if before > rounds.first_record:
                 draft.rounds = rd.forgotten(rounds, before)
-                draft.forget_records_before = before
+                draft.forget_rounds_before = before
 
 
 def _compare(draft: Draft, worker_id: WorkerId, report: RootReport, reference: str | None) -> bool | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from legion.ids import WorkerId
 from legion.messages import MetricsReport
-from legion.rounds import RoundRecord
+from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain import averaging, runs
 from legion_server.domain import checkpoints as cp
 from legion_server.domain.checkpoints import Checkpoint
@@ -53,7 +53,7 @@ class Draft:
         self.dataset = state.dataset
         self.rounds = state.rounds
         self.records: list[RoundRecord] = []
-        self.forget_records_before: int | None = None
+        self.forget_rounds_before: int | None = None
         self.report: tuple[WorkerId, MetricsReport] | None = None
         self.superseded_after: int | None = None
         self.happenings: list[Happening] = []
@@ -109,7 +109,8 @@ class Draft:
             superseded_after=self.superseded_after,
             rounds=self.rounds if _moved(before.rounds, self.rounds) else None,
             records=tuple(self.records),
-            forget_records_before=self.forget_records_before,
+            plans=_changed_plan(before.rounds, self.rounds),
+            forget_rounds_before=self.forget_rounds_before,
             events=events.number(self.happenings, self.now),
             keep_events_after=events.keep_after,
         )
@@ -124,3 +125,8 @@ def _differs(before: Worker | None, after: Worker) -> bool:
 def _moved(before: Rounds | None, after: Rounds | None) -> bool:
     # Speeds change with every step that is reported; a restarted server measures them anew.
     return after is not None and (before is None or replace(before, speeds=after.speeds) != after)
+
+
+def _changed_plan(before: Rounds | None, after: Rounds | None) -> tuple[RoundPlan, ...]:
+    plan = after.plan if after else None
+    return () if plan is None or (before is not None and before.plan is plan) else (plan,)

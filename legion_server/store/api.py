@@ -5,7 +5,7 @@ from typing import Protocol
 
 from legion.ids import WorkerId
 from legion.messages import DatasetManifest, EvaluationRecord, MetricsReport, StepSummary, WorkerTotals
-from legion.rounds import RoundRecord
+from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
@@ -57,7 +57,8 @@ class Change:
     superseded_after: int | None = None  # metrics of later steps belong to a past that was given up
     rounds: Rounds | None = None
     records: tuple[RoundRecord, ...] = ()  # new, or with their root
-    forget_records_before: int | None = None  # round
+    plans: tuple[RoundPlan, ...] = ()  # in place of older revisions
+    forget_rounds_before: int | None = None
     events: tuple[Numbered, ...] = field(default=())
     keep_events_after: int = 0  # number; older ones go
 
@@ -92,3 +93,6 @@ class Store(Protocol):
 
     async def records(self, since: int, limit: int) -> list[RoundRecord]:
         """The log's records from round `since` on, oldest first."""
+
+    async def plans(self, since: int, limit: int) -> list[RoundPlan]:
+        """The newest plans of rounds from `since` on, oldest first."""

@@ -1,6 +1,6 @@
 """The store over SQLAlchemy: SQLite in the data folder, or PostgreSQL by URL."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unavailable, Unusable
 from legion.ids import WorkerId
 from legion.messages import EvaluationRecord, MetricsReport, StepSummary, WorkerTotals
-from legion.rounds import RoundRecord
+from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
@@ -88,9 +88,12 @@ class SqlStore:
                 await self._put(connection, t.round_state, run_id="", document=_text(ROUNDS, change.rounds))
             for record in change.records:
                 await self._put(connection, t.round_records, round=record.round, document=record.model_dump_json())
-            if change.forget_records_before is not None:
-                older = t.round_records.c.round < change.forget_records_before
-                await connection.execute(sa.delete(t.round_records).where(older))
+            for plan in change.plans:
+                await self._put(connection, t.round_plans, round=plan.round, document=plan.model_dump_json())
+            if change.forget_rounds_before is not None:
+                for table in (t.round_records, t.round_plans):
+                    older = table.c.round < change.forget_rounds_before
+                    await connection.execute(sa.delete(table).where(older))
             if change.superseded_after is not None:
                 await _supersede(connection, change.superseded_after)
             if change.report is not None:
@@ -185,11 +188,18 @@ class SqlStore:
             return int((await connection.execute(sa.select(sa.func.sum(steps.c.tokens)))).scalar() or 0)
 
     async def records(self, since: int, limit: int) -> list[RoundRecord]:
-        c = t.round_records.c
-        query = sa.select(c.document).where(c.round >= since).order_by(c.round).limit(limit)
+        return [
+            RoundRecord.model_validate_json(document) for document in await self._from(t.round_records, since, limit)
+        ]
+
+    async def plans(self, since: int, limit: int) -> list[RoundPlan]:
+        return [RoundPlan.model_validate_json(document) for document in await self._from(t.round_plans, since, limit)]
+
+    async def _from(self, table: sa.Table, since: int, limit: int) -> Sequence[str]:
+        """Documents of rounds from `since` on, in order."""
+        query = sa.select(table.c.document).where(table.c.round >= since).order_by(table.c.round).limit(limit)
         async with self._begin() as connection:
-            documents = (await connection.execute(query)).scalars().all()
-        return [RoundRecord.model_validate_json(document) for document in documents]
+            return (await connection.execute(query)).scalars().all()
 
     async def _report(self, connection: AsyncConnection, worker: WorkerId, report: MetricsReport) -> None:
         # Delivery is at least once: what is known already stays as it is.

@@ -38,6 +38,14 @@ round_state = Table(
     Column("document", Text, nullable=False),
 )
 
+# The newest revision of each round's plan, kept as long as the record of the round before it.
+round_plans = Table(
+    "round_plans",
+    metadata,
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("document", Text, nullable=False),
+)
+
 round_records = Table(
     "round_records",
     metadata,

@@ -15,6 +15,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("run_id", name=op.f("pk_round_state")),
     )
     op.create_table(
+        "round_plans",
+        sa.Column("round", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("round", name=op.f("pk_round_plans")),
+    )
+    op.create_table(
         "round_records",
         sa.Column("round", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("document", sa.Text(), nullable=False),
@@ -24,4 +30,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("round_records")
+    op.drop_table("round_plans")
     op.drop_table("round_state")
