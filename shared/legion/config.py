@@ -112,6 +112,13 @@ class OptimizerConfig(Section):
         """Steps of AdamW before 1-bit Adam compresses, in a run of `steps`; at least one, for a variance."""
         return max(1, int(steps * self.onebit_warmup_ratio))
 
+    def state_bytes(self, owned: int, total: int) -> int:
+        """What a member keeps that owns `owned` of the model's `total` elements, padding included: all in fp32.
+
+        Weights, gradient and two moments of its own; 1-bit Adam's momentum and residual of the whole model.
+        """
+        return 16 * owned + (8 * total if self.name == "onebit_adam" else 0)
+
     def require_members(self, count: int) -> None:
         """ConfigInvalid when a cluster of `count` members cannot use this optimizer."""
         if self.name == "muon" and count > 1:

@@ -107,8 +107,8 @@ class Zero3:
 
     @property
     def state_bytes(self) -> int:
-        """Weights, gradient and moments of this member's slice, and what its optimizer keeps of the whole model."""
-        return 16 * self.slice.weights.numel() + (self._onebit.state_bytes if self._onebit else 0)
+        """What this member keeps from step to step, in host memory."""
+        return self._optimizer_config.state_bytes(self.slice.weights.numel(), self._layout.total)
 
     @property
     def step(self) -> Step:

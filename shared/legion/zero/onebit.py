@@ -24,6 +24,9 @@ what compression drops can be fed back.
 Aborted steps: momentum and residuals move when the step is committed, not before. Resumed runs: momentum and variance
 come with the slice; residuals are lost, which loses what a few steps had not sent yet, and start at zero. There is no
 second warm-up.
+
+Memory: momentum and residual of the whole model (`OptimizerConfig.state_bytes`), and in the compressed phase the sum of
+the step's gradients, as with `reduce_every: step`.
 """
 
 import math
@@ -62,10 +65,6 @@ class LocalMomentum:
         self._tokens = 0.0  # of a step, averaged as the momentum is; 0 before the first
         self._codec = by_name(CODEC)
 
-    @property
-    def state_bytes(self) -> int:
-        return 8 * sum(momentum.numel() for momentum in self.momentum)
-
     def follow(self, gradients: Sequence[Tensor], batches: Batches, batch_count: int) -> None:
         """The momentum after this step, from this member's gradient sums; none if it computed no micro-batch.
 
@@ -95,7 +94,8 @@ class LocalMomentum:
     def divisor(self, tokens: int, parts: Sequence[Slice]) -> float:
         """What the sums in `parts` are to be divided by, for the mean momentum after a step of `tokens` tokens.
 
-        In the first step of this object the momentum so far, in `exp_avg`, is added to the sums and to mine.
+        In the first step of this object the momentum so far, in `exp_avg`, is added to the sums and to mine: before,
+        the tokens it stands for were not known. The norm that the vote found has nothing of it.
         """
         beta = self._config.beta1
         if not self._tokens:

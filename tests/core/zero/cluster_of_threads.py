@@ -105,7 +105,7 @@ def theta_of(config: RunConfig, plan: Blueprint) -> list[np.ndarray[Any, Any]]:
 class Trainer:
     """One member: its own model and engine."""
 
-    def __init__(self, config: RunConfig, cluster: LocalCluster, layout: Layout, rank: int) -> None:
+    def __init__(self, config: RunConfig, cluster: Any, layout: Layout, rank: int) -> None:
         self.config = config
         self.exchange = cluster.exchanges[rank]
         plan = blueprint(config, VOCAB)

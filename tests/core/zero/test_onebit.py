@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from cluster_of_threads import (
     tokens_of,
     train_in_threads,
 )
+from network_cluster import NetworkCluster
 from plain_units import PlainSlot
 from torch import Tensor, nn
 
@@ -242,6 +244,19 @@ def moments(trainer: Trainer) -> list[Tensor]:
     local = trainer.zero._onebit
     assert local is not None
     return [tensor.clone() for tensor in (*local.momentum, *local.residual, trainer.zero.slice.exp_avg)]
+
+
+def test_over_the_network_as_in_one_process(tmp_path: Path) -> None:
+    """Static claims: the same bits, whatever carries them."""
+    config = onebit_config()
+    outcomes, weights = train_in_threads(config, (1, 2, 1), COMPARED)
+    layout = Layout(blueprint(config, VOCAB).shape.sizes, (1, 2, 1))
+    with NetworkCluster(tmp_path, layout, batch_count=4, static_claims=True) as network:
+        trainers = [Trainer(config, network, layout, rank) for rank in layout.ranks]
+        found = in_threads(lambda rank: [trainers[rank].step(step) for step in range(COMPARED)], 3, network.fail)
+        parts = [[t.zero.part(unit).weights.clone() for t in trainers] for unit in range(len(layout.units))]
+    assert found[0] == outcomes
+    assert np.array_equal(torch.cat([torch.cat(p)[:n] for p, n in zip(parts, layout.units, strict=True)]), weights)
 
 
 def test_an_aborted_step_leaves_momentum_and_residual_where_they_were() -> None:
