@@ -1,10 +1,8 @@
 """Gaps between positions, Rice-coded (Rice & Plaunt 1971; Golomb 1966 with a power of two).
 
-A gap is written as its lower `width` bits, and the rest in unary: so many zeros, then a one. Lower bits go to planes
-and unary codes to a stream of their own, first in the lowest bit, which makes all of it a matter of whole arrays.
+A gap is written as its lower `width` bits, 1 to 8, and the rest in unary: so many zeros, then a one. Lower bits go to
+planes and unary codes to a stream of their own, first in the lowest bit, so all of it is a matter of whole arrays.
 """
-
-import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +14,9 @@ Integers = NDArray[np.int64]
 
 
 def best_width(kept: int, among: int) -> int:
-    """For gaps between `kept` positions of `among` that are chosen at random."""
-    return int(math.log2(max(1.0, math.log(2) * (among / kept - 1))))
+    """The width, 1 to 8, that takes the fewest bits for gaps between `kept` positions of `among` chosen at random."""
+    skipped = 1 - kept / among
+    return min(range(1, 9), key=lambda width: width + 1 / (1 - skipped ** (1 << width)))
 
 
 def planes_bytes(count: int, width: int) -> int:

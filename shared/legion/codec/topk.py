@@ -1,9 +1,11 @@
 """`topk`: of every chunk the `kept` largest magnitudes, the rest is zero. Of variable rate: positions are Rice-coded.
 
 Meant for senders that keep what is not sent (SparseLoCo, arXiv 2508.15706, and its chunks of 4,096). Of equal
-magnitudes the first are kept; zeros never are, so a chunk may hold fewer. Values are a sign and an index of
-`value_bits - 1` bits into magnitudes at equal distances from a lower to an upper, which each chunk has in bf16. With
-two bits these are the means of the small and the large magnitudes kept; with more, the smallest and the largest.
+magnitudes the first are kept; zeros never are, so a chunk may hold fewer. Values are a sign and an index i < n of
+`value_bits - 1` bits, for the magnitude lower + (upper - lower) (i / (n - 1))^2; each chunk has a lower and an upper in
+bf16. With two bits they are the means of the small and of the large magnitudes kept. With more, they are the smallest
+and the largest, and the square puts the values where the magnitudes are: at four bits it loses 0.6 times what equal
+distances lose of heavy tails.
 
 Groups of 64 chunks stand alone. An encoding is the size of every group (uint32, little-endian), then the groups; each
 is, for its chunks in order: counts (one byte, two from 256 kept on), lower magnitudes, upper magnitudes, then for all
@@ -62,6 +64,8 @@ class TopK:
         self.kept = kept
         self.value_bits = value_bits
         self._gap_bits = rice.best_width(kept, CHUNK)
+        self._last_index = (1 << value_bits - 1) - 1
+        self._squares = np.square(np.arange(self._last_index + 1, dtype=np.float32)) / np.float32(self._last_index**2)
         self._count_type = np.dtype("u1" if kept < 256 else "<u2")
 
     def most_bytes(self, numel: int) -> int:
@@ -129,14 +133,13 @@ class TopK:
         rows[np.arange(width) >= counts[:, None]] = np.inf
         least = np.where(counts > 0, rows.min(axis=1), np.float32(0))
         low = bf16_below(least)
-        step = self._steps(from_bf16(low), from_bf16(high))
-        step[step == 0] = np.inf
-        above = np.subtract(magnitudes, from_bf16(low)[chunk])
-        indices = np.rint(np.divide(above, step[chunk]))
-        return low, high, np.minimum(indices, (1 << self.value_bits - 1) - 1).astype(np.uint8)
-
-    def _steps(self, low: Floats, high: Floats) -> Floats:
-        return np.divide(np.subtract(high, low), np.float32((1 << self.value_bits - 1) - 1))
+        span = np.subtract(from_bf16(high), from_bf16(low))
+        span[span == 0] = np.inf
+        above = np.divide(np.subtract(magnitudes, from_bf16(low)[chunk]), span[chunk])
+        # The squares i^2 and (i + 1)^2 have (i + 1/2)^2 + 1/4 in their middle.
+        squares = np.subtract(np.multiply(above, np.float32(self._last_index**2)), np.float32(0.25))
+        indices = np.add(np.sqrt(np.maximum(squares, 0)), np.float32(0.5))
+        return low, high, np.minimum(indices, self._last_index).astype(np.uint8)
 
     def decode(self, data: memoryview, out: Floats) -> None:
         self.decode_range(data, out.size, 0, out)
@@ -186,7 +189,7 @@ class TopK:
         codes = rice.unpack(raw[head:middle], total, self.value_bits)
         gaps = decode_gaps(raw[middle:fixed], raw[fixed:], total, self._gap_bits)
         chunk, positions = _positions(gaps, counts)
-        table = np.multiply(self._steps(low, high)[:, None], np.arange(1 << self.value_bits - 1, dtype=np.float32))
+        table = np.multiply(np.subtract(high, low)[:, None], self._squares)
         np.add(table, low[:, None], out=table)
         values = np.take(table, chunk * table.shape[1] + (codes >> 1)).view(np.uint32)
         np.bitwise_or(values, codes.astype(np.uint32) << 31, out=values)
