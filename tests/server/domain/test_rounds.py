@@ -1,0 +1,323 @@
+"""Rounds by hand: plans, reports, terms, commits, and clusters that come and go."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from coordinated_rounds import SEQ_LEN, SHAPE, Table, a_worker, config_of
+from round_workers import inclusion
+
+from legion.errors import ReportInvalid, RoundConflict
+from legion.ids import WorkerId
+from legion.messages import Endpoint
+from legion.rounds import Blocks
+from legion_server.domain import leases, round_plan, span_reports
+from legion_server.domain import rounds as rd
+
+
+def test_the_first_plan() -> None:
+    table = Table(config_of(4, size=2), "dcba")
+    plan = table.plan
+    assert [[m.worker_id[0] for m in p.members] for p in plan.participants] == [["a", "b"], ["c", "d"]]
+    assert [p.cluster for p in plan.participants] == ["c1", "c2"]
+    assert (plan.round, plan.revision, plan.first_step, plan.steps) == (0, 0, 0, 2)
+    assert [len(p.blocks) for p in plan.participants] == [2 * 2 * 3, 2 * 2 * 3]
+    assert [p.most_tokens for p in plan.participants] == [12 * SEQ_LEN] * 2
+    assert len(plan.spans) == 4
+    assert [span.reducers[0][0] for span in plan.spans] == ["a", "b", "c", "d"]
+    for span in plan.spans:
+        assert {r[0] in "ab" for r in span.reducers[1:]} == {span.reducers[0][0] in "cd"}
+    assert plan.contribute_s < plan.deadline_s == 100.0
+    assert [(plan.cluster, plan.epoch, plan.round) for plan in table.run.clusters] == [("c1", 1, 0), ("c2", 2, 0)]
+
+
+def test_a_rest_smaller_than_a_cluster_waits() -> None:
+    table = Table(config_of(5, size=2), "abcde")
+    assert [len(plan.members) for plan in table.run.clusters] == [2, 2]
+    assert table.run.phase == "training"
+    few = Table(config_of(1, size=2), "a")
+    assert (few.run.phase, few.run.clusters) == ("waiting", ())
+
+
+def test_next_blocks_become_blocks() -> None:
+    table = Table(config_of(2), "ab")
+    table.follow()
+    for number in range(20):
+        before = table.plan
+        assert before.round == number
+        table.whole_round()
+        if number == 19:
+            break
+        for old, new in zip(before.participants, table.plan.participants, strict=True):
+            assert new.blocks == old.next_blocks
+    assert table.run.phase == "finishing"
+    assert [record.round for record in table.records] == list(range(20))
+    assert table.records[-1].flush
+    assert [record.round for record in table.records if record.flush] == [15, 19]
+    assert all(not len(p.next_blocks) for p in before.participants)
+    assert table.records[-1].total_tokens == 20 * 2 * 12 * SEQ_LEN
+    assert table.rounds.pool == leases.Pool(fresh=20 * 2 * 12)
+
+
+def test_a_short_last_round() -> None:
+    config = config_of(2, steps=3)
+    table = Table(config, "ab")
+    assert config.round_count == 14
+    assert [rd.steps_of(config, n) for n in (0, 12, 13, 14)] == [3, 3, 1, 0]
+    assert [rd.step_at(config, n) for n in (0, 13, 14)] == [0, 39, 40]
+    assert round_plan.flushes(config, 13)
+    assert table.plan.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "counter"),
+    [
+        ({"round": 1}, RoundConflict, "conflicts"),
+        ({"term": 1}, RoundConflict, "conflicts"),
+        ({"worker": WorkerId("b" * 32)}, RoundConflict, "conflicts"),
+        ({"span": 7}, ReportInvalid, "reports_refused"),
+        ({"size_bytes": 10**9}, ReportInvalid, "reports_refused"),
+    ],
+)
+def test_reports_that_do_not_fit(change: dict[str, Any], kind: type[Exception], counter: str) -> None:
+    table = Table(config_of(2), "ab")
+    worker = change.pop("worker", table.plan.reducer(0))
+    report = table.report_of(0).model_copy(update=change)
+    verdict = span_reports.accept(table.rounds, table.run.config, worker, report)
+    assert isinstance(verdict.refusal, kind)
+    assert getattr(verdict.rounds.counters, counter) == 1
+    assert not any(turn.report for turn in verdict.rounds.turns)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cluster": "c9"},
+        {"tokens": 12 * SEQ_LEN + 1},
+        {"parts": ("0" * 64, "1" * 64)},
+        {"blocks": (Blocks(start=0, stop=12), Blocks(start=500, stop=501))},
+    ],
+)
+def test_inclusions_that_do_not_fit(change: dict[str, Any]) -> None:
+    table = Table(config_of(2), "ab")
+    bad = inclusion(table.plan, 0, table.plan.participants[0], SEQ_LEN, **change)
+    assert isinstance(table.report(0, included=(bad,)), ReportInvalid)
+    assert table.rounds.counters.reports_refused == 1
+    twice = inclusion(table.plan, 0, table.plan.participants[0], SEQ_LEN)
+    assert isinstance(table.report(0, included=(twice, twice)), ReportInvalid)
+
+
+def test_the_same_report_is_fine_and_another_digest_is_not() -> None:
+    table = Table(config_of(2), "ab")
+    assert table.report(0) is None
+    before = table.rounds
+    assert table.report(0) is None
+    assert table.rounds == before
+    assert isinstance(table.report(0, digest="b"), RoundConflict)
+    assert table.rounds.turns[0].report == before.turns[0].report
+
+
+def test_blocks_that_come_twice_count_once() -> None:
+    table = Table(config_of(2), "ab")
+    first, second = table.plan.participants
+    twice = inclusion(table.plan, 0, first, SEQ_LEN, blocks=(first.blocks, first.blocks))
+    one = Blocks(start=second.blocks.start, stop=second.blocks.start + 1)
+    few = inclusion(table.plan, 0, second, SEQ_LEN, blocks=(one,))
+    assert table.report(0, included=(twice, few)) is None
+    assert table.rounds.counters.duplicate_blocks == 12
+    assert table.rounds.counters.uncounted_tokens == 11 * SEQ_LEN
+    report = table.rounds.turns[0].report
+    assert report is not None
+    assert [i.tokens for i in report.included] == [12 * SEQ_LEN, SEQ_LEN]
+    assert table.report(1, included=(inclusion(table.plan, 1, second, SEQ_LEN),)) is None
+    # Again in the next round, as it may to span 1: span 0 has had them.
+    now = table.plan.participants[0]
+    old = inclusion(table.plan, 0, now, SEQ_LEN, blocks=(first.blocks, now.blocks))
+    assert table.report(0, included=(old,)) is None
+    assert table.rounds.counters.duplicate_blocks == 24
+    assert table.report(1, included=(old,)) is None
+    assert table.rounds.counters.duplicate_blocks == 24
+
+
+def test_a_cluster_that_was_left_out_delivers_with_the_next_round() -> None:
+    table = Table(config_of(2), "ab")
+    first, second = table.plan.participants
+    for span in (0, 1):
+        assert table.report(span, included=(inclusion(table.plan, span, first, SEQ_LEN),)) is None
+    late = table.plan.participants[1]
+    assert late.most_tokens == 24 * SEQ_LEN
+    both = (second.blocks, late.blocks)
+    for span in (0, 1):
+        included = (inclusion(table.plan, span, late, SEQ_LEN, blocks=both, tokens=24 * SEQ_LEN),)
+        assert table.report(span, included=included) is None
+    assert [record.tokens for record in table.records] == [12 * SEQ_LEN, 24 * SEQ_LEN]
+    assert table.rounds.counters.duplicate_blocks == 0
+
+
+def test_unused_blocks_are_leased_again() -> None:
+    table = Table(config_of(2), "ab")
+    first, second = table.plan.participants
+    half = Blocks(start=first.blocks.start, stop=first.blocks.start + 6)
+    for span in (0, 1):
+        included = (
+            inclusion(table.plan, span, first, SEQ_LEN, blocks=(half,), tokens=6 * SEQ_LEN),
+            inclusion(table.plan, span, second, SEQ_LEN),
+        )
+        assert table.report(span, included=included) is None
+    assert table.rounds.pool.returned == (Blocks(start=6, stop=12),)
+
+
+def test_a_gone_reducers_span_is_the_next_ones_at_once() -> None:
+    table = Table(config_of(3), "abc")
+    table.follow()
+    assert table.report(0) is None
+    assert table.report(1) is None
+    table.rounds_or_none = rd.stored(table.rounds, "a" * 64)  # span 0's and 1's, as both have the same digest
+    assert [turn.stored for turn in table.rounds.turns] == [True, True, False]
+    table.set("c", state="leaving")
+    assert rd.gone(table.plan, table.run.clusters) == ("c3",)
+    assert table.plan.revision == 1
+    assert table.plan.terms == (0, 0, 1)
+    assert table.plan.reducer(2) in table.plan.workers
+    assert table.events[-2:] == ["round_plan", "round_term"]
+    assert isinstance(table.report(2, worker=WorkerId("c" * 32), term=0), RoundConflict)
+    assert table.report(2) is None
+    assert table.records[0].spans[2].term == 1
+    # What the gone one had sent was still counted; the next round is without it.
+    assert len(table.records[0].spans[0].included) == 3
+    assert [p.cluster for p in table.plan.participants] == ["c1", "c2"]
+    assert table.rounds.counters.residuals_lost == 1
+
+
+def test_a_report_whose_update_went_with_its_reducer_is_void() -> None:
+    table = Table(config_of(3), "abc")
+    table.follow()
+    for span in (0, 1):
+        assert table.report(span, digest=str(span)) is None
+    table.rounds_or_none = rd.stored(table.rounds, "0" * 64)
+    table.set("a", state="leaving")
+    assert table.plan.terms == ()  # it is in storage
+    table.set("b", state="leaving")
+    assert table.plan.terms == (0, 2, 0)  # the second in the list is gone as well
+    assert table.plan.reducer(1) == WorkerId("c" * 32)
+    assert table.rounds.turns[1].report is None
+
+
+def test_a_silent_reducer_loses_its_term_and_lists_grow() -> None:
+    table = Table(config_of(2), "ab")
+    table.follow()
+    limit_s = 100.0 * rd.PATIENCE + 5.0
+    assert table.report(1) is None
+    for term in range(1, 6):
+        table.tick(limit_s - 1)
+        assert table.plan.term(0) == term - 1
+        table.tick(1.1)
+        assert table.plan.term(0) == term
+        assert table.plan.term(1) == 0
+        assert table.plan.reducer(0) in table.plan.workers
+    assert len(table.plan.spans[0].reducers) == 6
+    assert table.report(0) is None
+    assert table.records[0].spans[0].term == 5
+    assert table.plan.spans[0].reducers[0] == table.records[0].spans[0].reducer  # who managed goes on
+
+
+def test_all_gone_and_back() -> None:
+    table = Table(config_of(2), "ab")
+    table.follow()
+    assert table.report(0) is None
+    for name in "ab":
+        table.set(name, state="offline")
+    assert (table.run.phase, table.run.clusters) == ("training", ())
+    table.tick(10_000)
+    assert table.plan.revision == 1  # span 0 was the other one's for a moment
+    table.set("b", state="ready", epoch=0)
+    assert (table.plan.round, table.plan.revision) == (0, 2)
+    assert [p.cluster for p in table.plan.participants] == ["c3"]
+    assert not any(turn.report for turn in table.rounds.turns)
+    assert table.plan.participants[0].most_tokens > 0  # nobody is there who would be weighed down
+    table.follow()
+    table.whole_round()
+    assert table.records[0].round == 0
+    assert table.rounds.counters.clusters_lost == 2
+
+
+def test_who_joins_later_enters_with_the_next_round_and_weighs_nothing_at_first() -> None:
+    table = Table(config_of(2), "ab")
+    table.follow()
+    table.whole_round()
+    table.workers[WorkerId("c" * 32)] = a_worker("c")
+    table.tick()
+    assert [plan.round for plan in table.run.clusters] == [0, 0, 2]
+    assert len(table.plan.participants) == 2
+    table.follow()
+    table.whole_round()
+    newcomer = table.plan.participants[2]
+    assert (newcomer.cluster, newcomer.most_tokens) == ("c3", 0)
+    assert len(newcomer.blocks) == len(newcomer.next_blocks) == 12
+    table.whole_round()
+    assert table.plan.participants[2].most_tokens > 0
+
+
+def test_new_identities_weigh_a_fifth_and_do_not_reduce() -> None:
+    table = Table(config_of(2), "ab")
+    table.follow()
+    known = {WorkerId(name * 32): rd.TRUSTED_AFTER for name in "ab"}
+    table.rounds_or_none = replace(table.rounds, accepted=known)
+    for name in "cdef":
+        table.workers[WorkerId(name * 32)] = a_worker(name)
+    for _ in range(2):
+        table.tick()
+        table.follow()
+        table.whole_round()
+    most = {p.members[0].worker_id[0]: p.most_tokens for p in table.plan.participants}
+    assert len(most) == 6
+    new, old = (sum(most[name] for name in names) for names in ("cdef", "ab"))
+    assert 0 < new <= 0.2 * (new + old)
+    assert {r[0] for span in table.plan.spans for r in span.reducers} == {"a", "b"}
+
+
+def test_a_cluster_of_many_is_lost_with_one_member_and_forms_anew() -> None:
+    table = Table(config_of(4, size=2), "abcd")
+    table.follow()
+    table.set("a", lost_peer=WorkerId("b" * 32))
+    assert [plan.cluster for plan in table.run.clusters] == ["c2"]
+    assert "cluster_lost" in table.events
+    for name in "ab":
+        table.set(name, state="ready", epoch=0, lost_peer=None, dropped_epoch=1)
+    assert [(plan.cluster, plan.round) for plan in table.run.clusters] == [("c2", 0), ("c3", 1)]
+
+
+def test_a_member_that_had_not_heard_of_its_plan_must_say_again_that_it_is_ready() -> None:
+    table = Table(config_of(2, size=2), "ab")
+    table.set("b", state="offline")
+    assert table.workers[WorkerId("a" * 32)].state == "joining"
+    table.workers[WorkerId("c" * 32)] = a_worker("c")
+    table.tick()
+    assert table.run.clusters == ()
+    table.set("a", state="ready", endpoint=Endpoint(host="h", port=2), shape=SHAPE)
+    assert [len(plan.members) for plan in table.run.clusters] == [2]
+
+
+@pytest.mark.parametrize(
+    ("speeds", "expected"),
+    [
+        ([None, None], [4, 4]),
+        ([1.0, 3.0], [2, 6]),
+        ([1.0, 1000.0, 1000.0], [1, 5, 6]),
+        ([1e-9, None, 1e9], [1, 4, 7]),
+        ([None], [4]),
+        ([100.0, 200.0, None], [3, 5, 4]),
+    ],
+)
+def test_micro_batches_follow_speed(speeds: list[float | None], expected: list[int]) -> None:
+    found = round_plan.micro_batches(4, speeds)
+    assert sum(found) == 4 * len(speeds)
+    assert found == expected
+
+
+def test_deadlines_follow_measured_rounds() -> None:
+    config = config_of(2)
+    assert round_plan.times(config, None) == (50.0, 100.0)
+    assert round_plan.times(config, 0.01) == (15.0, 30.0)
+    assert round_plan.times(config, 20.0) == (40.0, 80.0)
+    assert round_plan.times(config, 1000.0) == (50.0, 100.0)

@@ -1,0 +1,119 @@
+"""Rounds as a state machine: whoever dies, is silent, lies or repeats, the log goes on and blocks are counted once."""
+
+from typing import Any
+
+from coordinated_rounds import SEQ_LEN, Table, a_worker, config_of
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from round_workers import inclusion
+
+from legion.errors import RoundConflict
+from legion.ids import Epoch, WorkerId
+from legion_server.domain import rounds as rd
+from legion_server.domain.leases import Ranges
+
+
+def numbers(ranges: Ranges) -> list[int]:
+    return [n for one in ranges for n in range(one.start, one.stop)]
+
+
+class Disorder(RuleBasedStateMachine):
+    """Workers come, die, are silent and report, in any order."""
+
+    names = "abcdef"
+
+    @initialize(size=st.sampled_from([1, 2]))
+    def start(self, size: int) -> None:
+        self.table = Table(config_of(4, size), "abcd")
+        self.size = size
+        self.published: dict[tuple[int, int], Any] = {}
+
+    @rule(name=st.sampled_from(names))
+    def dies(self, name: str) -> None:
+        if WorkerId(name * 32) in self.table.workers:
+            self.table.set(name, state="offline", endpoint=None)
+
+    @rule(name=st.sampled_from(names))
+    def gets_ready(self, name: str) -> None:
+        known = self.table.workers.get(WorkerId(name * 32))
+        epoch = known.epoch if known else Epoch(0)
+        self.table.workers[WorkerId(name * 32)] = a_worker(name, dropped_epoch=epoch)
+        self.table.tick()
+
+    @rule()
+    def everybody_follows(self) -> None:
+        self.table.follow()
+        self.table.tick()
+
+    @rule(after_s=st.sampled_from([1.0, 50.0, 200.0]))
+    def time_passes(self, after_s: float) -> None:
+        self.table.tick(after_s)
+
+    @precondition(lambda self: self.table.rounds.plan is not None)
+    @rule(data=st.data())
+    def reports(self, data: st.DataObject) -> None:
+        plan = self.table.plan
+        span = data.draw(st.integers(0, len(plan.spans) - 1))
+        some = [p for p in plan.participants if p.most_tokens and data.draw(st.booleans())]
+        included = tuple(inclusion(plan, span, p, SEQ_LEN) for p in some)
+        digest = data.draw(st.sampled_from("ab"))
+        worker = data.draw(st.sampled_from([plan.reducer(span), *plan.workers]))
+        refusal = self.table.report(span, worker, digest=digest, included=included)
+        assert refusal is None or worker != plan.reducer(span) or isinstance(refusal, RoundConflict)
+
+    @rule(digest=st.sampled_from("ab"))
+    def comes_into_storage(self, digest: str) -> None:
+        self.table.rounds_or_none = rd.stored(self.table.rounds, digest * 64)
+        self.table.tick()
+
+    @invariant()
+    def the_log_has_no_gap(self) -> None:
+        records = self.table.records
+        assert [record.round for record in records] == list(range(self.table.rounds.committed))
+        totals = [record.total_tokens for record in records]
+        assert totals == sorted(totals)
+
+    @invariant()
+    def blocks_are_leased_once_at_a_time(self) -> None:
+        seats = self.table.rounds.seats.values()
+        held = [n for seat in seats for ranges in seat.leases.values() for n in numbers(ranges)]
+        free = numbers(self.table.rounds.pool.returned)
+        assert len(set(held)) == len(held)
+        assert not set(held) & set(free)
+
+    @invariant()
+    def a_plan_has_one_meaning(self) -> None:
+        """The same round and revision is the same plan, and newer ones have higher numbers."""
+        plan = self.table.rounds.plan
+        if plan is not None:
+            assert self.published.setdefault((plan.round, plan.revision), plan) == plan
+            assert (plan.round, plan.revision) == max(self.published)
+            assert plan.round == self.table.rounds.committed
+
+    @invariant()
+    def somebody_is_to_reduce_every_span(self) -> None:
+        plan, run = self.table.rounds.plan, self.table.run
+        if plan is None or run.phase != "training":
+            return
+        live = rd.live_workers(plan, run.clusters)
+        turns = enumerate(self.table.rounds.turns)
+        assert not live or all(plan.reducer(span) in live or (t.report and t.stored) for span, t in turns)
+
+    @invariant()
+    def clusters_are_whole_and_apart(self) -> None:
+        members = [m.worker_id for plan in self.table.run.clusters for m in plan.members]
+        assert len(set(members)) == len(members)
+        assert all(len(plan.members) == self.size for plan in self.table.run.clusters)
+
+    @invariant()
+    def whoever_can_train_trains(self) -> None:
+        """No state from which nothing but a miracle leads on: with clusters there, somebody is in the round."""
+        plan, run = self.table.rounds.plan, self.table.run
+        if run.phase == "training" and run.clusters:
+            assert plan is not None
+            assert rd.live_workers(plan, run.clusters)
+
+
+TestDisorder = Disorder.TestCase
+TestDisorder.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
