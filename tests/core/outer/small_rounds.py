@@ -98,7 +98,7 @@ def part_key(
         "size_bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "steps": STEPS,
-        "tokens": 1000,
+        "tokens": 1024,  # a power of two: means of one are exact
         "blocks": (Blocks(start=lease.start, stop=lease.start + LEASED // 2),),
     }
     return PartKey(**(fields | changes))
