@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 SERVICE: Final = "/legion.peer.v1.Rounds/"
 PIECE_BYTES: Final = 1 << 20
 KEY_BYTES: Final = 1 << 16
-SILENT_S: Final = 30.0  # without a piece, after which a call is given up
+SILENT_S: Final = 30.0  # of a call, beyond what its bytes take
+ADMITTED: Final = ("legion-admitted", "1")  # what a reducer answers to a part's name; then the values may come
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
 Handler = Callable[..., Awaitable[Any]]
 
@@ -92,9 +93,11 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
         first = await anext(requests, None)
         if first is None:
             raise PartInvalid("a part without a piece")
+        self.usage.received_bytes += len(first)
         opening = parsed(PartPiece, first)
         key = _key(opening.key)
         await desk.admit(caller, key)
+        await context.send_initial_metadata((ADMITTED,))
         data = bytearray(opening.payload)
         async for piece in requests:
             self.usage.received_bytes += len(piece)
@@ -135,31 +138,39 @@ class RoundLinks:
         """PartRefused and other answers of the reducer come out as they are; PeerLost when there is none."""
 
         async def pieces() -> AsyncIterator[bytes]:
-            head = key.model_dump_json().encode()
-            for start in range(0, max(1, len(data)), PIECE_BYTES):
-                piece = PartPiece(key=b"" if start else head, payload=data[start : start + PIECE_BYTES])
-                self._usage.sent_bytes += piece.ByteSize()
-                yield piece.SerializeToString()
+            yield self._counted(PartPiece(key=key.model_dump_json().encode()))
+            # Only now the values: who is refused while still sending is told "internal error" by gRPC, not why.
+            if ADMITTED not in tuple(await call.initial_metadata()):
+                return
+            for start in range(0, len(data), PIECE_BYTES):
+                yield self._counted(PartPiece(payload=data[start : start + PIECE_BYTES]))
 
-        call = self._channel(member).stream_unary(SERVICE + "SendPart")
+        call = self._channel(member).stream_unary(SERVICE + "SendPart")(pieces(), timeout=_patience_s(len(data)))
         try:
-            await call(pieces(), timeout=_patience_s(len(data)))
+            await call
         except grpc.aio.AioRpcError as error:
             raise _named(member.worker_id, error) from error
 
+    def _counted(self, piece: PartPiece) -> bytes:
+        message = piece.SerializeToString()
+        self._usage.sent_bytes += len(message)
+        return bytes(message)
+
     async def fetch_blob(self, member: Member, sha256: str, size_bytes: int) -> bytes:
         """PartInvalid when it is longer; NotFound when the worker does not have it."""
-        call = self._channel(member).unary_stream(SERVICE + "FetchBlob")
+        request = BlobRequest(sha256=sha256).SerializeToString()
+        call = self._channel(member).unary_stream(SERVICE + "FetchBlob")(request, timeout=_patience_s(size_bytes))
         data = bytearray()
         try:
-            request = BlobRequest(sha256=sha256).SerializeToString()
-            async for piece in call(request, timeout=_patience_s(size_bytes)):
+            async for piece in call:
                 self._usage.received_bytes += len(piece)
                 data += parsed(BlobPiece, piece).payload
                 if len(data) > size_bytes:
                     raise PartInvalid(f"{member.worker_id} sends more than the {size_bytes} bytes of an update")
         except grpc.aio.AioRpcError as error:
             raise _named(member.worker_id, error) from error
+        finally:
+            call.cancel()  # else one that sends too much would go on
         return bytes(data)
 
     def _channel(self, member: Member) -> Any:
