@@ -11,7 +11,7 @@ class Changes:
     """Facts that several coroutines wait for. One failure ends every wait, now and later."""
 
     def __init__(self) -> None:
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # woken in the order in which they came
         self.failure: LegionError | None = None
         self.lost_peer: WorkerId | None = None
         self.on_failure: list[Callable[[], None]] = []
@@ -37,11 +37,11 @@ class Changes:
         if self.failure is not None:
             raise self.failure
         future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        self._waiting[future] = None
         try:
             await future
         finally:
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)
         if self.failure is not None:
             raise self.failure
 

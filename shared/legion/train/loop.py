@@ -5,6 +5,8 @@ everything it has to say goes to its `Listener`.
 """
 
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +38,18 @@ class Listener(Protocol):
         """The slice now holds the state after `step` steps and `tokens` tokens; it changes after this returns."""
 
 
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """Which step, over which data; the same on all members."""
+
+    step: Step  # of the cluster's exchange
+    at: int  # where the run stands, from 0: for the schedule and the record
+    first_block: int  # of the first micro-batch; the others follow
+    batch_count: int  # micro-batches
+    ease: float = 1.0  # a factor on the learning rate
+    last: bool = False  # no step follows
+
+
 class Training:
     """One member's run."""
 
@@ -48,7 +62,9 @@ class Training:
         loader: Loader,
         listener: Listener,
         device: torch.device,
+        clock: Callable[[], float] | None = None,
     ) -> None:
+        """`clock`: s, for the times in records, if not this machine's."""
         self._config = config
         self._model = model
         self._zero = zero
@@ -56,7 +72,7 @@ class Training:
         self._loader = loader
         self._listener = listener
         self._device = device
-        self._meter = StepMeter(exchange.usage)
+        self._meter = StepMeter(exchange.usage, clock)
         self.stopping = threading.Event()  # set by anyone: leave after the step under way
         self.steps_done = 0
 
@@ -67,8 +83,9 @@ class Training:
         self._zero.start(Step(first_step))
         while self.steps_done < config.steps and not self.stopping.is_set():
             at = self.steps_done
+            first, count = self._loader.first_block(at, 0), config.batch.micro_batches
             last = self.stopping.is_set() or at + 1 == config.steps
-            tokens += self.step(Step(at), at, self._loader.first_block(at, 0), last=last).tokens
+            tokens += self.step(Assignment(Step(at), at, first, count, last=last)).tokens
             self.steps_done += 1
             last = self.steps_done == config.steps
             every = config.evaluation.every_steps
@@ -79,29 +96,23 @@ class Training:
         self._zero.stop()
         return self.steps_done
 
-    def step(
-        self, step: Step, at: int, first_block: int, *, last: bool, border: Border | None = None, ease: float = 1.0
-    ) -> Committed:
-        """One optimizer step of the cluster.
-
-        `step`: of the cluster's exchange. `at`: where the run stands, for the schedule and the record. `first_block`:
-        of its first micro-batch, the others follow. `ease`: a factor on the learning rate. `last`: none follows.
-        """
-        self._zero.begin()
+    def step(self, work: Assignment, border: Border | None = None) -> Committed:
+        """One optimizer step of the cluster."""
+        self._zero.begin(work.batch_count)
         loss_sum, tokens, micro_batches = 0.0, 0, 0
-        while (index := self._exchange.claim(step)) is not None:
-            batch = self._loader.blocks_from(first_block + index * self._loader.blocks_each)
-            self._prefetch(at, index, first_block)
+        while (index := self._exchange.claim(work.step, work.batch_count)) is not None:
+            batch = self._loader.blocks_from(work.first_block + index * self._loader.blocks_each)
+            self._prefetch(work, index)
             with self._zero.backward_of(index, batch.tokens), autocast(self._config.cluster, self._device):
                 loss = self._loss_sum(batch)
                 loss.backward()
             loss_sum += float(loss.detach())
             tokens += batch.tokens
             micro_batches += 1
-        lr = ease * learning_rate(self._config.optimizer, at, self._config.steps)
-        outcome = self._zero.finish(loss_sum, lr, last=last, border=border)
+        lr = work.ease * learning_rate(self._config.optimizer, work.at, self._config.steps)
+        outcome = self._zero.finish(loss_sum, lr, last=work.last, border=border)
         record = self._meter.record(
-            step=at + 1,
+            step=work.at + 1,
             outcome=outcome,
             lr=lr,
             tokens=tokens,
@@ -111,11 +122,11 @@ class Training:
         self._listener.step_done(record)
         return outcome
 
-    def _prefetch(self, at: int, index: int, first_block: int) -> None:
+    def _prefetch(self, work: Assignment, index: int) -> None:
         """The micro-batch this member will most likely claim next."""
         ahead = index + self._exchange.group.world
-        if at + ahead // self._config.batch.micro_batches < self._config.steps:
-            self._loader.prefetch(first_block + ahead * self._loader.blocks_each)
+        if work.at + ahead // work.batch_count < self._config.steps:
+            self._loader.prefetch(work.first_block + ahead * self._loader.blocks_each)
 
     def evaluate(self) -> None:
         """Held-out loss of the weights offered: batch b is evaluated by member b mod N."""

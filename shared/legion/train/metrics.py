@@ -1,6 +1,7 @@
 """What one member saw in one step."""
 
 import time
+from collections.abc import Callable
 
 from legion.comm.api import Usage
 from legion.messages import StepRecord
@@ -11,14 +12,16 @@ from legion.zero.engine import Committed
 class StepMeter:
     """Runs from one record to the next: every second and byte of the run is in exactly one step."""
 
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: Usage, clock: Callable[[], float] | None = None) -> None:
+        """`clock`: s; the simulator has another than this machine's."""
         self._usage = usage
+        self._clock = clock or time.perf_counter
         self._restart()
 
     def _restart(self) -> None:
         usage = self._usage
         self._before = (usage.sent_bytes, usage.received_bytes, usage.waiting_s)
-        self._started = time.perf_counter()
+        self._started = self._clock()
 
     def record(
         self, *, step: int, outcome: Committed, lr: float, tokens: int, micro_batches: int, state_bytes: int
@@ -26,7 +29,7 @@ class StepMeter:
         """`tokens` and `micro_batches` are this member's own."""
         usage = self._usage
         sent, received, waited = self._before
-        step_s = time.perf_counter() - self._started
+        step_s = self._clock() - self._started
         waiting_s = min(usage.waiting_s - waited, step_s)
         record = StepRecord(
             step=step,
