@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from legion.codec.api import Codec, Floats, require_finite
+from legion.codec.api import AnyCodec, Floats, require_finite
 from legion.errors import PartInvalid
 
 Feedback = Literal["residual", "buffer"]
@@ -25,7 +25,7 @@ class Part:
     """An encoded part that nobody has settled yet."""
 
     round: int
-    codec: Codec
+    codec: AnyCodec
     data: bytes
     flush: bool
 
@@ -41,7 +41,7 @@ class Contributor:
         self.buffer = np.zeros(numel if feedback == "buffer" else 0, np.float32)  # E
         self._moved = NOTHING  # what left the local weights for E, or will with a flush
 
-    def contribute(self, round_number: int, displacement: Floats, codec: Codec, *, flush: bool) -> Part:
+    def contribute(self, round_number: int, displacement: Floats, codec: AnyCodec, *, flush: bool) -> Part:
         """The part for this round; `displacement` = anchor - local weights, kept by us from now on.
 
         A contribution that is still pending must be settled first: ValueError. NotFinite changes nothing here.

@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from legion.codec.api import Codec, Floats
-from legion.codec.registry import by_wire_id
+from legion.codec.api import AnyCodec, Floats
+from legion.codec.registry import any_by_wire_id
 from legion.errors import PartInvalid
 from legion.layout import CHUNK, Bounds, Fragment
 from legion.rounds import RoundRecord
@@ -46,19 +46,20 @@ class Anchor:
 class Update:
     """A span's blob, checked."""
 
-    codec: Codec
+    codec: AnyCodec
     payload: memoryview
     numel: int
 
     def values(self, start: int, stop: int) -> Floats:
-        """Elements [start, stop) of the span, both whole chunks. PartInvalid when they cannot be decoded."""
+        """Elements [start, stop) of the span, both whole chunks. PartInvalid when they cannot be decoded, or are NaN."""
         out = np.empty(stop - start, np.float32)
-        rate = self.codec.chunk_bytes
-        self.codec.decode(self.payload[start // CHUNK * rate : stop // CHUNK * rate], out)
+        self.codec.decode_range(self.payload, self.numel, start, out)
+        if not np.isfinite(out).all():
+            raise PartInvalid(f"an update holds NaN or infinity in elements {start} to {stop}")
         return out
 
 
-def blob_of(codec: Codec, values: Floats) -> bytes:
+def blob_of(codec: AnyCodec, values: Floats) -> bytes:
     """The update of a span: `values` is a whole number of chunks."""
     return HEADER.pack(MAGIC, codec.wire_id, values.size) + bytes(codec.encode(values))
 
@@ -71,8 +72,8 @@ def update_of(blob: bytes | memoryview, numel: int) -> Update:
     magic, wire_id, found = HEADER.unpack_from(view)
     if magic != MAGIC or found != numel:
         raise PartInvalid(f"this is no update of a span of {numel} elements")
-    codec, payload = by_wire_id(wire_id), view[HEADER.size :]
-    if payload.nbytes != numel // CHUNK * codec.chunk_bytes:
+    codec, payload = any_by_wire_id(wire_id), view[HEADER.size :]
+    if payload.nbytes > codec.most_bytes(numel):
         raise PartInvalid(f"an update of {numel} elements in {payload.nbytes} bytes of {codec.name}")
     return Update(codec, payload, numel)
 

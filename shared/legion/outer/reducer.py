@@ -15,8 +15,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from legion.codec.api import Codec, Floats
-from legion.codec.registry import by_wire_id
+from legion.codec.api import AnyCodec, Floats
+from legion.codec.registry import any_by_wire_id
 from legion.errors import PartInvalid, PartRefused
 from legion.ids import ClusterId, Rank, WorkerId
 from legion.layout import Fragment
@@ -125,7 +125,7 @@ class SpanReducer:
             raise PartRefused(f"rank {key.rank} of {key.cluster} holds nothing of span {self.span}", reason="span")
         if self._closed and contribution.keys.get(Rank(key.rank)) != key:
             raise PartRefused(f"span {self.span} of round {self.plan.round} is closed", reason="late")
-        if key.size_bytes > by_wire_id(key.codec).most_bytes(sum(len(fragment.flat) for fragment in fragments)):
+        if key.size_bytes > any_by_wire_id(key.codec).most_bytes(sum(len(fragment.flat) for fragment in fragments)):
             raise PartInvalid(f"a part of {key.size_bytes} bytes is longer than its codec ever writes")
         leases = (contribution.participant.blocks, contribution.participant.next_blocks)
         if not all(any(lease.holds(named) for lease in leases) for named in key.blocks):
@@ -135,7 +135,7 @@ class SpanReducer:
     def _decoded(self, key: PartKey, data: bytes, fragments: tuple[Fragment, ...]) -> Iterator[tuple[int, Floats]]:
         """(offset in the span, values) of each fragment of a part."""
         values = np.empty(sum(len(fragment.flat) for fragment in fragments), np.float32)
-        by_wire_id(key.codec).decode(memoryview(data), values)
+        any_by_wire_id(key.codec).decode(memoryview(data), values)
         if not np.isfinite(values).all():
             raise PartRefused(
                 f"the part of rank {key.rank} of {key.cluster} holds NaN or infinity", reason="not-finite"
@@ -172,7 +172,7 @@ class SpanReducer:
             due = min(due, self._quorum_since + self._closing.grace_s)
         return max(0.0, due - now_s)
 
-    def reduce(self, residual: Floats | None, codec: Codec) -> tuple[bytes, SpanReport, Floats]:
+    def reduce(self, residual: Floats | None, codec: AnyCodec) -> tuple[bytes, SpanReport, Floats]:
         """Close and combine: the blob, the report, and what encoding dropped, for the next round's `residual`."""
         self._closed = True
         included = sorted(
