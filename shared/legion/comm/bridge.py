@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from legion.comm.api import Usage
+from legion.comm.api import Usage, Work
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Bridge:
         self._loop = loop
         self._usage = usage
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> LoopWork[T]:
+    def submit(self, work: Coroutine[Any, Any, T]) -> Work[T]:
         return LoopWork(asyncio.run_coroutine_threadsafe(work, self._loop), self._usage)
 
     def post(self, call: Callable[..., None], *args: Any) -> None:
