@@ -94,7 +94,8 @@ def main() -> int:
 
 
 def wanted(arms: list[Arm], log: Log, options: Any) -> list[Run]:
-    runs = smoke() if options.smoke else queue(arms, log.results)
+    grid = len(core())  # all of it before the single factors
+    runs = smoke() if options.smoke else queue(arms[:grid], log.results) + queue(arms[grid:], log.results)
     return [run for run in runs if all(text in run.label for text in options.only or ())]
 
 

@@ -134,8 +134,7 @@ def _lossy() -> Iterator[Arm]:
 def core() -> list[Arm]:
     """K = 4, H = 16, in the order in which they answer questions."""
     optimizers: tuple[Literal["muon", "adamw"], ...] = ("muon", "adamw")
-    found = [arm.variant(optimizer=optimizer) for arm in (*ENDS, *DENSE) for optimizer in optimizers]
-    return found + [arm.variant(optimizer=optimizer) for arm in _lossy() for optimizer in optimizers]
+    return [arm.variant(optimizer=o) for o in optimizers for arm in (*ENDS, *DENSE, *_lossy())]
 
 
 def around(winner: Arm) -> list[Arm]:
@@ -162,12 +161,10 @@ def smoke() -> list[Run]:
 
 
 def queue(arms: list[Arm], results: Results) -> list[Run]:
-    """All runs of the grid that can be named now: rates on the first seed, then the best rate on the others."""
-    first = [Run(arm, scale, SEEDS[0]) for arm in arms for scale in LR_SCALES]
-    others = [
-        Run(arm, best, seed) for arm in arms if (best := best_scale(arm, results)) is not None for seed in SEEDS[1:]
-    ]
-    return first + others
+    """All runs that can be named now: every arm once, then its other rates, then the best rate on the other seeds."""
+    first = [Run(arm, scale, SEEDS[0]) for scale in LR_SCALES for arm in arms]
+    best = [(arm, best_scale(arm, results)) for arm in arms]
+    return first + [Run(arm, scale, seed) for seed in SEEDS[1:] for arm, scale in best if scale is not None]
 
 
 def best_scale(arm: Arm, results: Results, *, all_trials: bool = True) -> float | None:

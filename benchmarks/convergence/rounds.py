@@ -11,10 +11,10 @@ import numpy as np
 from convergence.arms import Arm
 from legion import digest
 from legion.codec.api import AnyCodec, Floats
-from legion.codec.registry import by_name
+from legion.codec.registry import any_by_name
 from legion.config import RunConfig, config_digest
 from legion.ids import ClusterId, Epoch, Rank, RunId, WorkerId
-from legion.layout import Bounds, Fragment, Layout, spans
+from legion.layout import CHUNK, Bounds, Fragment, Layout, spans
 from legion.messages import Endpoint, Member, ModelShape
 from legion.outer.log import Anchor, OuterStep, apply
 from legion.outer.member import Outgoing, Place, RoundMember
@@ -48,6 +48,11 @@ def cluster_id(number: int) -> ClusterId:
 
 def worker_id(number: int) -> WorkerId:
     return WorkerId(f"worker-{number:03}")
+
+
+def codec_of(arm: Arm) -> AnyCodec:
+    """`topk` has a codec for each density."""
+    return any_by_name(f"topk{round(arm.density * CHUNK)}" if arm.codec == "topk" else arm.codec)
 
 
 class Averaging:
@@ -119,7 +124,7 @@ class Averaging:
             self.traffic.contributions += number == 0
         if not reducer.should_close(0.0, gone):
             raise RuntimeError(f"span {number} waits for a part that nobody will send")
-        codec = by_name(rounds.update_codec)
+        codec = any_by_name(rounds.update_codec)
         blob, report, self._residuals[number] = reducer.reduce(self._residuals[number], codec)
         self._blobs[report.digest] = blob
         self.traffic.updates += len(blob)
@@ -148,9 +153,9 @@ class Averaging:
         return memoryview(self._blobs[sha256])
 
     def codec(self) -> AnyCodec:
-        if self.ready < self.arm.dense_rounds and self.arm.codec in ("int2", "onebit", "topk"):
-            return by_name("int4")
-        return by_name(self.arm.codec)
+        if self.ready < self.arm.dense_rounds:
+            return any_by_name("int4")
+        return codec_of(self.arm)
 
     def send(self, parts: Sequence[Outgoing]) -> None:
         self._outbox += parts
