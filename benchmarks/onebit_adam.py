@@ -81,7 +81,7 @@ def train(config: RunConfig, prepared: Prepared, folder: Path) -> Outcome:
     plan = blueprint(config, prepared.manifest.vocab_size)
     layout = Layout(plan.shape.sizes, (1,) * MEMBERS)
     blocks = open_blocks(prepared.manifest, folder, seed=config.seed)
-    with LocalCluster(layout, batch_count=MEMBERS, static_claims=True) as cluster:
+    with LocalCluster(layout, static_claims=True) as cluster:
         # Models are built before the threads start: building changes what torch has once for all of them.
         members = [member(config, cluster, layout, rank, prepared) for rank in range(MEMBERS)]
         ears = [Ear(cluster, rank) for rank in range(MEMBERS)]
@@ -117,7 +117,6 @@ def member(
         cluster.exchanges[rank],
         cluster=config.cluster,
         optimizer=config.optimizer,
-        batch_count=MEMBERS,
         steps=config.steps,
         device=CPU,
     )
@@ -128,12 +127,11 @@ def member(
 
 def compare(steps: int, seed: int) -> dict[Optimizer, Outcome]:
     found: dict[Optimizer, Outcome] = {}
-    for optimizer in ("adamw", "onebit_adam"):
-        config = configuration(optimizer, steps, seed)
-        with tempfile.TemporaryDirectory() as folder:
-            prepared = prepare(config.data, seed=seed, folder=Path(folder))
-            found[optimizer] = train(config, prepared, Path(folder))
-        print(f"seed {seed}, {optimizer}: {found[optimizer].loss:.4f} nats per byte", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = prepare(RunConfig().data, seed=seed, folder=Path(folder))
+        for optimizer in ("adamw", "onebit_adam"):
+            found[optimizer] = train(configuration(optimizer, steps, seed), prepared, Path(folder))
+            print(f"seed {seed}, {optimizer}: {found[optimizer].loss:.4f} nats per byte", flush=True)
     return found
 
 

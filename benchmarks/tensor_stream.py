@@ -41,11 +41,9 @@ class Side:
         group = Group(1, tuple(identity.worker_id for identity in identities), rank)
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        self.member = Member(group, self.layout, batch_count=1, ordered=False, weights=none, gradients=none)
+        self.member = Member(group, self.layout, ordered=False, weights=none, gradients=none)
         self.network = self.on_loop(listen(identities[rank], "127.0.0.1", 0))
-        self.exchange = MemberExchange(
-            self.member, Bridge(self.loop, self.member.usage), batch_count=1, static_claims=False
-        )
+        self.exchange = MemberExchange(self.member, Bridge(self.loop, self.member.usage), static_claims=False)
 
     def on_loop(self, work):
         return asyncio.run_coroutine_threadsafe(work, self.loop).result()

@@ -141,8 +141,8 @@ def legion_step(rank: int, folder: Path, reshard: bool) -> Step:
     ports = [int(port) for port in sys.stdin.readline().split()]
     none = by_name("none")
     group = Group(1, tuple(identity.worker_id for identity in identities), rank)
-    member = Member(group, layout, batch_count=WORLD, ordered=True, weights=none, gradients=none)
-    exchange = MemberExchange(member, Bridge(loop, member.usage), batch_count=WORLD, static_claims=True)
+    member = Member(group, layout, ordered=True, weights=none, gradients=none)
+    exchange = MemberExchange(member, Bridge(loop, member.usage), static_claims=True)
     endpoints = {r: Endpoint(host="127.0.0.1", port=port) for r, port in enumerate(ports)}
     joined = network.joined(member, endpoints)
     asyncio.run_coroutine_threadsafe(joined.__aenter__(), loop).result()
@@ -152,7 +152,6 @@ def legion_step(rank: int, folder: Path, reshard: bool) -> Step:
         exchange,
         cluster=ClusterConfig.model_validate(run.cluster.model_dump()),
         optimizer=run.optimizer,
-        batch_count=WORLD,
         steps=run.steps,
         device=torch.device("cpu"),
     )
@@ -164,8 +163,8 @@ def legion_step(rank: int, folder: Path, reshard: bool) -> Step:
 
     def step() -> float:
         nonlocal done, joined  # the membership lasts as long as the steps
-        zero.begin()
-        index = exchange.claim(done)
+        zero.begin(WORLD)
+        index = exchange.claim(done, WORLD)
         with zero.backward_of(index, TOKENS):
             loss = loss_sum_of(plan.model(input_ids=inputs, use_cache=False).logits, labels)
             loss.backward()

@@ -100,7 +100,6 @@ class Session:
         member = self.member = Member(
             Group(plan.epoch, workers, rank),
             layout,
-            batch_count=config.batch.micro_batches,
             ordered=static,
             weights=by_name(config.codecs.weights),
             gradients=by_name(config.codecs.gradients),
@@ -108,7 +107,6 @@ class Session:
         exchange = MemberExchange(
             member,
             Bridge(asyncio.get_running_loop(), member.usage),
-            batch_count=config.batch.micro_batches,
             static_claims=static,
         )
         endpoints = {Rank(r): m.endpoint for r, m in enumerate(plan.members)}
@@ -157,7 +155,6 @@ class Session:
             exchange,
             cluster=config.cluster,
             optimizer=config.optimizer,
-            batch_count=config.batch.micro_batches,
             steps=config.steps,
             device=self._device,
         )

@@ -123,8 +123,8 @@ class Exchange(Protocol):
         With static claims the order of the sum is that of the micro-batches; PartInvalid on overlap or gap.
         """
 
-    def claim(self, step: Step) -> int | None:
-        """The next micro-batch to compute, or None when the step has no more."""
+    def claim(self, step: Step, batch_count: int) -> int | None:
+        """The next of the step's `batch_count` micro-batches to compute, or None when it has no more."""
 
     def vote(self, step: Step, ballot: Ballot) -> Work[Verdict]:
         """The verdict, once every member has voted for the same purpose. Batches must be disjoint and complete."""

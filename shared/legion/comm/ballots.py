@@ -14,18 +14,21 @@ KEPT_STEPS = 2  # verdicts a member may ask for again after a lost reply
 class Claims:
     """Micro-batch indices of a step, each given out once. A claim does not expire inside a step."""
 
-    def __init__(self, batch_count: int) -> None:
-        self._batch_count = batch_count
+    def __init__(self) -> None:
+        self._batch_count = 0
         self._step = Step(-1)
         self._next = 0
         self._answers: dict[WorkerId, tuple[int, int | None]] = {}
 
-    def claim(self, worker: WorkerId, step: Step, serial: int) -> int | None:
+    def claim(self, worker: WorkerId, step: Step, serial: int, batch_count: int) -> int | None:
         """The worker's `serial`-th claim of the step, from 0; asked again after a lost reply: the same answer."""
         if step < self._step:
             raise PartInvalid(f"{worker} claims work of step {step} in step {self._step}")
         if step > self._step:
-            self._step, self._next, self._answers = step, 0, {}
+            self._step, self._next, self._answers, self._batch_count = step, 0, {}, batch_count
+        if batch_count != self._batch_count:
+            found = self._batch_count
+            raise PartInvalid(f"{worker} claims one of {batch_count} micro-batches, step {step} has {found}")
         last, answer = self._answers.get(worker, (-1, None))
         if serial == last:
             return answer

@@ -14,10 +14,9 @@ from legion.ids import Step, UnitId
 class MemberExchange:
     """See `api.Exchange`. `static_claims`: micro-batch i belongs to member i mod N, nobody is asked."""
 
-    def __init__(self, member: Member, bridge: Bridge, *, batch_count: int, static_claims: bool) -> None:
+    def __init__(self, member: Member, bridge: Bridge, *, static_claims: bool) -> None:
         self._member = member
         self._bridge = bridge
-        self._batch_count = batch_count
         self._static = static_claims
         self._claimed: tuple[Step, int] = (Step(-1), 0)
 
@@ -52,13 +51,13 @@ class MemberExchange:
         self._bridge.post(self._member.mailbox.open, step, unit, batch_count, array_of(out))
         return self._bridge.submit(self._member.mailbox.complete(step, unit))
 
-    def claim(self, step: Step) -> int | None:
+    def claim(self, step: Step, batch_count: int) -> int | None:
         if not self._static:
-            return self._bridge.submit(self._member.claim(step)).wait()
+            return self._bridge.submit(self._member.claim(step, batch_count)).wait()
         done = self._claimed[1] if self._claimed[0] == step else 0
         self._claimed = (step, done + 1)
         index = self.group.rank + done * self.group.world
-        return index if index < self._batch_count else None
+        return index if index < batch_count else None
 
     def vote(self, step: Step, ballot: Ballot) -> Work[Verdict]:
         return self._bridge.submit(self._member.vote(step, ballot))

@@ -44,8 +44,8 @@ class LocalLink:
                 self._source.usage.sent_gradient_bytes += size_bytes
                 target.mailbox.add(sender, step, unit, batches, received)
 
-    async def claim(self, step: Step, serial: int) -> int | None:
-        return self._target.give_claim(self._source.me, step, serial)
+    async def claim(self, step: Step, serial: int, batch_count: int) -> int | None:
+        return self._target.give_claim(self._source.me, step, serial, batch_count)
 
     async def vote(self, step: Step, ballot: Ballot) -> Verdict:
         return await self._target.take_vote(self._source.me, step, ballot)
@@ -67,7 +67,6 @@ class LocalCluster:
         self,
         layout: Layout,
         *,
-        batch_count: int,
         static_claims: bool = False,
         weights: str = "none",
         gradients: str = "none",
@@ -79,7 +78,6 @@ class LocalCluster:
             Member(
                 Group(Epoch(1), workers, rank),
                 layout,
-                batch_count=batch_count,
                 ordered=static_claims,
                 weights=by_name(weights),
                 gradients=by_name(gradients),
@@ -91,9 +89,7 @@ class LocalCluster:
                 Rank(r): LocalLink(member, other) for r, other in enumerate(self.members) if other is not member
             }
         self.exchanges = [
-            MemberExchange(
-                member, Bridge(self._loop, member.usage), batch_count=batch_count, static_claims=static_claims
-            )
+            MemberExchange(member, Bridge(self._loop, member.usage), static_claims=static_claims)
             for member in self.members
         ]
 

@@ -39,7 +39,7 @@ class Link(Protocol):
     ) -> None:
         """`codec`: instead of the sender's for gradients."""
 
-    async def claim(self, step: Step, serial: int) -> int | None: ...
+    async def claim(self, step: Step, serial: int, batch_count: int) -> int | None: ...
 
     async def vote(self, step: Step, ballot: Ballot) -> Verdict: ...
 
@@ -47,9 +47,7 @@ class Link(Protocol):
 class Member:
     """What one member holds for the others. All methods run on the loop."""
 
-    def __init__(
-        self, group: Group, layout: Layout, *, batch_count: int, ordered: bool, weights: Codec, gradients: Codec
-    ) -> None:
+    def __init__(self, group: Group, layout: Layout, *, ordered: bool, weights: Codec, gradients: Codec) -> None:
         if layout.world != group.world:
             raise ValueError(f"a layout for {layout.world} in a group of {group.world}")
         self.group = group
@@ -61,7 +59,7 @@ class Member:
         self.changes = Changes()
         self.shelf = Shelf(self.changes)
         self.mailbox = Mailbox(self.changes, ordered=ordered)
-        self._claims = Claims(batch_count)
+        self._claims = Claims()
         self._ballots = BallotBox(self.changes, frozenset(group.members))
         self._serials: tuple[Step, int] = (Step(-1), 0)
 
@@ -126,18 +124,18 @@ class Member:
                 self.changes.fail(error)
             raise
 
-    async def claim(self, step: Step) -> int | None:
+    async def claim(self, step: Step, batch_count: int) -> int | None:
         serial = self._serials[1] if self._serials[0] == step else 0
         self._serials = (step, serial + 1)
         if self.group.rank == LEADER:
-            return self.give_claim(self.me, step, serial)
-        return await self.links[LEADER].claim(step, serial)
+            return self.give_claim(self.me, step, serial, batch_count)
+        return await self.links[LEADER].claim(step, serial, batch_count)
 
-    def give_claim(self, worker: WorkerId, step: Step, serial: int) -> int | None:
+    def give_claim(self, worker: WorkerId, step: Step, serial: int, batch_count: int) -> int | None:
         if self.changes.failure is not None:
             raise self.changes.failure
         self._require_leader()
-        return self._claims.claim(worker, step, serial)
+        return self._claims.claim(worker, step, serial, batch_count)
 
     async def vote(self, step: Step, ballot: Ballot) -> Verdict:
         if self.group.rank == LEADER:

@@ -171,8 +171,8 @@ class GrpcLink:
         async with self._gradients.turn:
             await self._persist(once)
 
-    async def claim(self, step: Step, serial: int) -> int | None:
-        request = ClaimRequest(step=step, serial=serial).SerializeToString()
+    async def claim(self, step: Step, serial: int, batch_count: int) -> int | None:
+        request = ClaimRequest(step=step, serial=serial, batch_count=batch_count).SerializeToString()
         reply = self._parsed(ClaimReply, await self._persist(lambda: self._claim(request, metadata=self._metadata)))
         return reply.index if reply.HasField("index") else None
 

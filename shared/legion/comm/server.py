@@ -155,7 +155,8 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _claim(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:
         wanted = await _single(requests, ClaimRequest)
-        index = member.give_claim(member.group.members[caller], Step(wanted.step), wanted.serial)
+        sender = member.group.members[caller]
+        index = member.give_claim(sender, Step(wanted.step), wanted.serial, wanted.batch_count)
         return ClaimReply(index=index).SerializeToString()
 
     async def _vote(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from legion import digest
-from legion.codec.api import Codec, Floats, bits_per_value
+from legion.codec.api import AnyCodec, Floats, bits_per_value
 from legion.codec.registry import by_name
 from legion.comm.api import Verdict
 from legion.config import RoundsConfig
@@ -55,7 +55,7 @@ class Office(Protocol):
 
     def blob(self, sha256: str) -> memoryview: ...
 
-    def codec(self) -> Codec:
+    def codec(self) -> AnyCodec:
         """What our uplink carries, for contributions that are no flush."""
 
     def send(self, parts: Sequence[Outgoing]) -> None: ...
@@ -126,6 +126,12 @@ class RoundMember:
             return None
         lease = self._lease()
         return self._start(lease) if lease and self._start(lease) + count <= lease.stop else None
+
+    @property
+    def micro_batches(self) -> int:
+        """Of the next step; 1 where we take no part, and there is none."""
+        participant = self._participant if not self.complete else None
+        return participant.micro_batches if participant else 1
 
     @property
     def at(self) -> int:
@@ -237,7 +243,7 @@ class RoundMember:
             self._contributors[key] = Contributor(numel, self._config.feedback, self._config.decay)
         return self._contributors[key]
 
-    def _key(self, plan: RoundPlan, span: int, codec: Codec, data: bytes) -> PartKey:
+    def _key(self, plan: RoundPlan, span: int, codec: AnyCodec, data: bytes) -> PartKey:
         return PartKey(
             run_id=self._place.run_id,
             round=plan.round,

@@ -69,12 +69,14 @@ class Receipt(_message.Message):
     def __init__(self) -> None: ...
 
 class ClaimRequest(_message.Message):
-    __slots__ = ("step", "serial")
+    __slots__ = ("step", "serial", "batch_count")
     STEP_FIELD_NUMBER: _ClassVar[int]
     SERIAL_FIELD_NUMBER: _ClassVar[int]
+    BATCH_COUNT_FIELD_NUMBER: _ClassVar[int]
     step: int
     serial: int
-    def __init__(self, step: _Optional[int] = ..., serial: _Optional[int] = ...) -> None: ...
+    batch_count: int
+    def __init__(self, step: _Optional[int] = ..., serial: _Optional[int] = ..., batch_count: _Optional[int] = ...) -> None: ...
 
 class ClaimReply(_message.Message):
     __slots__ = ("index",)

@@ -8,7 +8,7 @@ from legion.config import RunConfig
 from legion.data.loader import Loader
 from legion.ids import Step
 from legion.outer.member import EASE_STEPS, RoundMember
-from legion.train.loop import Training
+from legion.train.loop import Assignment, Training
 from legion.zero.engine import Zero3
 
 
@@ -49,8 +49,9 @@ class RoundTraining:
 
     def _turn(self) -> None:
         """One step, or one wait for the next anchor."""
-        count = self._config.batch.micro_batches * self._loader.blocks_each
-        first = self._rounds.next_blocks(count)
+        batch_count = self._rounds.micro_batches
+        blocks = batch_count * self._loader.blocks_each
+        first = self._rounds.next_blocks(blocks)
         if first is None:
             self._rounds.wait()
             if self._training.stopping.is_set():
@@ -58,10 +59,11 @@ class RoundTraining:
             self._zero.wait_at_border(self._rounds)
             return
         at = self._rounds.at
-        self._rounds.took(count)
+        self._rounds.took(blocks)
         ease = min(1.0, (self._steps + 1) / EASE_STEPS) if self._newcomer else 1.0
-        stopping = self._training.stopping.is_set()
-        self._training.step(self._zero.step, at, first, last=stopping, border=self._rounds, ease=ease)
+        last = self._training.stopping.is_set()
+        work = Assignment(self._zero.step, at, first, batch_count, ease=ease, last=last)
+        self._training.step(work, border=self._rounds)
         self._steps += 1
 
     def _evaluation_due(self, evaluated: int) -> bool:

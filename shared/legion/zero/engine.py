@@ -73,7 +73,6 @@ class Zero3:
         *,
         cluster: ClusterConfig,
         optimizer: OptimizerConfig,
-        batch_count: int,
         steps: int,
         device: torch.device,
     ) -> None:
@@ -82,10 +81,8 @@ class Zero3:
         self._exchange = exchange
         self._cluster = cluster
         self._optimizer_config = optimizer
-        self._batch_count = batch_count
-        self._onebit = (
-            LocalMomentum(optimizer, layout, exchange.group.rank) if optimizer.name == "onebit_adam" else None
-        )
+        self._batch_count = 0  # of the step under way
+        self._onebit: LocalMomentum | None = None
         self._onebit_warmup_steps = optimizer.onebit_warmup_steps(steps)
         self._optimizer_steps = 0  # since the moments were zero
         self._device = device
@@ -124,6 +121,8 @@ class Zero3:
         """The slice holds the weights (and moments) after `step` steps: offer them."""
         self._step = step
         self._optimizer_steps = step
+        if self._optimizer_config.name == "onebit_adam":
+            self._onebit = LocalMomentum(self._optimizer_config, self._layout, self._rank)
         self._optimizers = [self._optimizer_of(unit, step) for unit in self._units]
         self._offer_all()
 
@@ -142,8 +141,9 @@ class Zero3:
 
     # A step
 
-    def begin(self) -> None:
-        """Make room for the step's gradients."""
+    def begin(self, batch_count: int) -> None:
+        """Make room for the gradients of a step of so many micro-batches."""
+        self._batch_count = batch_count
         self._done = []
         parts = self._batch_count + (self._exchange.group.world if self._compressing else 0)
         self._collects = [

@@ -29,7 +29,6 @@ class NetworkCluster:
         folder: Path,
         layout: Layout,
         *,
-        batch_count: int,
         static_claims: bool = False,
         weights: str = "none",
         gradients: str = "none",
@@ -43,7 +42,6 @@ class NetworkCluster:
             Member(
                 Group(Epoch(1), workers, rank),
                 layout,
-                batch_count=batch_count,
                 ordered=static_claims,
                 weights=by_name(weights),
                 gradients=by_name(gradients),
@@ -51,9 +49,7 @@ class NetworkCluster:
             for rank in layout.ranks
         ]
         self.exchanges = [
-            MemberExchange(
-                member, Bridge(self._loop, member.usage), batch_count=batch_count, static_claims=static_claims
-            )
+            MemberExchange(member, Bridge(self._loop, member.usage), static_claims=static_claims)
             for member in self.members
         ]
 

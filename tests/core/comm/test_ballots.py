@@ -23,9 +23,9 @@ WORKERS = ("ann", "bob", "cyd")
 )
 def test_claims_go_out_once_however_often_they_are_asked_for(count: int, asked: list[tuple[str, int]]) -> None:
     """Each worker asks for its next claim, and `repeats` times again as if the answer had been lost."""
-    claims, serials, given_out = Claims(count), dict.fromkeys(WORKERS, 0), []
+    claims, serials, given_out = Claims(), dict.fromkeys(WORKERS, 0), []
     for worker, repeats in asked:
-        answers = {claims.claim(worker, 4, serials[worker]) for _ in range(repeats + 1)}
+        answers = {claims.claim(worker, 4, serials[worker], count) for _ in range(repeats + 1)}
         assert len(answers) == 1
         given_out += answers
         serials[worker] += 1
@@ -35,24 +35,32 @@ def test_claims_go_out_once_however_often_they_are_asked_for(count: int, asked: 
 
 
 def test_the_next_step_begins_anew() -> None:
-    claims = Claims(2)
-    assert [claims.claim("ann", 7, serial) for serial in range(3)] == [0, 1, None]
-    assert claims.claim("bob", 8, 0) == 0
-    assert claims.claim("ann", 8, 0) == 1
+    claims = Claims()
+    assert [claims.claim("ann", 7, serial, 2) for serial in range(3)] == [0, 1, None]
+    assert claims.claim("bob", 8, 0, 2) == 0
+    assert claims.claim("ann", 8, 0, 2) == 1
     with pytest.raises(PartInvalid, match="ann claims work of step 7 in step 8"):
-        claims.claim("ann", 7, 3)
+        claims.claim("ann", 7, 3, 2)
+
+
+def test_steps_have_as_many_micro_batches_as_their_first_claim_says() -> None:
+    claims = Claims()
+    assert [claims.claim("ann", 1, serial, 1) for serial in range(2)] == [0, None]
+    assert [claims.claim("bob", 2, serial, 2) for serial in range(3)] == [0, 1, None]
+    with pytest.raises(PartInvalid, match="ann claims one of 3 micro-batches, step 2 has 2"):
+        claims.claim("ann", 2, 0, 3)
 
 
 @pytest.mark.parametrize("serial", [0, 2, 3, 17])
 def test_a_serial_that_is_neither_the_last_nor_the_next_is_refused(serial: int) -> None:
-    claims = Claims(9)
-    claims.claim("ann", 0, 0)
-    claims.claim("ann", 0, 1)
+    claims = Claims()
+    claims.claim("ann", 0, 0, 9)
+    claims.claim("ann", 0, 1, 9)
     if serial == 2:
-        assert claims.claim("ann", 0, serial) == 2
+        assert claims.claim("ann", 0, serial, 9) == 2
         return
     with pytest.raises(PartInvalid, match=f"ann makes claim {serial} after claim 1"):
-        claims.claim("ann", 0, serial)
+        claims.claim("ann", 0, serial, 9)
 
 
 def ballot(*indices: int, **changes: object) -> Ballot:

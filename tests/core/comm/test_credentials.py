@@ -135,4 +135,4 @@ async def test_members_still_talk_while_others_knock(tmp_path: Path) -> None:
         for _ in range(40):
             _, writer = await asyncio.open_connection("127.0.0.1", nodes[0].network.port)
             stack.callback(writer.close)
-        assert await nodes[1].member.claim(0) == 0
+        assert await nodes[1].member.claim(0, 4) == 0

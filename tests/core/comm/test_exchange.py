@@ -55,7 +55,7 @@ def test_everyone_gathers_every_unit(
         exchange.vote(0, Ballot(True, Batches((rank,), 1), len(shares))).wait()
         return outs
 
-    with make_cluster(layout, batch_count=len(shares)) as cluster:
+    with make_cluster(layout) as cluster:
         for outs in in_threads(work, len(shares)):
             assert all(torch.equal(out, unit_values(layout, unit, 0)) for unit, out in enumerate(outs))
 
@@ -87,7 +87,7 @@ def test_owners_hold_the_sum_of_all_parts(make_cluster: MakeCluster, counts: tup
         assert (verdict.tokens, verdict.loss_sum, verdict.norm_squared) == (42, 1.5 * len(counts), 2.0 * len(counts))
         return outs
 
-    with make_cluster(layout, batch_count=6, static_claims=static) as cluster:
+    with make_cluster(layout, static_claims=static) as cluster:
         results = in_threads(work, len(counts))
     for unit in range(2):
         whole = torch.cat([outs[unit] for outs in results])
@@ -120,7 +120,7 @@ def test_a_codec_may_be_named_for_one_gradient(make_cluster: MakeCluster) -> Non
             sent.append(exchange.usage.sent_gradient_bytes)
         return sums, [after - before for before, after in itertools.pairwise(sent)]
 
-    with make_cluster(layout, batch_count=2) as cluster:
+    with make_cluster(layout) as cluster:
         results = in_threads(work, 2)
     for rank, (sums, sent) in enumerate(results):
         theirs = sum(len(layout.bounds(unit, 1 - rank)) for unit in range(2))
@@ -140,13 +140,13 @@ def test_claims_are_given_once_and_end(make_cluster: MakeCluster) -> None:
     def work(rank: int) -> list[int]:
         exchange, found = cluster.exchanges[rank], []
         for step in range(3):
-            while (index := exchange.claim(step)) is not None:
+            while (index := exchange.claim(step, 11)) is not None:
                 found.append(step * 100 + index)
             mine = tuple(i - step * 100 for i in found if i // 100 == step)
             assert exchange.vote(step, Ballot(True, Batches(mine, len(mine)), 11)).wait().commit
         return found
 
-    with make_cluster(layout, batch_count=11) as cluster:
+    with make_cluster(layout) as cluster:
         results = in_threads(work, 3)
     assert sorted(itertools.chain(*results)) == [step * 100 + i for step in range(3) for i in range(11)]
 
@@ -165,7 +165,7 @@ def test_lossy_weights_are_the_same_for_everyone(make_cluster: MakeCluster, code
         exchange.vote(0, Ballot(True, Batches((rank,), 1), 2)).wait()
         return out
 
-    with make_cluster(layout, batch_count=2, weights=codec) as cluster:
+    with make_cluster(layout, weights=codec) as cluster:
         first, second = in_threads(work, 2)
     exact = unit_values(layout, 0, 1)
     assert torch.equal(first, second)
@@ -182,7 +182,7 @@ def test_a_no_aborts_the_step_for_everyone_at_once(make_cluster: MakeCluster) ->
         assert not verdict.commit
         return verdict.reason
 
-    with make_cluster(layout, batch_count=2) as cluster:
+    with make_cluster(layout) as cluster:
         assert in_threads(work, 2) == ["out of memory"] * 2
 
 
@@ -193,7 +193,7 @@ def test_micro_batches_must_be_all_of_them_once(make_cluster: MakeCluster) -> No
         verdict = cluster.exchanges[rank].vote(0, Ballot(True, Batches((0,), 1), 2)).wait()
         return verdict.commit
 
-    with make_cluster(layout, batch_count=2) as cluster:
+    with make_cluster(layout) as cluster:
         assert in_threads(work, 2) == [False, False]
 
 
@@ -214,7 +214,7 @@ def test_a_part_that_is_not_finite_is_refused_and_says_whose_it_is(make_cluster:
             return error
         return None
 
-    with make_cluster(layout, batch_count=2) as cluster:
+    with make_cluster(layout) as cluster:
         errors = in_threads(work, 2)
         culprit = cluster.members[0].me
     found = [error for error in errors if isinstance(error, NotFinite)]
@@ -236,14 +236,14 @@ def test_the_same_micro_batch_from_two_members_is_refused(make_cluster: MakeClus
             return error
         return None
 
-    with make_cluster(layout, batch_count=2) as cluster:
+    with make_cluster(layout) as cluster:
         errors = in_threads(work, 2)
     assert any(isinstance(error, PartInvalid) for error in errors)
 
 
 def test_a_failure_ends_every_wait(make_cluster: MakeCluster) -> None:
     layout = Layout((4096 * 2,), (1, 1))
-    with make_cluster(layout, batch_count=2) as cluster:
+    with make_cluster(layout) as cluster:
         out = torch.empty(4096 * 2)
         waits = [
             cluster.exchanges[0].fetch(0, 0, out),
@@ -258,7 +258,7 @@ def test_a_failure_ends_every_wait(make_cluster: MakeCluster) -> None:
 
 def test_a_member_that_leaves_is_named_with_its_reason(tmp_path: Path) -> None:
     layout = Layout((4096 * 2,), (1, 1))
-    with NetworkCluster(tmp_path, layout, batch_count=2) as cluster:
+    with NetworkCluster(tmp_path, layout) as cluster:
         out, parts = torch.empty(4096 * 2), [torch.zeros(4096) for _ in range(2)]
         for rank in (0, 1):
             cluster.exchanges[rank].publish(0, 0, parts[rank])
@@ -272,7 +272,7 @@ def test_a_member_that_leaves_is_named_with_its_reason(tmp_path: Path) -> None:
 
 def test_100_megabytes_and_more_pass(tmp_path: Path) -> None:
     layout = Layout((52_000_000,), (1, 1))
-    with NetworkCluster(tmp_path, layout, batch_count=2) as cluster:
+    with NetworkCluster(tmp_path, layout) as cluster:
         parts = [torch.full((len(layout.bounds(0, rank)),), float(rank + 1)) for rank in (0, 1)]
         for rank in (0, 1):
             cluster.exchanges[rank].publish(0, 0, parts[rank])

@@ -136,10 +136,10 @@ async def test_claims_and_votes_survive_lost_answers(tmp_path: Path) -> None:
         for step in range(6):
             claimed: list[int] = []
             proxy.cut_after(100 + 61 * step)  # a call and its answer are about 200 bytes
-            while (index := await other.claim(step)) is not None:
+            while (index := await other.claim(step, 4)) is not None:
                 claimed.append(index)
             assert claimed == [0, 1, 2, 3]
-            assert await leader.claim(step) is None
+            assert await leader.claim(step, 4) is None
             proxy.cut_after(40 + 37 * step)
             ballots = (Ballot(True, Batches((), 0), 4, 1.0), Ballot(True, Batches((0, 1, 2, 3), 40), 4, 2.0))
             verdicts = await asyncio.gather(leader.vote(step, ballots[0]), other.vote(step, ballots[1]))
@@ -154,7 +154,7 @@ async def test_a_plan_may_arrive_later_at_one_member_than_at_another(tmp_path: P
         await stack.enter_async_context(nodes[1].network.joined(nodes[1].member, endpoints_of(nodes)))
         early = nodes[1].member
         calls = [
-            asyncio.ensure_future(early.claim(0)),
+            asyncio.ensure_future(early.claim(0, 4)),
             asyncio.ensure_future(early.scatter(0, Batches((0,), 1), 0, np.ones(2 * CHUNK, dtype=np.float32))),
             asyncio.ensure_future(early.gather(0, 0, np.empty(2 * CHUNK, dtype=np.float32))),
         ]
@@ -241,7 +241,7 @@ async def test_a_failed_member_calls_nobody(tmp_path: Path) -> None:
         nodes[1].member.changes.fail(NotFinite("the gradient of ann"))
         for _ in range(3):  # before, while and after its channels close
             for call in (
-                nodes[1].member.claim(0),
+                nodes[1].member.claim(0, 4),
                 nodes[1].member.vote(0, Ballot(False, Batches((), 0), 4)),
                 nodes[1].member.links[Rank(0)].fetch(0, 0, np.empty(CHUNK, dtype=np.float32)),
             ):
@@ -341,7 +341,7 @@ async def test_bad_weights_end_the_fetch_and_name_their_owner(
 async def test_answers_that_cannot_be_read_name_who_gave_them(tmp_path: Path) -> None:
     nonsense = saying(b"\xff\xff\xff")
     async with with_impostor(tmp_path, Claim=nonsense, Vote=nonsense) as (node, impostor):
-        for call in (node.member.claim(0), node.member.vote(0, Ballot(True, Batches((), 0), 4))):
+        for call in (node.member.claim(0, 4), node.member.vote(0, Ballot(True, Batches((), 0), 4))):
             with pytest.raises(PartInvalid, match=rf"{impostor}: a \w+ cannot be read"):
                 await call
 
@@ -373,7 +373,7 @@ async def test_unavailable_once_is_no_failure(tmp_path: Path) -> None:
         yield ClaimReply(index=3).SerializeToString()
 
     async with with_impostor(tmp_path, Claim=busy_at_first) as (node, _):
-        assert await node.member.claim(0) == 3
+        assert await node.member.claim(0, 4) == 3
         assert next(calls) == 2
 
 

@@ -228,7 +228,8 @@ async def test_a_bad_gradient_fails_the_step_and_both_sides_know_whose_it_was(
 async def test_a_part_for_another_member_is_refused(tmp_path: Path) -> None:
     """Claims and votes go to the first member; the others answer none."""
     async with joined(tmp_path) as nodes, channel_as(nodes[0].identity, nodes[1]) as channel:
-        for method, request in (("Claim", ClaimRequest(step=0, serial=0)), ("Vote", BallotMessage(step=0, ok=True))):
+        claim, ballot = ClaimRequest(step=0, serial=0, batch_count=4), BallotMessage(step=0, ok=True)
+        for method, request in (("Claim", claim), ("Vote", ballot)):
             call = channel.unary_unary(SERVICE + method)(request.SerializeToString(), metadata=metadata())
             error = await refusal(call)
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -285,7 +286,7 @@ async def test_a_failed_member_answers_with_its_failure(tmp_path: Path) -> None:
         culprit = "the gradient of unit 0 from " + nodes[1].member.me
         nodes[0].member.changes.fail(NotFinite(culprit))
         calls = {
-            "Claim": ClaimRequest(step=0, serial=0),
+            "Claim": ClaimRequest(step=0, serial=0, batch_count=4),
             "Vote": BallotMessage(step=0, ok=True),
             "Fetch": FetchRequest(step=0, unit=0),
         }

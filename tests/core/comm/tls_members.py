@@ -46,7 +46,7 @@ class Node:
 def member_of(identities: list[Identity], rank: int, layout: Layout, *, ordered: bool = False) -> Member:
     group = Group(Epoch(EPOCH), tuple(identity.worker_id for identity in identities), Rank(rank))
     plain = by_name("none")
-    return Member(group, layout, batch_count=4, ordered=ordered, weights=plain, gradients=plain)
+    return Member(group, layout, ordered=ordered, weights=plain, gradients=plain)
 
 
 @contextlib.asynccontextmanager

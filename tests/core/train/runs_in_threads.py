@@ -116,9 +116,7 @@ def run(
     """One start of a run on all members; `stop_after`: every member is asked to stop once it has done that step."""
     folder.mkdir(parents=True, exist_ok=True)
     layout = Layout(blueprint(config, VOCAB).shape.sizes, tuple(shares))
-    with LocalCluster(
-        layout, batch_count=config.batch.micro_batches, static_claims=config.cluster.claims == "static"
-    ) as cluster:
+    with LocalCluster(layout, static_claims=config.cluster.claims == "static") as cluster:
         members = [_member(config, cluster, layout, rank, folder, resume_step) for rank in layout.ranks]
 
         def work(rank: int) -> Heard:
@@ -145,7 +143,6 @@ def _member(
         cluster.exchanges[rank],
         cluster=config.cluster,
         optimizer=config.optimizer,
-        batch_count=config.batch.micro_batches,
         steps=config.steps,
         device=torch.device("cpu"),
     )

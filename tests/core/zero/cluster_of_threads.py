@@ -116,7 +116,6 @@ class Trainer:
             self.exchange,
             cluster=config.cluster,
             optimizer=config.optimizer,
-            batch_count=config.batch.micro_batches,
             steps=config.steps,
             device=torch.device("cpu"),
         )
@@ -127,9 +126,9 @@ class Trainer:
 
     def step(self, step: int, my_turn: Callable[[int], bool] = lambda _: True) -> Committed:
         batches = batches_of(step, self.config.batch.micro_batches)
-        self.zero.begin()
+        self.zero.begin(len(batches))
         total = 0.0
-        while my_turn(step) and (index := self.exchange.claim(step)) is not None:
+        while my_turn(step) and (index := self.exchange.claim(step, len(batches))) is not None:
             with self.zero.backward_of(index, tokens_of(batches[index])):
                 loss = loss_sum(self.model, batches[index])
                 loss.backward()
@@ -146,7 +145,6 @@ def train_in_threads(
     codecs = config.codecs
     with LocalCluster(
         layout,
-        batch_count=config.batch.micro_batches,
         static_claims=config.cluster.claims == "static",
         weights=codecs.weights,
         gradients=codecs.gradients,

@@ -46,7 +46,7 @@ def config_of(*, tied: bool = False, **changes: Any) -> RunConfig:
 @contextmanager
 def members(config: RunConfig, world: int) -> Iterator[Callable[[int], Trainer]]:
     layout = Layout(blueprint(config, VOCAB).shape.sizes, (1,) * world)
-    with LocalCluster(layout, batch_count=config.batch.micro_batches) as cluster:
+    with LocalCluster(layout) as cluster:
         yield lambda rank: Trainer(config, cluster, layout, rank)
 
 
@@ -138,7 +138,7 @@ def test_a_parameter_that_gets_no_gradient_ends_the_micro_batch() -> None:
     """Its gradient is never made up of zeros."""
     with members(config_of(), 1) as member:
         trainer = member(0)
-        trainer.zero.begin()
+        trainer.zero.begin(trainer.config.batch.micro_batches)
         batch = batches_of(0, 1)[0]
         unused = trainer.model.get_submodule("model.layers.3.mlp")
         unused.forward = lambda x: x  # type: ignore[method-assign]

@@ -155,7 +155,7 @@ def test_a_cluster_of_several_is_refused_before_it_starts() -> None:
     plan = blueprint(config, VOCAB)
     layout = Layout(plan.shape.sizes, (1, 1))
     with (
-        LocalCluster(layout, batch_count=4) as cluster,
+        LocalCluster(layout) as cluster,
         pytest.raises(ConfigInvalid, match=r"'muon' needs whole matrices on one member, and the cluster has 2"),
     ):
         Trainer(config, cluster, layout, 0)

@@ -217,7 +217,7 @@ class Cluster:
 
     def __init__(self, config: RunConfig, shares: Sequence[int]) -> None:
         self.layout = Layout(blueprint(config, VOCAB).shape.sizes, tuple(shares))
-        self.local = LocalCluster(self.layout, batch_count=config.batch.micro_batches, static_claims=True)
+        self.local = LocalCluster(self.layout, static_claims=True)
         self.config = config
 
     def __enter__(self) -> "Cluster":
@@ -251,7 +251,7 @@ def test_over_the_network_as_in_one_process(tmp_path: Path) -> None:
     config = onebit_config()
     outcomes, weights = train_in_threads(config, (1, 2, 1), COMPARED)
     layout = Layout(blueprint(config, VOCAB).shape.sizes, (1, 2, 1))
-    with NetworkCluster(tmp_path, layout, batch_count=4, static_claims=True) as network:
+    with NetworkCluster(tmp_path, layout, static_claims=True) as network:
         trainers = [Trainer(config, network, layout, rank) for rank in layout.ranks]
         found = in_threads(lambda rank: [trainers[rank].step(step) for step in range(COMPARED)], 3, network.fail)
         parts = [[t.zero.part(unit).weights.clone() for t in trainers] for unit in range(len(layout.units))]
@@ -268,7 +268,7 @@ def test_an_aborted_step_leaves_momentum_and_residual_where_they_were() -> None:
         def aborted(rank: int) -> None:
             trainer = cluster.trainers[rank]
             batch = batches_of(0, 4)[rank]
-            trainer.zero.begin()
+            trainer.zero.begin(trainer.config.batch.micro_batches)
             for index in (rank, rank + 2):
                 with trainer.zero.backward_of(index, tokens_of(batch)):
                     loss_sum(trainer.model, batch).backward()
@@ -303,6 +303,17 @@ def test_the_momentum_in_the_slice_survives_and_residuals_restart_at_zero() -> N
     assert all(math.isfinite(loss) for loss in more)
 
 
+def test_a_start_forgets_what_was_not_sent() -> None:
+    with Cluster(onebit_config(), (1, 1)) as cluster:
+        cluster.train(range(WARM + 2))
+        trainer = cluster.trainers[0]
+        kept = trainer.zero.slice.exp_avg.clone()
+        trainer.zero.start(WARM + 2)
+        *local, exp_avg = moments(trainer)
+        assert not any(tensor.any() for tensor in local)
+        assert torch.equal(exp_avg, kept)
+
+
 def test_one_member_resumes_without_any_loss() -> None:
     """It has no residuals: a run with a stop equals a run without to the rounding."""
     with Cluster(onebit_config(), (1,)) as cluster:
@@ -323,7 +334,7 @@ def test_gradients_that_are_not_finite_stop_the_step() -> None:
 
         def work(rank: int) -> None:
             trainer, batch = cluster.trainers[rank], batches_of(0, 4)[rank]
-            trainer.zero.begin()
+            trainer.zero.begin(trainer.config.batch.micro_batches)
             with trainer.zero.backward_of(rank, tokens_of(batch)):
                 (loss_sum(trainer.model, batch) * (math.nan if rank == 0 else 1.0)).backward()
             trainer.zero.finish(1.0, 0.01)
