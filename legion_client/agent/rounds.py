@@ -99,12 +99,13 @@ class RoundRelay:
     async def _deliver(self) -> None:
         while True:
             await self._waits.wait()
-            while self._spans:
-                await self._deliver_span(self._spans[0])
-                self._spans.popleft()
-            while self._roots:
-                await persistently("digest of an anchor", self._server.report_root, self._roots[0])
-                self._roots.popleft()
+            while self._spans or self._roots:
+                if self._spans:
+                    await self._deliver_span(self._spans[0])
+                    self._spans.popleft()
+                else:
+                    await persistently("digest of an anchor", self._server.report_root, self._roots[0])
+                    self._roots.popleft()
             self._waits.clear()
             async with self._delivered:
                 self._delivered.notify_all()
@@ -117,6 +118,9 @@ class RoundRelay:
         except (RoundConflict, NotFound) as error:
             # Another term, or the next round, has begun without it: the log does not need it.
             logger.warning("update not taken round=%d span=%d why=%s", report.round, report.span, error)
+        except FileNotFoundError:
+            # The engine keeps what may still be asked for; a round this long ago has its update from another term.
+            logger.warning("update gone before it was taken round=%d span=%d", report.round, report.span)
 
     async def _download(self) -> None:
         while True:
@@ -124,6 +128,8 @@ class RoundRelay:
             path = self._folder / f"update-{wanted.sha256}"
             try:
                 await _write(path, self._server.download(f"/blobs/{wanted.sha256}")(0))
+            except StorageFailed:
+                raise  # our own disk: waiting frees none
             except LegionError as error:
                 logger.info("update not in storage sha256=%s why=%s", wanted.sha256[:12], error)
                 self._say(UpdateHere(sha256=wanted.sha256, path=None))
@@ -137,4 +143,5 @@ async def _write(path: Path, chunks: AsyncIterator[bytes]) -> None:
             async for chunk in chunks:
                 file.write(chunk)
     except OSError as error:
+        await asyncio.to_thread(path.unlink, missing_ok=True)
         raise StorageFailed(f"{path} cannot be written: {error.strerror}") from error

@@ -62,6 +62,7 @@ class Rounds:
         self._control = AgentControl(report)
         self._early: list[RoundNews] = []
         self._courier: Courier | None = None
+        self._waking = False
 
     def hear(self, command: RoundNews | UpdateHere) -> None:
         if isinstance(command, UpdateHere):
@@ -73,6 +74,7 @@ class Rounds:
 
     def wake(self) -> None:
         """The engine stops: the compute thread must not wait for a round."""
+        self._waking = True
         if self._courier is not None:
             self._courier.wake()
 
@@ -88,10 +90,13 @@ class Rounds:
         try:
             async with courier.working():
                 self._courier = network.rounds.desk = courier
+                if self._waking:
+                    courier.wake()
                 for news in self._early:
                     _tell(courier, news)
                 yield courier
         finally:
+            self._courier = network.rounds.desk = None
             await links.close()
 
 

@@ -15,7 +15,7 @@ from legion.codec.registry import by_name
 from legion.comm.bridge import Bridge
 from legion.comm.waiting import Changes
 from legion.config import RoundsConfig
-from legion.errors import LegionError, NotFinite, PartInvalid, PartRefused
+from legion.errors import FingerprintMismatch, LegionError, NotFinite, PartInvalid, PartRefused
 from legion.ids import ClusterId, WorkerId
 from legion.layout import Bounds
 from legion.messages import Member
@@ -79,6 +79,7 @@ class Courier:
         self._plans: dict[int, RoundPlan] = {}
         self._records: dict[int, RoundRecord] = {}
         self._oldest = anchor  # round whose record may still be of use
+        self._made: dict[int, set[str]] = {}  # digests of the updates that we reduced, by round: not all are committed
         self._here: set[int] = set()  # rounds whose updates are here, as far as our slice needs them
         self._newest = -1  # round of the newest plan
         self._late_at = 0.0
@@ -194,11 +195,12 @@ class Courier:
     async def _deliver(self, part: Outgoing) -> None:
         """To the span's reducer, and to its successors, until the round is committed."""
         key, tries = part.key, 0
-        while key.round not in self._records:
+        while not self._is_over(key.round):
             plan = self._plans[key.round]
-            term = plan.term(key.span)
+            moved_on = self._over_or_other_term(key, plan.term(key.span))
+            reducer = plan.reducer(key.span)
             try:
-                await self._hand_over(plan.workers.get(plan.reducer(key.span)), plan.reducer(key.span), part)
+                await self._unless(moved_on, self._hand_over(plan.workers.get(reducer), reducer, part))
             except (PartRefused, PartInvalid, NotFinite) as error:
                 logger.warning("part refused round=%d span=%d why=%s", key.round, key.span, error)
             except LegionError as error:
@@ -207,10 +209,25 @@ class Courier:
                 logger.info("part not sent round=%d span=%d retry_s=%.1f why=%s", key.round, key.span, pause_s, error)
                 await self._pause(pause_s)
                 continue
-            await self._changes.until(self._over_or_other_term(key, term))
+            await self._changes.until(moved_on)
+
+    def _is_over(self, round_number: int) -> bool:
+        return round_number in self._records or round_number < self._oldest
 
     def _over_or_other_term(self, key: PartKey, term: int) -> Callable[[], bool]:
-        return lambda: key.round in self._records or self._plans[key.round].term(key.span) != term
+        return lambda: self._is_over(key.round) or self._plans[key.round].term(key.span) != term
+
+    async def _unless(self, fact: Callable[[], bool], work: Coroutine[Any, Any, None]) -> None:
+        """The work, given up once the fact is true: a call to a computer that hangs would last long after."""
+        both = asyncio.ensure_future(work), asyncio.ensure_future(self._changes.until(fact))
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.wait(both)
+        if not both[0].cancelled():
+            both[0].result()
 
     async def _hand_over(self, member: Member | None, reducer: WorkerId, part: Outgoing) -> None:
         if reducer == self._me:
@@ -238,29 +255,55 @@ class Courier:
     async def _fetch_update(self, round_number: int, span: SpanRecord) -> None:
         tries = 0
         while not self._blobs.has(span.digest):
-            plan = self._plans.get(round_number)
-            holder = plan.workers.get(span.reducer) if plan else None
+            holder = self._reducer_of(round_number, span) if tries % 2 == 0 else None
             try:
-                if holder is not None and span.reducer != self._me and tries % 2 == 0:
+                if holder is not None:
                     data = await self._links.fetch_blob(holder, span.digest, span.size_bytes)
                 else:
                     data = await self._control.download(span.digest, span.size_bytes)
-                await asyncio.to_thread(self._blobs.put, span.digest, data)
             except LegionError as error:
                 logger.info("update not here round=%d sha256=%s why=%s", round_number, span.digest[:12], error)
-                if tries % 2:
-                    await asyncio.sleep(RETRY_S[min(tries // 2, len(RETRY_S) - 1)])
-                tries += 1
+            else:
+                if await self._keep(span, data, holder.worker_id if holder else "storage"):
+                    return
+            if tries % 2:
+                await asyncio.sleep(RETRY_S[min(tries // 2, len(RETRY_S) - 1)])
+            tries += 1
+
+    def _reducer_of(self, round_number: int, span: SpanRecord) -> Member | None:
+        """Where to find it; None for ourselves, and for one that no plan tells of."""
+        plan = self._plans.get(round_number)
+        return plan.workers.get(span.reducer) if plan and span.reducer != self._me else None
+
+    async def _keep(self, span: SpanRecord, data: bytes, holder: str) -> bool:
+        """False when it is damaged, and to be fetched again. StorageFailed ends the engine: waiting frees no disk."""
+        try:
+            await asyncio.to_thread(self._blobs.put, span.digest, data)
+        except FingerprintMismatch as error:
+            logger.warning("update damaged holder=%s why=%s", holder, error)
+            return False
+        return True
 
     def _moved(self, report: RootReport) -> None:
         self._control.applied(report)
         self._oldest = max(self._oldest, report.round - SERVED_ROUNDS)
-        for old in [number for number in self._records if number < self._oldest]:
-            for span in self._records.pop(old).spans:
-                self._blobs.forget(span.digest)
-            self._plans.pop(old, None)
+        self._forget_before(self._oldest)
+
+    def _forget_before(self, oldest: int) -> None:
+        dropped: set[str] = set()
+        for number in [number for number in self._records if number < oldest]:
+            dropped |= {span.digest for span in self._records.pop(number).spans}
+        for number in [number for number in self._made if number < oldest]:
+            dropped |= self._made.pop(number)
+        self._plans = {number: plan for number, plan in self._plans.items() if number >= oldest}
+        self._here = {number for number in self._here if number >= oldest}
+        # Two rounds may have the same update: of a span that nobody changes.
+        kept = {span.digest for record in self._records.values() for span in record.spans}
+        for digest in dropped - kept:
+            self._blobs.forget(digest)
 
     async def _reduced(self, report: SpanReport, blob: bytes) -> None:
+        self._made.setdefault(report.round, set()).add(report.digest)
         await asyncio.to_thread(self._blobs.put, report.digest, blob)
         await self._control.reduced(report, self._blobs)
 

@@ -10,7 +10,7 @@ from legion.codec.api import Floats
 from legion.codec.registry import by_name
 from legion.comm.waiting import Changes
 from legion.config import RoundsConfig
-from legion.errors import PartRefused
+from legion.errors import PartRefused, Unavailable
 from legion.ids import ClusterId, WorkerId
 from legion.layout import Bounds
 from legion.outer.reducer import Closing, SpanReducer
@@ -18,7 +18,7 @@ from legion.rounds import PartKey, RoundPlan, RoundRecord, SpanReport
 
 logger = logging.getLogger(__name__)
 
-EARLY_S = 30.0  # a part may come this long before we hear of its round
+EARLY_S = 20.0  # a part may come this long before we hear of its round; less than a caller waits
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], None]
 Finished = Callable[[SpanReport, bytes], Awaitable[None]]
@@ -93,15 +93,19 @@ class Reducing:
         self._changes.happened()
 
     async def _find(self, key: PartKey) -> Open:
+        """The sender may know the plan, or that the span is ours now, before we do: then it is to come again."""
+
+        def is_open() -> bool:
+            return self._round > key.round or (self._round == key.round and key.span in self._open)
+
         try:
             async with asyncio.timeout(EARLY_S):
-                await self._changes.until(lambda: self._round >= key.round)
+                await self._changes.until(is_open)
         except TimeoutError:
-            raise PartRefused(f"round {key.round} is not known here yet", reason="round") from None
-        span = self._open.get(key.span)
-        if span is None or key.round != self._round:
-            raise PartRefused(f"span {key.span} of round {key.round} is not reduced here", reason="reducer")
-        return span
+            raise Unavailable(f"span {key.span} of round {key.round} is not reduced here, or not yet") from None
+        if key.round != self._round:
+            raise PartRefused(f"round {key.round} is over, this is round {self._round}", reason="round")
+        return self._open[key.span]
 
     async def _work(self, span: Open) -> None:
         reducer = span.reducer
