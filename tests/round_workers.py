@@ -10,7 +10,7 @@ import numpy as np
 from legion.codec.registry import by_name
 from legion.layout import Bounds, Fragment
 from legion.outer.log import Anchor, OuterStep, apply, blob_of
-from legion.rounds import Blocks, Inclusion, Participant, RoundPlan, RoundRecord, SpanReport
+from legion.rounds import Inclusion, Participant, RoundPlan, RoundRecord, SpanReport
 
 
 async def plan_of(house: Any, member: Any = None) -> RoundPlan:
@@ -40,6 +40,7 @@ class Bench:
     house: Any
     members: list[Any]
     blobs: dict[str, bytes] = field(default_factory=dict)
+    nonsense: bool = False  # updates that nobody can decode
 
     def member(self, worker_id: str) -> Any:
         return next(member for member in self.members if member.worker_id == worker_id)
@@ -48,7 +49,7 @@ class Bench:
         """Some update of the span, the same for the same round, span and term's reducer."""
         draw = np.random.default_rng((plan.round, span))
         values = draw.normal(size=len(plan.spans[span].bounds)).astype(np.float32)
-        blob = blob_of(by_name("int8"), values * np.float32(0.01))
+        blob = b"nonsense" if self.nonsense else blob_of(by_name("int8"), values * np.float32(0.01))
         self.blobs[hashlib.sha256(blob).hexdigest()] = blob
         return blob
 
@@ -93,7 +94,3 @@ class Bench:
             return (Fragment(bounds, bounds.start, 0),)
 
         apply(Anchor(theta), record, whole, self.blobs.__getitem__, OuterStep())
-
-
-def total(blocks: Blocks) -> int:
-    return len(blocks)

@@ -134,6 +134,7 @@ def _participants(rounds: Rounds, config: RunConfig, number: int, clusters: Sequ
                 micro_batches=len(blocks) // per_step,
                 blocks=blocks,
                 next_blocks=_lease(seat, number + 1),
+                earlier=tuple(r for before, held in sorted(seat.leases.items()) if before < number for r in held),
                 most_tokens=most[cluster.cluster],
             )
         )

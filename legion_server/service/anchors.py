@@ -7,7 +7,7 @@ anchor state and takes the place of the first moment; moments are holes otherwis
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Final
@@ -63,17 +63,13 @@ def advance(
     _, total = read_info(source)
     outer = OuterStep(config.rounds.outer_lr, config.rounds.outer_momentum)
     leaves: list[bytes] = []
-    with (
-        _opened(blobs) as read_blob,
-        reading(source),
-        source.open("rb", buffering=0) as old,
-        _new(target, info, total) as new,
-    ):
+    updates = {name: _mapped(path) for name, path in blobs.items()}
+    with reading(source), source.open("rb", buffering=0) as old, _new(target, info, total) as new:
         for start in range(0, total, WINDOW):
             window = Bounds(start, min(total, start + WINDOW))
             momentum = _read(old, MOMENTUM, total, window) if outer.momentum else None
             anchor = Anchor(_read(old, WEIGHTS, total, window), momentum)
-            apply(anchor, record, _within(window), read_blob, outer)
+            apply(anchor, record, _within(window), updates.__getitem__, outer)
             _write(new, WEIGHTS, total, window, anchor.values)
             if momentum is not None:
                 _write(new, MOMENTUM, total, window, momentum)
@@ -114,16 +110,10 @@ def _within(window: Bounds) -> Callable[[Bounds], tuple[Fragment, ...]]:
     return holds
 
 
-@contextmanager
-def _opened(blobs: Mapping[str, Path]) -> Iterator[Callable[[str], memoryview]]:
-    """The blobs mapped into memory, by digest: each window reads its part."""
-    with ExitStack() as stack:
-        views: dict[str, memoryview] = {}
-        for name, path in blobs.items():
-            file = stack.enter_context(path.open("rb"))
-            mapped = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            views[name] = stack.enter_context(memoryview(mapped))
-        yield views.__getitem__
+def _mapped(path: Path) -> memoryview:
+    """The file in memory, page by page as it is read; freed with the last view of it, which an error may hold."""
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _read(file: FileIO, tensor: int, total: int, window: Bounds) -> Floats:

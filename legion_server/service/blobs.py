@@ -106,7 +106,7 @@ class Blobs:
         await self._stored(remove, sha256)
 
     async def fetch(self, sha256: str, size_bytes: int, target: Path) -> None:
-        """A copy in a local file, whole and checked. NotFound, or StorageFailed when the storage damaged it."""
+        """A copy in a local file, whole and checked. NotFound, also for one that was damaged, which is then deleted."""
         found = await self.size(sha256)
         if found is None:
             raise NotFound(f"blob {sha256[:12]} is not in storage")
@@ -122,7 +122,8 @@ class Blobs:
                 async for data in self.read(sha256, 0, found):
                     await asyncio.to_thread(add, file, data)
             if found != size_bytes or digest.hexdigest() != sha256:
-                raise StorageFailed(f"blob {sha256[:12]} is damaged in storage", hint="It is asked for again.")
+                await self.delete(sha256)
+                raise NotFound(f"blob {sha256[:12]} was damaged in storage and is no longer there")
             await asyncio.to_thread(part.replace, target)
         except OSError as error:
             raise StorageFailed(f"{target} could not be written: {error.strerror or error}") from error

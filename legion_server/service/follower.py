@@ -60,6 +60,7 @@ class Follower:
         self._references = references
         self._files = files
         self._dir = anchors_dir
+        self._updates_dir = anchors_dir / "updates"  # local copies, while they are applied
         self._anchor = -1  # number of the newest; -1: not looked for yet
 
     async def serve(self) -> None:
@@ -121,10 +122,15 @@ class Follower:
 
         names = sorted(self._dir.iterdir()) if self._dir.is_dir() else []
         numbers = [int(match[1]) for path in names if (match := _NAME.fullmatch(path.name))]
-        for number in sorted((n for n in numbers if n <= rounds.committed), reverse=True):
-            if anchors.usable(self._path(number), self._info(number, 0), rounds.shape):
-                return number
-        return None
+        known = sorted((n for n in numbers if n <= rounds.committed), reverse=True)
+        usable = (n for n in known if anchors.usable(self._path(n), self._info(n, 0), rounds.shape))
+        newest = next(usable, None)
+        leftovers = [path for path in names if path.name.endswith(".partial")]
+        leftovers += [self._path(n) for n in numbers if n != newest]
+        if self._updates_dir.is_dir():
+            leftovers += self._updates_dir.iterdir()
+        _removed(*leftovers)
+        return newest
 
     async def _begin(self, rounds: Rounds) -> int:
         config, info, path = self._coordinator.run.config, self._info(0, 0), self._path(0)
@@ -178,10 +184,9 @@ class Follower:
         """Local copies of the round's updates; None while one is missing."""
         local: dict[str, Path] = {}
         missing: set[str] = set()
-        folder = self._dir / "updates"
-        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+        await asyncio.to_thread(self._updates_dir.mkdir, parents=True, exist_ok=True)
         for span in record.spans:
-            path = local[span.digest] = folder / span.digest
+            path = local[span.digest] = self._updates_dir / span.digest
             if path.exists():
                 continue
             try:

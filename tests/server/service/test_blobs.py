@@ -1,0 +1,133 @@
+"""What every storage of updates promises: a local folder, and fsspec's memory for those that are none."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from legion.errors import NotFound, ReportInvalid, StorageFailed, Unusable
+from legion_server.service.blobs import PIECE_BYTES, Blobs
+
+SIZES = [1, 2, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES + 3]
+
+
+def content(size: int) -> tuple[str, bytes]:
+    data = bytes(i * 7 % 251 for i in range(min(size, 1000))) * (size // 1000 + 1)
+    return hashlib.sha256(data[:size]).hexdigest(), data[:size]
+
+
+def files_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob("*") if path.is_file()]
+
+
+async def streamed(data: bytes, piece: int = 100_000) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), piece):
+        yield data[start : start + piece]
+
+
+async def read(blobs: Blobs, name: str, start: int, stop: int) -> bytes:
+    return b"".join([piece async for piece in blobs.read(name, start, stop)])
+
+
+@pytest.fixture(params=["folder", "memory"])
+def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
+    url = (tmp_path / "blobs").as_uri() if request.param == "folder" else f"memory://{tmp_path.name}"
+    return Blobs(url, tmp_path / "blobs")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_what_was_stored_is_read(blobs: Blobs, tmp_path: Path, size: int) -> None:
+    name, data = content(size)
+    assert await blobs.size(name) is None
+    for _ in range(2):  # again changes nothing
+        await blobs.receive(name, size, streamed(data))
+    assert await blobs.size(name) == size
+    assert await read(blobs, name, 0, size) == data
+    assert await read(blobs, name, size // 3, size // 2) == data[size // 3 : size // 2]
+    await blobs.fetch(name, size, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data
+    assert await blobs.names() == [name]
+
+
+async def test_nothing_half_is_there(blobs: Blobs, tmp_path: Path) -> None:
+    name, data = content(300_000)
+    for wrong in (data[:-1], data + b"x", bytes(len(data)), b""):
+        with pytest.raises(ReportInvalid):
+            await blobs.receive(name, len(data), streamed(wrong))
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield data[:1000]
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(StorageFailed):
+        await blobs.receive(name, len(data), broken())
+    assert await blobs.size(name) is None
+    assert await blobs.names() == []
+    assert files_in(tmp_path) == []
+
+
+async def test_two_uploads_at_once_are_one(blobs: Blobs) -> None:
+    name, data = content(250_000)
+    await asyncio.gather(*(blobs.receive(name, len(data), streamed(data, piece)) for piece in (1000, 7777)))
+    assert await read(blobs, name, 0, len(data)) == data
+
+
+async def test_what_is_deleted_is_gone(blobs: Blobs, tmp_path: Path) -> None:
+    name, data = content(10)
+    await blobs.receive(name, 10, streamed(data))
+    for _ in range(2):
+        await blobs.delete(name)
+    assert await blobs.names() == []
+    with pytest.raises(NotFound):
+        await read(blobs, name, 0, 10)
+    with pytest.raises(NotFound):
+        await blobs.fetch(name, 10, tmp_path / "copy")
+
+
+async def test_damage_in_storage_is_noticed_and_can_be_mended(
+    blobs: Blobs, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    name, data = content(10)
+    await blobs.receive(name, 10, streamed(data))
+    if request.node.callspec.params["blobs"] == "folder":
+        (tmp_path / "blobs" / name).write_bytes(b"0123456789")
+    else:
+        fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/{name}", b"0123456789")
+    with pytest.raises(NotFound, match="damaged"):
+        await blobs.fetch(name, 10, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    assert await blobs.size(name) is None
+    await blobs.receive(name, 10, streamed(data))
+    await blobs.fetch(name, 10, tmp_path / "copy")
+
+
+async def test_parts_of_a_killed_upload_are_swept(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path.as_uri(), tmp_path)
+    name, data = content(10)
+    await blobs.receive(name, 10, streamed(data))
+    (tmp_path / f"{'0' * 64}.abcd.part").write_bytes(b"x")
+    await blobs.sweep()
+    assert files_in(tmp_path) == [name]
+
+
+async def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = Blobs(tmp_path.as_uri(), tmp_path)
+    name, data = content(10)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("legion_server.service.blobs.os.fsync", full)
+    with pytest.raises(StorageFailed, match="No space left on device"):
+        await blobs.receive(name, 10, streamed(data))
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("url", ["nonsense://x", "s3x://bucket"])
+def test_a_place_that_nobody_knows_is_refused(url: str, tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match="cannot be used for blobs") as caught:
+        Blobs(url, tmp_path)
+    assert "LEGION_BLOBS_URL" in caught.value.hint
