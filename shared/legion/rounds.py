@@ -45,7 +45,12 @@ class Participant(Message):
     micro_batches: PositiveInt  # per step
     blocks: Blocks  # leased for this round's steps
     next_blocks: Blocks  # and for those that are done before the next plan is here
+    earlier: tuple[Blocks, ...] = ()  # leased for rounds before, and not counted in all spans yet
     most_tokens: Count  # that count in the average, however many it names; 0: a newcomer, whose work is not taken yet
+
+    def leased(self, blocks: Blocks) -> bool:
+        """Whether they lie in one of its leases."""
+        return any(lease.holds(blocks) for lease in (self.blocks, self.next_blocks, *self.earlier))
 
     def layout(self, shape: ModelShape) -> Layout:
         """Who of its members owns which elements."""

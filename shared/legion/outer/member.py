@@ -88,6 +88,15 @@ class Progress:
     next_block: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a contribution stands for."""
+
+    steps: int = 0
+    tokens: int = 0
+    blocks: tuple[Blocks, ...] = ()
+
+
 class RoundMember:
     """`weights` is the member's slice, changed in place. Implements `zero.engine.Border`."""
 
@@ -102,6 +111,7 @@ class RoundMember:
         self._outer = log.OuterStep(config.outer_lr, config.outer_momentum)
         self._contributors: dict[tuple[int, int], Contributor] = {}
         self._progress = Progress()
+        self._owed: dict[Bounds, Work] = {}  # named for a span, and in no record of it yet: goes with the next
         self._contributed = anchor - 1  # the newest round that a contribution was made for
         self.anchor = anchor
 
@@ -232,10 +242,19 @@ class RoundMember:
             part = self._contributor(span_plan.bounds, displacement.size).contribute(
                 plan.round, displacement, codec, flush=plan.flush
             )
+            self._owed[span_plan.bounds] = self._work(plan, span_plan.bounds)
             parts.append(Outgoing(self._key(plan, span, part.codec, part.data), part.data))
         self._contributed = self.anchor
         self._progress = Progress()
         self._office.send(parts)
+
+    def _work(self, plan: RoundPlan, bounds: Bounds) -> Work:
+        """What a contribution to the span stands for now; of blocks it names those that the plan knows to be ours."""
+        participant = plan.participant(self._place.cluster)
+        assert participant is not None  # else there is no lease, and nothing is due
+        owed, progress = self._owed.get(bounds, Work()), self._progress
+        blocks = tuple(named for named in (*owed.blocks, *progress.blocks) if participant.leased(named))
+        return Work(owed.steps + progress.steps, owed.tokens + progress.tokens, blocks)
 
     def _contributor(self, bounds: Bounds, numel: int) -> Contributor:
         key = bounds.start, bounds.stop
@@ -244,6 +263,7 @@ class RoundMember:
         return self._contributors[key]
 
     def _key(self, plan: RoundPlan, span: int, codec: AnyCodec, data: bytes) -> PartKey:
+        work = self._owed[plan.spans[span].bounds]
         return PartKey(
             run_id=self._place.run_id,
             round=plan.round,
@@ -253,9 +273,9 @@ class RoundMember:
             codec=codec.wire_id,
             size_bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
-            steps=self._progress.steps,
-            tokens=self._progress.tokens,
-            blocks=tuple(self._progress.blocks),
+            steps=work.steps,
+            tokens=work.tokens,
+            blocks=work.blocks,
         )
 
     # Moving.
@@ -293,6 +313,8 @@ class RoundMember:
         if contributor is None:
             return
         inclusion = span.inclusion(self._place.cluster)
+        if inclusion is not None:
+            self._owed.pop(bounds, None)
         taken = contributor.settle(round_number, inclusion.clip_scale if inclusion else None)
         at = 0
         for fragment in self._fragments(bounds) if taken.size else ():

@@ -127,8 +127,7 @@ class SpanReducer:
             raise PartRefused(f"span {self.span} of round {self.plan.round} is closed", reason="late")
         if key.size_bytes > any_by_wire_id(key.codec).most_bytes(sum(len(fragment.flat) for fragment in fragments)):
             raise PartInvalid(f"a part of {key.size_bytes} bytes is longer than its codec ever writes")
-        leases = (contribution.participant.blocks, contribution.participant.next_blocks)
-        if not all(any(lease.holds(named) for lease in leases) for named in key.blocks):
+        if not all(contribution.participant.leased(named) for named in key.blocks):
             raise PartRefused(f"{key.cluster} names blocks that it has no lease for", reason="lease")
         return contribution
 
