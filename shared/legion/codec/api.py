@@ -92,9 +92,16 @@ def require_chunks(numel: int) -> None:
         raise ValueError(f"codecs work on whole chunks of {CHUNK} elements, got {numel}")
 
 
+def require_room(out: Floats) -> None:
+    """A decoder writes whole chunks to contiguous memory; into a copy of anything else it would write in vain."""
+    require_chunks(out.size)
+    if out.dtype != np.float32 or not out.flags.c_contiguous:
+        raise ValueError(f"codecs decode into contiguous float32, not into {out.dtype} with strides {out.strides}")
+
+
 def require_size(codec: Codec, data: memoryview, out: Floats) -> None:
     """The check every decoder of fixed rate starts with."""
-    require_chunks(out.size)
+    require_room(out)
     if data.nbytes != encoded_bytes(codec, out.size):
         raise PartInvalid(f"{codec.name}: {data.nbytes} bytes for {out.size} elements")
 

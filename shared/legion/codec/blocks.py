@@ -18,7 +18,7 @@ Words = NDArray[np.uint32]
 PIECE = 32  # chunks worked on at a time: 512 KiB of float32, which a core's cache holds
 # Nothing below is worth a reciprocal that overflows, or arithmetic with denormals; it is sent as zero.
 SMALLEST_SCALE = np.float32(2.0**-120)
-_GROUP, _GROUP_BYTES = 16, "V64"
+PARTIAL, _PARTIAL_BYTES = 16, "V64"  # sums of a row that are left before the last, short additions
 LARGEST_BF16 = np.uint16(0x7F7F)
 
 
@@ -32,43 +32,55 @@ def as_chunks(values: Floats) -> Floats:
     return np.ascontiguousarray(values, dtype=np.float32).reshape(-1, CHUNK)
 
 
-def scratch(chunks: int) -> Floats:
+def scratch(chunks: int, size: int = PIECE) -> Floats:
     """Room for one piece of `chunks` chunks, [N, CHUNK]: made once a call, because fresh memory is slow."""
-    return np.empty((min(PIECE, chunks), CHUNK), dtype=np.float32)
+    return np.empty((min(size, chunks), CHUNK), dtype=np.float32)
 
 
-def fixed_order_sum(rows: Floats, room: Floats) -> Floats:
-    """[N]: every row of [N, E] added up as a binary tree, halves onto halves; E is a power of two, 16 at least.
+def partial_sums(rows: Floats, room: Floats, out: Floats) -> None:
+    """`out`, [N, 16]: the magnitudes of every row of [N, E], halves added onto halves until 16 are left.
 
-    `np.add.reduce` leaves its order to the build of numpy. `room` is as large as `rows` and overwritten. A sum that
-    overflows is infinite.
+    E is a power of two, 32 at least; `room` is as large as `rows` and overwritten. An overflow is infinite.
     """
     count, width = rows.shape
-    groups = width // _GROUP
-    x_G = room.reshape(-1)[: rows.size].reshape(groups, count * _GROUP)
+    groups = width // PARTIAL
+    x_G = room.reshape(-1)[: rows.size].reshape(groups, count * PARTIAL)
     # numpy is slow on short rows: brought together by 64 bytes, one row's neighbours are another addition's.
-    np.copyto(x_G.view(_GROUP_BYTES), rows.view(_GROUP_BYTES).T)
+    np.copyto(x_G.view(_PARTIAL_BYTES), rows.view(_PARTIAL_BYTES).T)
+    np.abs(x_G, out=x_G)
     with np.errstate(over="ignore"):
-        while groups > 1:
+        while groups > 2:
             groups //= 2
             np.add(x_G[:groups], x_G[groups : 2 * groups], out=x_G[:groups])
-        x_EN: Floats = np.ascontiguousarray(x_G[0].reshape(count, _GROUP).T)
+        np.add(x_G[0], x_G[1], out=out.reshape(-1))
+
+
+def means_of(partial: Floats, rows: Floats) -> Floats:
+    """[N]: the mean magnitude of every row whose partial sums are given; NotFinite if one is not.
+
+    Summed as a binary tree: `np.add.reduce` leaves its order to the build of numpy.
+    """
+    x_EN = np.ascontiguousarray(partial.T)
+    share = np.float32(1 / rows.shape[1])
+    with np.errstate(over="ignore"):
         for half in (8, 4, 2, 1):
             np.add(x_EN[:half], x_EN[half : 2 * half], out=x_EN[:half])
-    total: Floats = x_EN[0]
-    return total
-
-
-def means(magnitudes: Floats, room: Floats) -> Floats:
-    """[N]: the mean of every row of magnitudes, summed in a fixed order; NotFinite if one of them is not."""
-    share = np.float32(1 / magnitudes.shape[1])
-    mean = np.multiply(fixed_order_sum(magnitudes, room), share)
+    mean: Floats = np.multiply(x_EN[0], share)
     if not np.isfinite(mean).all():
         (large,) = np.nonzero(~np.isfinite(mean))
-        shares_NE = np.multiply(magnitudes[large], share)  # divided before they are added, they cannot overflow
-        mean[large] = fixed_order_sum(shares_NE, np.empty_like(shares_NE))
-        require_finite(mean)
+        shares_NE = np.multiply(rows[large], share)  # divided before they are added, they cannot overflow
+        require_finite(shares_NE)
+        small = np.empty((large.size, PARTIAL), dtype=np.float32)
+        partial_sums(shares_NE, np.empty_like(shares_NE), small)
+        mean[large] = means_of(small, shares_NE) / share
     return mean
+
+
+def means(rows: Floats, room: Floats) -> Floats:
+    """[N]: the mean magnitude of every row of [N, E]; see `partial_sums` and `means_of`."""
+    partial = np.empty((len(rows), PARTIAL), dtype=np.float32)
+    partial_sums(rows, room, partial)
+    return means_of(partial, rows)
 
 
 def bf16_above(values: Floats) -> Halves:

@@ -8,11 +8,13 @@ import numpy as np
 
 from legion.codec.api import FixedRate, Floats, require_chunks, require_size
 from legion.codec.blocks import (
+    PARTIAL,
     SMALLEST_SCALE,
     as_chunks,
     bf16_nearest,
-    means,
+    means_of,
     pack_bits,
+    partial_sums,
     pieces,
     read_scales,
     scratch,
@@ -24,6 +26,7 @@ from legion.layout import CHUNK
 BLOCK = 256  # elements that share a magnitude
 BLOCKS = CHUNK // BLOCK
 SCALE_BYTES = BLOCKS * 2
+ENCODED, BATCH = 16, 128  # chunks: encoded at a time; whose last additions are made together
 
 
 class OneBit(FixedRate):
@@ -36,14 +39,18 @@ class OneBit(FixedRate):
         require_chunks(values.size)
         x_NC = as_chunks(values)
         rows = np.empty((len(x_NC), self.chunk_bytes), dtype=np.uint8)
-        magnitudes, room = scratch(len(x_NC)), scratch(len(x_NC))
+        room = scratch(len(x_NC), ENCODED)
         negative = np.empty(room.shape, dtype=np.bool_)
+        partial = np.empty((min(BATCH, len(x_NC)), BLOCKS, PARTIAL), dtype=np.float32)
         mean_NB = np.empty((len(x_NC), BLOCKS), dtype=np.float32)
-        for piece in pieces(len(x_NC)):
-            x = x_NC[piece]
-            magnitude = np.abs(x, out=magnitudes[: len(x)])
-            mean_NB[piece] = means(magnitude.reshape(-1, BLOCK), room).reshape(-1, BLOCKS)
-            rows[piece, SCALE_BYTES:] = pack_bits(np.less(x, 0, out=negative[: len(x)]))
+        for batch in pieces(len(x_NC), BATCH):
+            x, row = x_NC[batch], rows[batch]
+            for piece in pieces(len(x), ENCODED):
+                one = x[piece]
+                row[piece, SCALE_BYTES:] = pack_bits(np.less(one, 0, out=negative[: len(one)]))
+                partial_sums(one.reshape(-1, BLOCK), room, partial[piece])
+            mean = means_of(partial[: len(x)].reshape(-1, PARTIAL), x.reshape(-1, BLOCK))
+            mean_NB[batch] = mean.reshape(-1, BLOCKS)
         mean_NB[mean_NB < SMALLEST_SCALE] = 0
         write_scales(rows[:, :SCALE_BYTES], bf16_nearest(mean_NB))
         return rows.reshape(-1).data

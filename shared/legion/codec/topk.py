@@ -14,13 +14,14 @@ gaps in unary (`rice`). A gap is the number of elements between a kept one and t
 the chunk's start.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from legion.codec import rice
-from legion.codec.api import Bytes, Floats, require_chunks, require_finite
+from legion.codec.api import Bytes, Floats, require_chunks, require_finite, require_room
 from legion.codec.blocks import (
     SMALLEST_SCALE,
     Words,
@@ -39,16 +40,17 @@ from legion.errors import PartInvalid
 from legion.layout import CHUNK
 
 GROUP = 64  # chunks
+BATCH = 2 * GROUP  # chunks encoded at a time
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 INFINITY = np.uint32(0x7F800000)
 LEVEL_BYTES = 4  # a chunk
 
 
 class Kept(NamedTuple):
-    """What is sent of a group of N chunks."""
+    """What is sent of N chunks."""
 
     counts: Integers  # [N]
-    positions: Integers  # in the group, rising
+    positions: Integers  # from the start of the first chunk, rising
     bits: Words  # of the float32 there
 
 
@@ -85,36 +87,42 @@ class TopK:
         require_chunks(values.size)
         x_NC = as_chunks(values)
         rooms = (scratch(len(x_NC)), scratch(len(x_NC)))
-        groups = [self._encode_group(self._select(x_NC[group], rooms)) for group in pieces(len(x_NC), GROUP)]
+        groups = [group for batch in pieces(len(x_NC), BATCH) for group in self._encode_batch(x_NC[batch], rooms)]
         return np.array([len(group) for group in groups], dtype="<u4").tobytes() + b"".join(groups)
 
+    def _encode_batch(self, values: Floats, rooms: tuple[Floats, Floats]) -> Iterator[bytes]:
+        """The groups of some chunks, a whole number of groups but for the last."""
+        counts, positions, bits = self._select(values, rooms)
+        low, high, indices = self._levels(np.bitwise_and(bits, MAGNITUDE).view(np.float32), counts)
+        codes = np.bitwise_or((bits >> 31).astype(np.uint8), indices << 1)
+        ends = np.cumsum(counts)
+        gaps = np.diff(positions, prepend=-1) - 1
+        first = (ends - counts)[counts > 0]
+        gaps[first] = positions[first] % CHUNK
+        for group in pieces(len(values), GROUP):
+            one = slice(ends[group.start] - counts[group.start], ends[group.stop - 1])
+            lower, unary = encode_gaps(gaps[one], self._gap_bits)
+            head = (counts[group].astype(self._count_type), low[group].astype("<u2"), high[group].astype("<u2"))
+            yield b"".join(part.tobytes() for part in (*head, rice.pack(codes[one], self.value_bits), lower, unary))
+
     def _select(self, values: Floats, rooms: tuple[Floats, Floats]) -> Kept:
-        counts, positions = np.empty(len(values), dtype=np.int64), []
+        chosen = np.empty(values.shape, dtype=np.bool_)
+        least = np.empty((len(values), 1), dtype=np.uint32)
         for piece in pieces(len(values)):
             bits = values[piece].view(np.uint32)
             magnitudes, ranked = (room.view(np.uint32)[: len(bits)] for room in rooms)
             np.bitwise_and(bits, MAGNITUDE, out=magnitudes)
             np.copyto(ranked, magnitudes)
             ranked.partition(CHUNK - self.kept, axis=1)
-            require_finite(ranked[:, CHUNK - self.kept :].max(axis=1).view(np.float32))
-            least = np.maximum(ranked[:, CHUNK - self.kept], SMALLEST_SCALE.view(np.uint32))
-            chosen = np.greater_equal(magnitudes, least[:, None])
-            counts[piece] = _drop_surplus(chosen, magnitudes, least, self.kept)
-            positions.append(_flags_set(chosen.reshape(-1)) + piece.start * CHUNK)
-        where = np.concatenate(positions)
-        return Kept(counts, where, np.take(values.view(np.uint32), where))
-
-    def _encode_group(self, group: Kept) -> bytes:
-        counts, positions, bits = group
-        magnitudes = np.bitwise_and(bits, MAGNITUDE).view(np.float32)
-        low, high, indices = self._levels(magnitudes, counts)
-        gaps = np.diff(positions, prepend=-1) - 1
-        first = (np.cumsum(counts) - counts)[counts > 0]
-        gaps[first] = positions[first] % CHUNK
-        codes = np.bitwise_or((bits >> 31).astype(np.uint8), indices << 1)
-        lower, unary = encode_gaps(gaps, self._gap_bits)
-        head = (counts.astype(self._count_type), low.astype("<u2"), high.astype("<u2"))
-        return b"".join(part.tobytes() for part in (*head, rice.pack(codes, self.value_bits), lower, unary))
+            np.maximum(ranked[:, [CHUNK - self.kept]], SMALLEST_SCALE.view(np.uint32), out=least[piece])
+            np.greater_equal(magnitudes, least[piece], out=chosen[piece])
+        positions, counts = _flags_set(chosen)
+        if (counts > self.kept).any():
+            _drop_surplus(chosen, values, least, counts - self.kept)
+            positions, counts = _flags_set(chosen)
+        bits = np.take(values.view(np.uint32), positions)
+        require_finite(bits.view(np.float32))  # what is not is larger than any number, so it was kept
+        return Kept(counts, positions, bits)
 
     def _levels(self, magnitudes: Floats, counts: Integers) -> tuple[NDArray[np.uint16], NDArray[np.uint16], Bytes]:
         """Lower and upper magnitude of every chunk in bf16, and the index of every value."""
@@ -123,7 +131,9 @@ class TopK:
         rows = np.zeros((len(counts), width), dtype=np.float32)
         slots: Integers | slice = slice(None)  # of the values in `rows`
         if magnitudes.size < rows.size:
-            slots = chunk * width + np.arange(magnitudes.size) - np.repeat(np.cumsum(counts) - counts, counts)
+            slots = np.arange(magnitudes.size) + np.repeat(
+                np.arange(len(counts)) * width - np.cumsum(counts) + counts, counts
+            )
         rows.reshape(-1)[slots] = magnitudes
         if self.value_bits == 2:
             means = two_levels(rows, counts, 1.0, (np.empty_like(rows), np.empty_like(rows)))
@@ -145,7 +155,7 @@ class TopK:
         self.decode_range(data, out.size, 0, out)
 
     def decode_range(self, data: memoryview, numel: int, start: int, out: Floats) -> None:
-        require_chunks(out.size)
+        require_room(out)
         chunks, first, stop = numel // CHUNK, start // CHUNK, (start + out.size) // CHUNK
         edges = self._group_edges(data, numel)
         out_NC = out.reshape(-1, CHUNK)
@@ -197,26 +207,25 @@ class TopK:
         out.reshape(-1).view(np.uint32)[positions] = values
 
 
-def _flags_set(flags: NDArray[np.bool_]) -> Integers:
-    """Their positions, as `np.flatnonzero` finds them; faster where they are few, for no branch depends on a flag."""
-    eights = flags.view(np.uint64)
+def _flags_set(flags: NDArray[np.bool_]) -> tuple[Integers, Integers]:
+    """Positions as `np.flatnonzero` finds them, and counts of every row.
+
+    Faster where they are few: numpy branches on every flag when fewer than a tenth are set.
+    """
+    eights = flags.reshape(-1).view(np.uint64)
     some = np.flatnonzero(eights != 0)
     found = np.flatnonzero(np.take(eights, some).view(np.bool_))
-    where: Integers = (np.take(some, found >> 3) << 3) + (found & 7)
-    return where
+    positions: Integers = (np.take(some, found >> 3) << 3) + (found & 7)
+    rows, width = flags.shape
+    return positions, np.diff(np.searchsorted(positions, np.arange(rows + 1) * width))
 
 
-def _drop_surplus(chosen: NDArray[np.bool_], magnitudes: Words, least: Words, kept: int) -> Integers:
-    """Of the elements equal to the least only the first stay `chosen`, so that no row has more than `kept`: counts."""
-    counts: Integers = np.bitwise_count(np.packbits(chosen, axis=1).view(np.uint64)).sum(axis=1, dtype=np.int64)
-    (rows,) = np.nonzero(counts > kept)
-    if rows.size:
-        equal = magnitudes[rows] == least[rows, None]
-        surplus = counts[rows] - kept
-        stay = equal.sum(axis=1) - surplus
-        chosen[rows] &= ~(equal & (np.cumsum(equal, axis=1, dtype=np.int32) > stay[:, None]))
-        counts[rows] = kept
-    return counts
+def _drop_surplus(chosen: NDArray[np.bool_], values: Floats, least: Words, surplus: Integers) -> None:
+    """Rows with more elements than wanted lose the last of those that equal the least."""
+    (rows,) = np.nonzero(surplus > 0)
+    equal = np.equal(np.bitwise_and(values.view(np.uint32)[rows], MAGNITUDE), least[rows])
+    stay = np.count_nonzero(equal, axis=1) - surplus[rows]
+    chosen[rows] &= ~(equal & (np.cumsum(equal, axis=1, dtype=np.int32) > stay[:, None]))
 
 
 def _positions(gaps: Integers, counts: Integers) -> tuple[Integers, Integers]:

@@ -222,6 +222,13 @@ def test_parts_of_chunks_are_a_mistake_of_the_caller(codec: AnyCodec, numel: int
         codec.decode(memoryview(bytes(codec.encode(np.zeros(CHUNK, dtype=np.float32)))), np.empty(numel, np.float32))
 
 
+@every_codec
+@pytest.mark.parametrize("out", [np.empty(2 * CHUNK, dtype=np.float32)[::2], np.empty(CHUNK, dtype=np.float64)])
+def test_room_that_would_be_written_in_vain_is_refused(codec: AnyCodec, out: Floats) -> None:
+    with pytest.raises(ValueError, match="contiguous float32"):
+        codec.decode(memoryview(codec.encode(some_values(1))), out)
+
+
 @every_lossy
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("at", [0, 4095, (GROUP + 1) * CHUNK - 1])
