@@ -93,8 +93,14 @@ class Contributor:
         return values
 
     def state(self) -> dict[str, Floats]:
-        """What must survive a restart of this member: E, as it would be if the pending part were lost."""
-        return {"buffer": self.buffer}
+        """What must survive a restart of this member: E, as it will be once the pending part is included.
+
+        Who restarts cannot settle that part any more. If it is not included, it is lost; kept, it would count twice.
+        """
+        buffer = self.buffer.copy()
+        if self.pending is not None and buffer.size:
+            np.subtract(buffer, buffer if self.pending.flush else self._decoded(self.pending), out=buffer)
+        return {"buffer": buffer}
 
     def restore(self, state: dict[str, Floats], missed_rounds: int) -> None:
         """PartInvalid when it is of another size; decays by the rounds that went by."""

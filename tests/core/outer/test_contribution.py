@@ -458,6 +458,19 @@ def test_feedback_survives_a_restart_and_decays_by_the_rounds_that_went_by(misse
     assert np.array_equal(again.buffer, contributor.buffer * np.float32(0.5) ** missed)
 
 
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_a_part_that_is_included_after_its_sender_restarted_does_not_count_twice(codec: AnyCodec, flush: bool) -> None:
+    contributor = Contributor(CHUNK, "buffer", 1.0)
+    contributor.contribute(0, values_of_size(CHUNK, 1), codec, flush=False)
+    contributor.settle(0, None)
+    contributor.contribute(1, values_of_size(CHUNK, 2), codec, flush=flush)
+    again = Contributor(CHUNK, "buffer", 1.0)
+    again.restore(contributor.state(), 0)
+    contributor.settle(1, 1.0)
+    assert np.array_equal(again.buffer, contributor.buffer)
+
+
 def test_feedback_of_another_span_is_refused() -> None:
     contributor = Contributor(CHUNK, "buffer", 0.5)
     with pytest.raises(PartInvalid, match="8192 elements"):
