@@ -154,8 +154,8 @@ class RoundsConfig(Section):
 
     steps: PositiveInt = 16  # H: of each cluster between two anchors
     codec: RoundCodecName = "int4"  # of contributions; auto: the richest that each sender's uplink carries
-    density: Annotated[float, Field(gt=0, le=0.25)] = 1 / 64  # topk: the share of values that is sent
-    update_codec: Literal["none", "bf16", "int8", "int4"] = "int4"  # of what comes back
+    density: float = 1 / 64  # topk: the share of values that is sent, 1/64 or 1/16
+    update_codec: Literal["none", "bf16", "int8", "int4", "topk240x4"] = "int4"  # of what comes back
     feedback: Literal["residual", "buffer"] = "residual"  # where what was not sent waits: local weights, or a buffer
     decay: Annotated[float, Field(ge=0, le=1)] = 0.95  # of the buffer, per round
     flush_every: PositiveInt = 16  # rounds: a dense contribution, after which local weights are the anchor
@@ -168,6 +168,12 @@ class RoundsConfig(Section):
     deadline_s: PositiveFloat = 600.0  # after which a reducer closes, and its backup takes over when it is silent
     checkpoint_every: PositiveInt = 10  # rounds; the last one is always a checkpoint
     log_keep: PositiveInt = 64  # rounds whose updates are kept
+
+    @check(mode="after")
+    def _known_density(self) -> Self:
+        if self.density not in (1 / 64, 1 / 16):
+            raise ValueError("density is 0.015625 or 0.0625")
+        return self
 
 
 class CodecsConfig(Section):

@@ -10,14 +10,15 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from legion.codec.api import Codec
-from legion.codec.registry import by_name
+from legion.codec import auto
+from legion.codec.api import AnyCodec
+from legion.codec.registry import any_by_name
 from legion.comm.bridge import Bridge
 from legion.comm.waiting import Changes
 from legion.config import RoundsConfig
 from legion.errors import FingerprintMismatch, LegionError, NotFinite, PartInvalid, PartRefused
 from legion.ids import ClusterId, WorkerId
-from legion.layout import Bounds
+from legion.layout import CHUNK, Bounds
 from legion.messages import Member
 from legion.outer.blobs import BlobFolder
 from legion.outer.member import Outgoing, Place
@@ -27,6 +28,9 @@ from legion.rounds import PartKey, RootReport, RoundPlan, RoundRecord, SpanRecor
 logger = logging.getLogger(__name__)
 
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # pauses between tries; the last repeats
+UPLINK_SHARE = 0.5  # of the time for a contribution, that sending it may take
+UNMEASURED_BYTES_PER_S = 1_250_000.0  # 10 Mbit/s
+SMALL_BYTES = 65_536
 SERVED_ROUNDS = 4  # whose updates are kept for others
 
 
@@ -48,6 +52,21 @@ class Control(Protocol):
 
     async def download(self, sha256: str, size_bytes: int) -> bytes:
         """From storage. Unavailable when it is not there (yet)."""
+
+
+class Uplink:
+    """How fast parts leave, as far as it is known: the mean of recent ones, each as if it had the line to itself.
+
+    Parts go out together, so this is less than the line carries: what is chosen by it fits.
+    """
+
+    def __init__(self) -> None:
+        self.bytes_per_s = UNMEASURED_BYTES_PER_S
+
+    def measured(self, size_bytes: int, took_s: float) -> None:
+        """Small parts say nothing about speed."""
+        if size_bytes >= SMALL_BYTES and took_s > 0:
+            self.bytes_per_s += 0.25 * (size_bytes / took_s - self.bytes_per_s)
 
 
 class Courier:
@@ -85,6 +104,7 @@ class Courier:
         self._late_at = 0.0
         self._ready = anchor - 1
         self._waking = False
+        self._uplink = Uplink()
         self._reducing = Reducing(me, config, self._changes, self._spawn, self._reduced, self._clock)
 
     @contextlib.asynccontextmanager
@@ -152,8 +172,18 @@ class Courier:
     def blob(self, sha256: str) -> memoryview:
         return self._blobs.read(sha256)
 
-    def codec(self) -> Codec:
-        return by_name("int4" if self._config.codec == "auto" else self._config.codec)
+    def codec(self) -> AnyCodec:
+        return any_by_name(self._codec_name())
+
+    def _codec_name(self) -> str:
+        name = self._config.codec
+        if name == "topk":
+            return f"topk{round(self._config.density * CHUNK)}"
+        if name != "auto":
+            return name
+        within_s = UPLINK_SHARE * self._plans[self._newest].contribute_s
+        numel = self._place.layout.owned(self._place.rank)
+        return auto.choose(numel, 8 * self._uplink.bytes_per_s, within_s)
 
     def send(self, parts: Sequence[Outgoing]) -> None:
         self._bridge.post(self._deliver_all, parts)
@@ -235,7 +265,9 @@ class Courier:
         elif member is None:
             raise PartRefused(f"the plan does not say where {reducer} is", reason="stranger")
         else:
+            started = self._clock()
             await self._links.send_part(member, part.key, part.data)
+            self._uplink.measured(len(part.data), self._clock() - started)
 
     async def _pause(self, pause_s: float) -> None:
         """Shorter, if anything happens."""

@@ -51,7 +51,7 @@ class Update:
     numel: int
 
     def values(self, start: int, stop: int) -> Floats:
-        """Elements [start, stop) of the span, both whole chunks. PartInvalid when they cannot be decoded, or are NaN."""
+        """Elements [start, stop) of the span, both whole chunks. PartInvalid when they cannot be decoded or are NaN."""
         out = np.empty(stop - start, np.float32)
         self.codec.decode_range(self.payload, self.numel, start, out)
         if not np.isfinite(out).all():

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from legion.codec.api import Floats
-from legion.codec.registry import by_name
+from legion.codec.registry import any_by_name
 from legion.comm.waiting import Changes
 from legion.config import RoundsConfig
 from legion.errors import PartRefused, Unavailable
@@ -121,7 +121,7 @@ class Reducing:
                 continue
 
     async def _reduce(self, reducer: SpanReducer) -> None:
-        codec = by_name(self._config.update_codec)
+        codec = any_by_name(self._config.update_codec)
         blob, report, dropped = await asyncio.to_thread(reducer.reduce, self._residuals.get(reducer.bounds), codec)
         self._dropped[report.digest] = dropped
         logger.info(
