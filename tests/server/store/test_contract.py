@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from coordinated_rounds import Table, config_of
 
 from legion.config import RunConfig
 from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unusable
@@ -20,6 +22,7 @@ from legion_server.domain.membership import Worker
 from legion_server.domain.plan import make_plan
 from legion_server.domain.runs import Failure, Run
 from legion_server.store.api import Change, Dataset, Loaded, Numbered, Store
+from legion_server.store.migrate import alembic_config
 from legion_server.store.sql import SqlStore
 from legion_server.store.tables import metadata
 
@@ -177,6 +180,55 @@ async def test_what_lies_beyond_the_checkpoint_is_superseded(store: Store) -> No
     await store.save(report(B, record(3, loss=1.0), epoch=2))
     assert [(s.step, s.loss) for s in await store.summaries(0, 10)] == [(1, 9.0), (2, 9.0), (3, 1.0)]
     assert [e.step for e in await store.evaluations()] == [2]
+
+
+async def test_clusters_steps_add_up(store: Store) -> None:
+    await store.save(report(A, record(1, loss=1.0, tokens=30), epoch=1))
+    await store.save(report(B, record(1, loss=4.0, tokens=10), record(2, tokens=10), epoch=2))
+    first, second = await store.summaries(0, 10)
+    assert (first.step, first.loss, first.tokens, first.tokens_per_s) == (1, 1.75, 80, 160.0)
+    assert (second.step, second.loss, second.tokens) == (2, 2.0, 20)
+    assert await store.tokens() == 100
+    for epoch, loss in ((1, 2.0), (2, 4.0)):
+        evaluation = EvaluationRecord(step=2, loss=loss, tokens=5)
+        await store.save(Change(report=(A, MetricsReport(epoch=Epoch(epoch), evaluations=(evaluation,)))))
+    assert [(e.step, e.loss, e.tokens) for e in await store.evaluations()] == [(2, 3.0, 5)]
+
+
+async def test_rounds_are_kept(url: str, store: Store) -> None:
+    table = Table(config_of(2), "ab")
+    plans = [table.plan]
+    for _ in range(3):
+        table.whole_round()
+        plans.append(table.plan)
+    await store.save(Change(rounds=table.rounds, records=tuple(table.records), plans=tuple(plans)))
+    newer = plans[3].model_copy(update={"revision": 1, "terms": (0, 1)})
+    rooted = table.records[1].model_copy(update={"root": "0" * 64})
+    await store.save(Change(plans=(newer,), records=(rooted,)))
+    assert await store.records(0, 10) == [table.records[0], rooted, table.records[2]]
+    assert await store.records(1, 1) == [rooted]
+    assert await store.records(3, 10) == []
+    assert await store.plans(2, 10) == [plans[2], newer]
+    await store.save(Change(forget_rounds_before=2))
+    assert await store.records(0, 10) == [table.records[2]]
+    assert await store.plans(0, 10) == [plans[2], newer]
+    again = SqlStore(url)
+    await again.open()
+    assert (await again.load()).rounds == table.rounds
+    await again.close()
+
+
+async def test_a_database_of_the_first_release_is_brought_up_to_date(url: str, make_worker: MakeWorker) -> None:
+    engine = sa.ext.asyncio.create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda plain: command.upgrade(alembic_config(plain), "0001"))
+    await engine.dispose()
+    store = SqlStore(url)
+    await store.open()
+    assert await store.records(0, 10) == []
+    await store.save(Change(workers=(make_worker("a"),)))
+    assert (await store.load()).rounds is None
+    await store.close()
 
 
 async def test_an_invite_has_as_many_uses_as_it_says(store: Store) -> None:

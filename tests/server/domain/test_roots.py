@@ -1,0 +1,58 @@
+"""Which roots count against a worker, and when that is too often."""
+
+import pytest
+from coordinated_rounds import Table, config_of
+
+from legion.ids import ClusterId, WorkerId
+from legion.rounds import RootReport
+from legion_server.domain import roots
+from legion_server.domain.rounds import Rounds
+
+DAY_S = 86_400.0
+A = WorkerId("a" * 32)
+RIGHT, WRONG = "1" * 64, "2" * 64
+
+
+def of(anchor: int, root: str) -> RootReport:
+    return RootReport(round=anchor, cluster=ClusterId("c1"), rank=0, root=root)
+
+
+@pytest.fixture
+def rounds() -> Rounds:
+    return roots.known(Table(config_of(2), "ab").rounds, 3, RIGHT)
+
+
+def test_the_right_root_agrees(rounds: Rounds) -> None:
+    verdict = roots.compared(rounds, A, of(3, RIGHT), RIGHT, 0.0)
+    assert verdict == (rounds, True, [], False)
+
+
+def test_twice_in_a_day_is_too_often_and_the_same_anchor_is_once(rounds: Rounds) -> None:
+    first = roots.compared(rounds, A, of(2, WRONG), RIGHT, 0.0)
+    assert (first.agrees, first.excluded, first.happenings[0].type) == (False, False, "root_mismatch")
+    again = roots.compared(first.rounds, A, of(2, WRONG), RIGHT, 1.0)
+    assert (again.agrees, again.excluded, again.happenings) == (False, False, [])
+    second = roots.compared(again.rounds, A, of(3, WRONG), RIGHT, DAY_S - 1)
+    assert (second.agrees, second.excluded) == (False, True)
+    assert second.rounds.counters.root_mismatches == 2
+    other = roots.compared(again.rounds, WorkerId("b" * 32), of(3, WRONG), RIGHT, 2.0)
+    assert not other.excluded
+
+
+def test_yesterday_is_forgiven(rounds: Rounds) -> None:
+    first = roots.compared(rounds, A, of(2, WRONG), RIGHT, 0.0)
+    second = roots.compared(first.rounds, A, of(3, WRONG), RIGHT, DAY_S)
+    assert (second.agrees, second.excluded) == (False, False)
+    assert len(second.rounds.mismatches[A]) == 1
+
+
+def test_what_cannot_be_compared_yet_waits(rounds: Rounds) -> None:
+    verdict = roots.compared(rounds, A, of(4, WRONG), None, 0.0)
+    assert verdict.agrees is None
+    assert roots.due(verdict.rounds) == []
+    later = roots.known(verdict.rounds, 4, RIGHT)
+    assert roots.due(later) == [(A, of(4, WRONG))]
+    compared = roots.compared(later, A, of(4, WRONG), RIGHT, 0.0)
+    assert (compared.agrees, roots.due(compared.rounds)) == (False, [])
+    past = roots.compared(rounds, A, of(1, WRONG), None, 0.0)  # so old that nobody knows any more
+    assert (past.agrees, dict(past.rounds.waiting_roots)) == (None, {})
