@@ -1,0 +1,1 @@
+"""Workers on an emulated wide-area network, for `wan_round.py`."""

@@ -1,0 +1,69 @@
+"""Rounds of hivemind's averager, and the environment that it needs: its 8-bit codecs fail with today's numpy."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wan.network import Site
+from wan.peers import Peers, Took
+
+PROGRAM = Path(__file__).with_name("hivemind_peer.py")
+PATIENCE_S = 300.0
+# Every process of a peer, its daemon too, ends with it: they are in a PID namespace whose first process it is.
+CONFINED = ("unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
+
+
+def environment(folder: Path) -> str:
+    """What keeps hivemind from running in the environment in `folder`, made if it is not there; empty: nothing."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        wanted = ["hivemind==1.1.12", "numpy<2.3", "torch"]
+        made = subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], capture_output=True, text=True)
+        if made.returncode:
+            return f"it cannot be installed: {made.stderr.strip().splitlines()[-1]}"
+    tried = subprocess.run([python, "-c", "import hivemind"], capture_output=True, text=True)
+    return f"it cannot be imported: {tried.stderr.strip().splitlines()[-1]}" if tried.returncode else ""
+
+
+def measure(sites: Sequence[Site], folder: Path, *, codec: str, values: int, rounds: int) -> list[Took]:
+    """As `legion_rounds.measure`; what failed has a text in `failure`."""
+    commands = [
+        [str(PROGRAM), site.address, str(place), str(values), codec, str(rounds)] for place, site in enumerate(sites)
+    ]
+    with Peers(sites, commands, [*CONFINED, str(folder / "bin" / "python")]) as peers:
+        peers.await_all("ready_for", PATIENCE_S)
+        peers.tell(0, [])
+        first = peers.await_one("address", 0, PATIENCE_S)
+        for place in range(1, len(sites)):
+            peers.tell(place, first)
+            peers.await_one("address", place, PATIENCE_S)
+        peers.tell_all("all are here")
+        return [_round(peers, sites) for _ in range(rounds)]
+
+
+def _round(peers: Peers, sites: Sequence[Site]) -> Took:
+    peers.await_all("ready", PATIENCE_S)
+    sent = [site.sent_bytes() for site in sites]
+    started_s = time.monotonic()
+    peers.tell_all("go")
+    moved: list[dict[str, Any]] = []
+    while len(moved) < len(sites):
+        said = peers.hear(PATIENCE_S)
+        if "moved" in said:
+            moved.append(said)
+        else:
+            peers.keep(said)
+    failures = sorted(
+        {m["failure"] or f"group of {m['group']}" for m in moved if m["failure"] or m["group"] < len(sites)}
+    )
+    return Took(
+        max(m["done_s"] for m in moved) - started_s,
+        len({m["root"] for m in moved}),
+        max(m["error"] for m in moved),
+        sent_bytes=[site.sent_bytes() - before for site, before in zip(sites, sent, strict=True)],
+        failure="; ".join(failures),
+    )
