@@ -422,6 +422,17 @@ def test_the_quorum_is_of_tokens_not_of_heads() -> None:
     assert not light.should_close(GRACE_S, frozenset())
 
 
+def test_the_quorum_is_of_those_that_are_alive() -> None:
+    weights = {A: 60, B: 40, C: 1000}
+    plan = plan_of(participants=[participant_of(cluster, most_tokens=most) for cluster, most in weights.items()])
+    reducer = reducer_of(plan)
+    arrive(reducer, A)
+    assert not reducer.should_close(0.0, frozenset())
+    assert not reducer.should_close(50.0, frozenset())
+    assert not reducer.should_close(50.0, frozenset({C})), "the quorum is there now; the grace begins"
+    assert reducer.should_close(50.0 + GRACE_S, frozenset({C}))
+
+
 def test_at_the_deadline_one_is_enough_and_none_is_not() -> None:
     reducer = reducer_of(plan_of())
     assert not reducer.should_close(10 * DEADLINE_S, frozenset(SHARES))
