@@ -16,12 +16,14 @@ class Progress:
     tokens_per_s: float
     exchanged_bytes: int  # sent by all workers
     worker_tokens: dict[str, int]  # by the names this program gave its workers
+    rounds: tuple[int, int] | None = None  # committed, and of the whole run
 
     @property
     def headline(self) -> str:
         loss = "-" if self.loss is None else f"{self.loss:.3f}"
+        rounds = f"round {self.rounds[0]}/{self.rounds[1]}  " if self.rounds else ""
         return (
-            f"step {self.step}/{self.steps}  loss {loss}  {self.tokens_per_s:,.0f} tokens/s  "
+            f"{rounds}step {self.step}/{self.steps}  loss {loss}  {self.tokens_per_s:,.0f} tokens/s  "
             f"{self.exchanged_bytes / MB:,.1f} MB exchanged"
         )
 
@@ -43,4 +45,5 @@ def progress(view: MetricsView, names: dict[WorkerId, str]) -> Progress:
         tokens_per_s=view.tokens_per_s,
         exchanged_bytes=sum(worker.sent_bytes for worker in view.workers),
         worker_tokens={names.get(w.worker_id, short(w.worker_id)): w.tokens for w in view.workers},
+        rounds=(view.rounds.committed, view.rounds.rounds) if view.rounds else None,
     )

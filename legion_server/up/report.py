@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from legion.config import RunConfig
+from legion.counters import RoundCounters
 from legion.identity import write_private
 from legion.messages import DatasetManifest, MetricsView
 
@@ -66,6 +67,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         ],
         "checkpoint": str(outcome.checkpoint) if outcome.checkpoint else None,
         "weights_digest": outcome.weights_digest,
+        "rounds": view.rounds.model_dump(mode="json") if view.rounds else None,
         "per_step": [{"step": s.step, "loss": s.loss, "grad_norm": s.grad_norm} for s in steps],
     }
 
@@ -81,11 +83,23 @@ def summary(outcome: Outcome) -> list[str]:
     lines = [f"run {view.run_id} is {view.phase}: {view.step} steps, {view.tokens:,} tokens in {outcome.wall_s:.0f} s"]
     if steps:
         lines.append(f"loss {steps[0].loss:.3f} at step {steps[0].step}, {steps[-1].loss:.3f} at step {steps[-1].step}")
+    if view.rounds is not None:
+        counted = f"{view.rounds.tokens:,} tokens counted"
+        lines.append(
+            f"{view.rounds.committed} rounds of {view.rounds.rounds}, {counted}" + _trouble(view.rounds.counters)
+        )
     if outcome.validation_loss is not None:
         lines.append(f"validation loss {outcome.validation_loss:.3f} nats per token, on held-out files" + _beside(view))
     if outcome.checkpoint is not None:
         lines.append(f"checkpoint in {outcome.checkpoint}")
     return lines
+
+
+def _trouble(counters: RoundCounters) -> str:
+    """What did not go smoothly; empty when all did."""
+    found = {name.replace("_", " "): count for name, count in counters.model_dump(exclude={"refused"}).items() if count}
+    found |= {f"refused as {reason}": count for reason, count in counters.refused.items()}
+    return f" ({', '.join(f'{name} {count}' for name, count in found.items())})" if found else ""
 
 
 def _beside(view: MetricsView) -> str:

@@ -146,6 +146,7 @@ def test_a_cluster_that_was_left_out_delivers_with_the_next_round() -> None:
         assert table.report(span, included=(inclusion(table.plan, span, first, SEQ_LEN),)) is None
     late = table.plan.participants[1]
     assert late.most_tokens == 24 * SEQ_LEN
+    assert [p.earlier for p in table.plan.participants] == [(), (second.blocks,)]
     both = (second.blocks, late.blocks)
     for span in (0, 1):
         included = (inclusion(table.plan, span, late, SEQ_LEN, blocks=both, tokens=24 * SEQ_LEN),)

@@ -3,10 +3,12 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from legion.counters import RoundCounters, RoundsView
 from legion.errors import StorageFailed
 from legion.ids import RunId, WorkerId
 from legion.messages import EvaluationRecord, MetricsView, StepSummary, WorkerTotals
@@ -140,3 +142,21 @@ def test_a_terminal_gets_colours_and_a_live_line() -> None:
     assert colours
     assert "\x1b[36mworker-1" in out.getvalue()
     assert "\x1b[35mserver" in out.getvalue()
+
+
+def in_rounds(**counters: Any) -> MetricsView:
+    figures = RoundsView(
+        committed=2, rounds=5, participants=2, tokens=1000, round_s=1.5, counters=RoundCounters.model_validate(counters)
+    )
+    return metrics().model_copy(update={"rounds": figures})
+
+
+def test_rounds_are_shown_and_reported() -> None:
+    assert progress(in_rounds(), {}).headline.startswith("round 2/5  step 3/3  loss 2.000")
+    content = report(Outcome(in_rounds(terms_raised=3), 1.0, None, None))
+    assert (content["rounds"]["committed"], content["rounds"]["counters"]["terms_raised"]) == (2, 3)
+    assert report(Outcome(metrics(), 1.0, None, None))["rounds"] is None
+    calm = summary(Outcome(in_rounds(), 1.0, None, None))
+    assert "2 rounds of 5, 1,000 tokens counted" in calm
+    rough = summary(Outcome(in_rounds(terms_raised=3, refused={"late": 2}), 1.0, None, None))
+    assert "2 rounds of 5, 1,000 tokens counted (terms raised 3, refused as late 2)" in rough
