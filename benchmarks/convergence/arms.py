@@ -129,6 +129,7 @@ def _lossy() -> Iterator[Arm]:
                     feedback=feedback,
                     mean_over=mean_over,
                 )
+        yield Arm(f"topk {percent}, sparse update", codec="topk", density=density, update_codec="topk240x4")
 
 
 def core() -> list[Arm]:
@@ -150,13 +151,18 @@ def around(winner: Arm) -> list[Arm]:
 
 
 def smoke() -> list[Run]:
-    """Two arms, three rounds."""
-    arms = [
-        Arm("solo", "solo"),
-        Arm("synchronous", "synchronous"),
-        Arm("fp32"),
-        Arm("int8", codec="int8", update_codec="int8"),
-    ]
+    """Three rounds, with everything an arm can have somewhere."""
+    mixed = Arm(
+        "mixed",
+        codec="topk",
+        update_codec="topk240x4",
+        feedback="buffer",
+        mean_over="senders",
+        churn=0.3,
+        dense_rounds=1,
+        delay_steps=2,
+    )
+    arms = [*ENDS, DENSE[0], DENSE[1], mixed]
     return [Run(arm.variant(clusters=2, steps=2, all_steps=6), 1.0, 0) for arm in arms]
 
 
