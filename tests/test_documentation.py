@@ -20,7 +20,7 @@ from legion.messages import EventType
 from legion.model.presets import PRESETS
 from legion_server.app import create_app
 from legion_server.settings import Settings
-from legion_server.up.defaults import TINY
+from legion_server.up.defaults import TINY, TINY_IN_ROUNDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("installers/**/*.md"))]
@@ -84,7 +84,10 @@ def test_what_up_trains_by_default() -> None:
         f"`legion-server up` starts from other values for `tiny`: `steps` {TINY['steps']}, "
         f"`optimizer.lr` {optimizer['lr']}, `optimizer.warmup_steps` {optimizer['warmup_steps']}. "
     )
-    assert sentence in section("docs/configuration.md", "## The run").replace("\n", " ")
+    found = section("docs/configuration.md", "## The run").replace("\n", " ")
+    assert sentence in found
+    steps, each = TINY_IN_ROUNDS["steps"], TINY_IN_ROUNDS["rounds"]["steps"]
+    assert f"With several clusters: `steps` {steps}, `rounds.steps` {each}." in found
     assert f"/checkpoints/step-{TINY['steps']:08}" in text_of("README.md")
 
 

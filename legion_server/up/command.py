@@ -12,7 +12,11 @@ from legion_server.up.options import Options
 
 
 def up(
-    workers: Annotated[int, typer.Option(min=1, help="How many clients share the model, each a process.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="How many clients, each a process.")] = 2,
+    clusters: Annotated[
+        int,
+        typer.Option(min=1, help="How many clusters they form; inside one every step is shared, between them rounds."),
+    ] = 1,
     model: Annotated[str, typer.Option(help="A preset: tiny, small, gpt2, llama-1b, ...")] = "tiny",
     dataset: Annotated[
         str, typer.Option(help="python_stdlib or distributed_dummy; text and huggingface need --set data....")
@@ -41,15 +45,23 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the server and its status page; 0: any.")] = 8000,
 ) -> None:
     """Train a model on this machine: server, clients and assembler, started, watched and ended together."""
-    if resume and (verify or steps is not None or codec is not None or settings):
+    if resume and (verify or clusters > 1 or steps is not None or codec is not None or settings):
         raise Unusable(
-            "--resume goes on with the run's own configuration: --steps, --codec, --set and --verify do not go with it",
+            "--resume goes on with the run's own configuration: "
+            "--clusters, --steps, --codec, --set and --verify do not go with it",
             hint="Leave them out, or start a new run without --resume.",
         )
     if verify and not assembler:
         raise Unusable("--verify compares the final checkpoint, which --no-assembler leaves out", hint="Drop one.")
+    if workers % clusters:
+        raise Unusable(
+            f"{workers} workers cannot form {clusters} equal clusters", hint="Make --workers a multiple of --clusters."
+        )
+    if verify and clusters > 1:
+        raise Unusable("--verify compares with one process step by step; clusters differ from that by design")
     options = Options(
         workers=workers,
+        clusters=clusters,
         model=model,
         dataset=dataset,
         steps=steps,

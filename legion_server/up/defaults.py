@@ -13,12 +13,15 @@ TINY: dict[str, Any] = {
     "batch": {"micro_batch_blocks": 8},
     "optimizer": {"lr": 4e-3, "warmup_steps": 30},
 }
+# The same for two clusters of two on two cores, which make their steps at the same time.
+TINY_IN_ROUNDS: dict[str, Any] = {"steps": 200, "rounds": {"steps": 20}}
 WARMUP_SHARE = 10  # a run shorter than the default warms up for a tenth of its steps at most
 
 
 def change(
     *,
     workers: int,
+    clusters: int = 1,
     model: str,
     dataset: str,
     steps: int | None,
@@ -28,12 +31,16 @@ def change(
 ) -> dict[str, Any]:
     """The body for PUT /training/config. `settings` are KEY=VALUE with dotted or flat names; they win over the rest.
 
-    With `verify`, sums keep one order (static claims) and fp32: what is compared is arithmetic, not luck with rounding.
+    `workers` is a multiple of `clusters`. With `verify`, sums keep one order (static claims) and fp32: what is compared
+    is arithmetic, not luck with rounding.
     """
     body: dict[str, Any] = {"model": {"preset": model}, "data": {"source": dataset}, "start": {"workers": workers}}
     if model == "tiny":
         _merge(body, TINY)
-    _merge(body, {"batch": {"micro_batches": max(2, workers)}})  # work for everyone
+    if clusters > 1:
+        _merge(body, {"cluster": {"policy": "fixed", "size": workers // clusters}})
+        _merge(body, TINY_IN_ROUNDS if model == "tiny" else {})
+    _merge(body, {"batch": {"micro_batches": max(2, workers // clusters)}})  # work for everyone
     if verify:
         _merge(body, {"cluster": {"claims": "static", "precision": "fp32"}})
     if codec is not None:

@@ -17,6 +17,7 @@ class Options:
     """What `legion-server up` was asked to do."""
 
     workers: int = 2
+    clusters: int = 1
     model: str = "tiny"
     dataset: str = "python_stdlib"
     steps: int | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from legion.errors import LegionError, RunError, ServerUnreachable
+from legion.errors import LegionError, RunError, ServerUnreachable, Unusable
 from legion.ids import WorkerId
 from legion.messages import CheckpointView, MetricsView
 from legion_server.service.slices import SliceFiles
@@ -128,6 +128,12 @@ class Run:
     async def _configure(self) -> None:
         options = self._options
         if options.resume:
+            size = (await self._server.config()).cluster.size
+            if size is not None and options.workers % size:
+                raise Unusable(
+                    f"this run trains in clusters of {size}, which {options.workers} workers cannot form",
+                    hint=f"Give --workers a multiple of {size}.",
+                )
             try:
                 await self._server.resume(options.workers)
             except RunError:
@@ -139,6 +145,7 @@ class Run:
             return
         change = defaults.change(
             workers=options.workers,
+            clusters=options.clusters,
             model=options.model,
             dataset=options.dataset,
             steps=options.steps,

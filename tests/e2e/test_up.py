@@ -232,6 +232,8 @@ def test_a_port_in_use(start: Start, tmp_path: Path) -> None:
         (("--model", "huge"), 2, "model.preset"),
         (("--dataset", "text"), 2, "paths are needed"),
         (("--verify", "--no-assembler"), 2, "--verify"),
+        (("--workers", "3", "--clusters", "2"), 2, "3 workers cannot form 2 equal clusters"),
+        (("--workers", "4", "--clusters", "2", "--verify"), 2, "--verify"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(

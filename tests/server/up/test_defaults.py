@@ -31,6 +31,19 @@ def test_the_configuration_is_valid_for_any_number_of_steps(steps: int | None, m
     assert config.optimizer.warmup_steps <= config.steps
 
 
+@pytest.mark.parametrize(("workers", "clusters", "size"), [(4, 2, 2), (2, 2, 1), (6, 2, 3)])
+def test_several_clusters_average_by_rounds(workers: int, clusters: int, size: int) -> None:
+    config = merge(RunConfig(), change(workers=workers, clusters=clusters))
+    assert (config.cluster.policy, config.cluster.size, config.start.workers) == ("fixed", size, workers)
+    assert config.in_rounds
+    assert config.steps % config.rounds.steps == 0
+    assert config.batch.micro_batches == max(2, size)
+
+
+def test_one_cluster_is_no_round() -> None:
+    assert not merge(RunConfig(), change(workers=4)).in_rounds
+
+
 def test_a_codec_is_for_both_streams() -> None:
     config = merge(RunConfig(), change(codec="int8"))
     assert (config.codecs.weights, config.codecs.gradients) == ("int8", "int8")
