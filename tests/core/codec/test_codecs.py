@@ -1,6 +1,8 @@
 """One contract over every codec: whole chunks, sizes within the bound, bounded error, chunks that do not mix."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -242,6 +244,19 @@ def test_lossy_codecs_refuse_what_is_not_finite(codec: AnyCodec, bad: float, at:
 @every_codec
 def test_zeros_stay_zeros(codec: AnyCodec) -> None:
     assert not decoded(codec, codec.encode(np.zeros(CHUNK, dtype=np.float32)), CHUNK).any()
+
+
+def test_the_protocol_describes_every_codec() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    cells = [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"\| `\w+` \| \d+ \|", line)]
+    assert [(name.strip("`"), int(wire_id)) for name, wire_id, *_ in cells] == [(c.name, c.wire_id) for c in EVERY]
+    for codec, (_, _, chunk_bytes, *_) in zip(ALL, cells, strict=False):
+        assert int(chunk_bytes.replace(",", "")) == codec.chunk_bytes
+    for codec, (_, _, kept, _, bits) in zip(SPARSE, cells[len(ALL) :], strict=True):
+        assert isinstance(codec, TopK)
+        assert int(kept.split()[0]) == codec.kept
+        typical = len(codec.encode(some_values(256))) * 8 / (256 * CHUNK)
+        assert bits == f"{typical:.3f}, {bits_per_value(codec):.3f}"
 
 
 BITS = {"none": 32, "bf16": 16, "int8": 8.125, "int4": 4.25, "int2": 2.125, "onebit": 1.0625}

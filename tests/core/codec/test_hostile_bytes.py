@@ -174,3 +174,15 @@ def test_levels_and_counts_out_of_bounds_are_refused(codec: TopK) -> None:
         changed = bytearray(encoded)
         changed[fields.counts : fields.levels] = count.to_bytes(fields.levels - fields.counts, "little")
         assert is_refused(codec, changed, CHUNK)
+
+
+@every_sparse
+def test_more_values_in_a_chunk_than_are_kept_are_refused(codec: TopK) -> None:
+    """Also where the group as a whole does not have too many."""
+    richer = TopK("richer", 250, kept=codec.kept + 8, value_bits=codec.value_bits)
+    values = np.zeros(2 * CHUNK, dtype=np.float32)
+    values[: codec.kept] = 1
+    assert not is_refused(codec, bytearray(richer.encode(values)), values.size)
+    values[codec.kept] = 1
+    with pytest.raises(PartInvalid, match="announces"):
+        codec.decode(memoryview(richer.encode(values)), np.empty_like(values))
