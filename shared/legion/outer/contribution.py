@@ -30,6 +30,15 @@ class Part:
     flush: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a contributor holds between two calls."""
+
+    pending: Part | None
+    buffer: Floats  # E; empty in the residual form
+    moved: Floats  # of the pending part: what leaves the local weights once it is settled, empty if nothing does
+
+
 class Contributor:
     """Owns the feedback of one span of one member's slice; `numel` elements, a whole number of chunks."""
 
@@ -92,19 +101,21 @@ class Contributor:
         part.codec.decode(memoryview(part.data), values)
         return values
 
-    def state(self) -> dict[str, Floats]:
-        """What must survive a restart of this member: E, as it will be once the pending part is included.
+    def state(self) -> "Waiting":
+        """What must survive a restart: ours, so valid until the next call."""
+        return Waiting(self.pending, self.buffer, self._moved)
 
-        Who restarts cannot settle that part any more. If it is not included, it is lost; kept, it would count twice.
-        """
-        buffer = self.buffer.copy()
-        if self.pending is not None and buffer.size:
-            np.subtract(buffer, buffer if self.pending.flush else self._decoded(self.pending), out=buffer)
-        return {"buffer": buffer}
+    def restore(self, state: "Waiting") -> None:
+        """Instead of what is here. PartInvalid when it is of another size or form; decay is for `settle`, round by round."""
+        moved = state.pending is not None and (state.pending.flush or self._feedback == "buffer")
+        wanted = self.buffer.size, self.numel if moved else 0
+        if (state.buffer.size, state.moved.size) != wanted:
+            raise PartInvalid(
+                f"feedback of {state.buffer.size} and {state.moved.size} elements, this span has {wanted[0]} and {wanted[1]}"
+            )
+        self.pending, self.buffer, self._moved = state.pending, state.buffer, state.moved
 
-    def restore(self, state: dict[str, Floats], missed_rounds: int) -> None:
-        """PartInvalid when it is of another size; decays by the rounds that went by."""
-        buffer = state["buffer"]
-        if buffer.shape != self.buffer.shape:
-            raise PartInvalid(f"feedback of {buffer.size} elements, this span has {self.buffer.size}")
-        np.multiply(buffer, self._decay ** np.float32(missed_rounds), out=self.buffer)
+    def give_up(self) -> None:
+        """Nothing waits here any more."""
+        self.pending, self._moved = None, NOTHING
+        self.buffer[:] = 0

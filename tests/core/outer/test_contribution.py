@@ -15,7 +15,7 @@ from legion.codec.registry import ALL, SPARSE, by_name
 from legion.errors import NotFinite, PartInvalid, PartRefused
 from legion.ids import ClusterId, Rank
 from legion.layout import CHUNK, Bounds, Fragment, Layout
-from legion.outer.contribution import Contributor
+from legion.outer.contribution import Contributor, Part, Waiting
 from legion.outer.log import Anchor, OuterStep, apply
 from legion.outer.reducer import Closing, SpanReducer
 from legion.rounds import Participant, PartKey, RoundPlan, RoundRecord, SpanReport
@@ -448,30 +448,47 @@ def test_a_flush_leaves_nothing_waiting_if_it_is_included(feedback: str) -> None
     assert np.array_equal(returned, displacement if feedback == "buffer" else np.empty(0)), "not included: it all waits"
 
 
-@pytest.mark.parametrize("missed", [0, 1, 7])
-def test_feedback_survives_a_restart_and_decays_by_the_rounds_that_went_by(missed: int) -> None:
-    contributor = Contributor(2 * CHUNK, "buffer", 0.5)
-    contributor.contribute(0, values_of_size(2 * CHUNK), by_name("none"), flush=False)
-    contributor.settle(0, None)
-    again = Contributor(2 * CHUNK, "buffer", 0.5)
-    again.restore({name: values.copy() for name, values in contributor.state().items()}, missed)
-    assert np.array_equal(again.buffer, contributor.buffer * np.float32(0.5) ** missed)
+def restarted(contributor: Contributor, feedback: str) -> Contributor:
+    again = Contributor(contributor.numel, feedback, 0.5)  # type: ignore[arg-type]
+    waits = contributor.state()
+    again.restore(Waiting(waits.pending, waits.buffer.copy(), waits.moved.copy()))
+    return again
 
 
+@pytest.mark.parametrize("feedback", ["residual", "buffer"])
 @pytest.mark.parametrize("flush", [False, True])
-@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
-def test_a_part_that_is_included_after_its_sender_restarted_does_not_count_twice(codec: AnyCodec, flush: bool) -> None:
-    contributor = Contributor(CHUNK, "buffer", 1.0)
-    contributor.contribute(0, values_of_size(CHUNK, 1), codec, flush=False)
+@pytest.mark.parametrize("scale", [None, 0.25])
+@pytest.mark.parametrize("missed", [0, 7])
+def test_a_restart_changes_nothing(feedback: str, flush: bool, scale: float | None, missed: int) -> None:
+    contributor, codec = Contributor(2 * CHUNK, feedback, 0.5), by_name("int4")  # type: ignore[arg-type]
+    contributor.contribute(0, values_of_size(2 * CHUNK, 1), codec, flush=False)
     contributor.settle(0, None)
-    contributor.contribute(1, values_of_size(CHUNK, 2), codec, flush=flush)
-    again = Contributor(CHUNK, "buffer", 1.0)
-    again.restore(contributor.state(), 0)
-    contributor.settle(1, 1.0)
+    contributor.contribute(1, values_of_size(2 * CHUNK, 2), codec, flush=flush)
+    again = restarted(contributor, feedback)
+    assert np.array_equal(again.settle(1, scale), contributor.settle(1, scale))
+    for number in range(missed):
+        assert again.settle(2 + number, None).size == contributor.settle(2 + number, None).size == 0
     assert np.array_equal(again.buffer, contributor.buffer)
+    assert again.pending is None
 
 
-def test_feedback_of_another_span_is_refused() -> None:
+def test_what_is_given_up_is_gone() -> None:
     contributor = Contributor(CHUNK, "buffer", 0.5)
-    with pytest.raises(PartInvalid, match="8192 elements"):
-        contributor.restore({"buffer": np.zeros(2 * CHUNK, np.float32)}, 0)
+    contributor.contribute(0, values_of_size(CHUNK), by_name("none"), flush=False)
+    contributor.give_up()
+    assert contributor.settle(0, None).size == 0
+    assert not contributor.buffer.any()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Waiting(None, np.zeros(2 * CHUNK, np.float32), np.zeros(0, np.float32)),
+        Waiting(None, np.zeros(CHUNK, np.float32), np.zeros(CHUNK, np.float32)),
+        Waiting(Part(0, by_name("none"), b"", flush=False), np.zeros(CHUNK, np.float32), np.zeros(0, np.float32)),
+    ],
+)
+def test_feedback_of_another_span_or_form_is_refused(wrong: Waiting) -> None:
+    contributor = Contributor(CHUNK, "buffer", 0.5)
+    with pytest.raises(PartInvalid, match="this span has"):
+        contributor.restore(wrong)
