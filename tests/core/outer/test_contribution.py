@@ -250,6 +250,13 @@ class Settlement(RuleBasedStateMachine):
         elif self.feedback == "buffer":
             member.add(member.dropped, span, values - taken)
 
+    @rule(who=SOME)
+    def restart(self, who: list[int]) -> None:
+        """With its slice, its parts and what waits, as they were last written down."""
+        for member in (self.workers[at] for at in who):
+            for span, contributor in member.contributors.items():
+                member.contributors[span] = restarted(contributor, self.feedback, 1.0)
+
     # Reducers and the coordinator.
 
     @rule(span=st.integers(0, SPANS - 1))
@@ -448,8 +455,8 @@ def test_a_flush_leaves_nothing_waiting_if_it_is_included(feedback: str) -> None
     assert np.array_equal(returned, displacement if feedback == "buffer" else np.empty(0)), "not included: it all waits"
 
 
-def restarted(contributor: Contributor, feedback: str) -> Contributor:
-    again = Contributor(contributor.numel, feedback, 0.5)  # type: ignore[arg-type]
+def restarted(contributor: Contributor, feedback: str, decay: float = 0.5) -> Contributor:
+    again = Contributor(contributor.numel, feedback, decay)  # type: ignore[arg-type]
     waits = contributor.state()
     again.restore(Waiting(waits.pending, waits.buffer.copy(), waits.moved.copy()))
     return again
