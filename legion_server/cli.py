@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from legion.errors import LegionError
+from legion_server.simulate.command import simulate
 from legion_server.up.command import up
 
 app = typer.Typer(
@@ -19,6 +20,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="See and change what the run trains.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.command()(up)
+app.command()(simulate)
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Where the server keeps everything. Default: LEGION_DATA_DIR, or legion-data.")

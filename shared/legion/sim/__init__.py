@@ -1,0 +1,1 @@
+"""The production engine on a virtual network and a virtual clock."""

@@ -1,0 +1,97 @@
+"""Calls between simulated workers: the other side's production code, after the time that the bytes take."""
+
+from collections.abc import Callable
+
+from legion.codec.api import Codec, Floats, encoded_bytes
+from legion.comm.api import Ballot, Batches, Verdict
+from legion.comm.local import LocalLink
+from legion.comm.member import Member
+from legion.comm.rounds import Desk
+from legion.errors import NotFound, PeerLost, PeerRefused
+from legion.ids import Step, UnitId, WorkerId
+from legion.messages import Member as Place
+from legion.rounds import PartKey
+from legion.sim.network import Kind, Network
+
+Desks = Callable[[WorkerId], Desk | None]
+
+
+class ClusterLink(LocalLink):
+    """From one member of a cluster to another. See `comm.member.Link`."""
+
+    def __init__(self, network: Network, source: Member, target: Member) -> None:
+        super().__init__(source, target)
+        self._network = network
+
+    async def fetch(self, step: Step, unit: UnitId, out: Floats) -> None:
+        await self._ask()
+        await super().fetch(step, unit, out)
+        size = encoded_bytes(self._target.weights_codec, out.size)
+        await self._network.carry(self._target.me, self._source.me, "weights", values_bytes=size)
+
+    async def send_gradient(
+        self, step: Step, batches: Batches, unit: UnitId, *values: Floats, codec: Codec | None = None
+    ) -> None:
+        size = encoded_bytes(codec or self._source.gradients_codec, sum(piece.size for piece in values))
+        await self._network.carry(self._source.me, self._target.me, "gradients", values_bytes=size)
+        await super().send_gradient(step, batches, unit, *values, codec=codec)
+        await self._answer()
+
+    async def claim(self, step: Step, serial: int, batch_count: int) -> int | None:
+        await self._ask()
+        index = await super().claim(step, serial, batch_count)
+        await self._answer()
+        return index
+
+    async def vote(self, step: Step, ballot: Ballot) -> Verdict:
+        await self._ask()
+        verdict = await super().vote(step, ballot)
+        await self._answer()
+        return verdict
+
+    async def _ask(self) -> None:
+        await self._network.carry(self._source.me, self._target.me, "control")
+
+    async def _answer(self) -> None:
+        await self._network.carry(self._target.me, self._source.me, "control")
+
+
+class RoundCalls:
+    """From one worker to those of other clusters. See `outer.courier.Links`."""
+
+    def __init__(self, network: Network, me: WorkerId, desks: Desks) -> None:
+        self._network = network
+        self._me = me
+        self._desks = desks
+        self.fetched: Kind = "serving"  # what updates that are fetched count as; for who catches up: join
+
+    async def send_part(self, member: Place, key: PartKey, data: bytes) -> None:
+        worker = member.worker_id
+        await self._network.carry(self._me, worker, "control", text_bytes=len(key.model_dump_json()))
+        desk = self._desk(worker)
+        try:
+            await desk.admit(self._me, key)
+            await self._network.carry(worker, self._me, "control")
+            await self._network.carry(self._me, worker, "contribution", values_bytes=len(data))
+            await desk.take_part(self._me, key, data)
+        finally:
+            await self._network.carry(worker, self._me, "control")
+
+    async def fetch_blob(self, member: Place, sha256: str, size_bytes: int) -> bytes:
+        worker, kind = member.worker_id, self.fetched
+        await self._network.carry(self._me, worker, "control", text_bytes=len(sha256))
+        update = self._desk(worker).update(sha256)
+        if update is None:
+            await self._network.carry(worker, self._me, "control")
+            raise NotFound(f"no update {sha256[:12]} is here")
+        data = bytes(update)
+        await self._network.carry(worker, self._me, kind, values_bytes=len(data))
+        return data
+
+    def _desk(self, worker: WorkerId) -> Desk:
+        desk = self._desks(worker)
+        if desk is None:
+            raise PeerLost(f"{worker} takes part in no round")
+        if not desk.knows(self._me):
+            raise PeerRefused(f"{worker} does not know {self._me}")
+        return desk
