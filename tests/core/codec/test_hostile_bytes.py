@@ -186,3 +186,26 @@ def test_more_values_in_a_chunk_than_are_kept_are_refused(codec: TopK) -> None:
     values[codec.kept] = 1
     with pytest.raises(PartInvalid, match="announces"):
         codec.decode(memoryview(richer.encode(values)), np.empty_like(values))
+
+
+@every_sparse
+def test_values_that_are_announced_and_not_there_are_refused(codec: TopK) -> None:
+    encoded, fields = bytearray(codec.encode(np.zeros(CHUNK, dtype=np.float32))), Fields(codec, 1, 0)
+    for count in range(1, codec.kept + 1):
+        encoded[fields.counts : fields.levels] = count.to_bytes(fields.levels - fields.counts, "little")
+        with pytest.raises(PartInvalid):
+            codec.decode(memoryview(encoded), np.empty(CHUNK, dtype=np.float32))
+
+
+@every_sparse
+@pytest.mark.usefixtures("traced")
+def test_a_group_with_the_bytes_of_all_others_takes_no_memory(codec: TopK) -> None:
+    groups = 100
+    numel = groups * GROUP * CHUNK
+    size = codec.most_bytes(numel) - 4 * groups
+    table = np.array([size] + [0] * (groups - 1), dtype="<u4").tobytes()
+    for filling in (b"\0", b"\1"):
+        encoded = table + filling * size
+        with pytest.raises(PartInvalid, match=f"bytes for {GROUP} chunks"):
+            codec.decode(memoryview(encoded), np.empty(numel, dtype=np.float32))
+        assert peak_of(codec, encoded, numel) < MOST_SCRATCH_BYTES
