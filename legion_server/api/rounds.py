@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 
-from legion.errors import NotFound, ReportInvalid
+from legion.errors import NotFound, ReportInvalid, StorageFailed
 from legion.rounds import GlobalVersion, RootReply, RootReport, RoundPlan, RoundsPage, SpanReport
 from legion_server.api.checkpoints import BINARY, FILE, SHA256
 from legion_server.api.deps import Anyone, AWorker, BackendDep, Known
@@ -72,7 +72,10 @@ async def upload(request: Request, sha256: Digest, backend: BackendDep, worker: 
         try:
             await backend.blobs.receive(sha256, size_bytes, request.stream())
         except ReportInvalid:
-            await backend.round_log.turned_away()
+            await backend.round_log.count(blobs_refused=1)
+            raise
+        except StorageFailed:
+            await backend.round_log.count(storage_failures=1)
             raise
     await backend.round_log.arrived(sha256)
     return Response(status_code=status.HTTP_204_NO_CONTENT)

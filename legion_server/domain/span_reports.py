@@ -14,6 +14,7 @@ from legion_server.domain.rounds import Rounds, Turn
 
 MOST_BYTES_PER_ELEMENT = 4  # of the widest update codec
 HEADER_BYTES = 2**16
+MOST_RANGES = 256  # of blocks in one contribution
 MOST_REASONS = 32  # that are counted apart
 LONGEST_REASON = 32  # characters
 
@@ -107,6 +108,8 @@ def _new_blocks(rounds: Rounds, span: int, inclusion: Inclusion, where: str) -> 
 
     What is new lies in the leases since the newest round that has a contribution of the cluster to this span.
     """
+    if len(inclusion.blocks) > MOST_RANGES:
+        raise ReportInvalid(f"{where}: {inclusion.cluster} names its blocks in {len(inclusion.blocks)} ranges")
     seat = rounds.seats[inclusion.cluster]  # every participant has one
     if leases.minus(inclusion.blocks, [r for ranges in seat.leases.values() for r in ranges]):
         raise ReportInvalid(f"{where}: {inclusion.cluster} names blocks that it has no lease for")

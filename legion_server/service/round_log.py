@@ -185,10 +185,10 @@ class RoundLog:
                 draft.rounds = rd.stored(draft.rounds, digest)
         self._coordinator.round_done.set()
 
-    async def turned_away(self) -> None:
-        """A blob came with another size or digest than reported."""
+    async def count(self, **more: int) -> None:
+        """Raise these counters."""
         async with self._coordinator.deciding() as draft:
-            draft.rounds = _rounds(draft).counted(blobs_refused=1)
+            draft.rounds = _rounds(draft).counted(**more)
 
     async def missing(self, record: RoundRecord, digests: set[str]) -> None:
         """These updates of a committed round are not in storage, whatever was noted before."""

@@ -191,6 +191,23 @@ async def test_updates_come_whole_and_from_their_reducer(house: Any) -> None:
     assert [path.name for path in folder.iterdir()] == [report.digest]
 
 
+async def test_a_full_disk_takes_no_update_and_is_counted(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(house, await house.start(2, **IN_ROUNDS))
+    plan = await plan_of(house)
+    report = bench.report_of(plan, 0)
+    assert (await bench.report(plan, report)).status_code == 204
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    reducer = bench.member(plan.spans[0].reducers[0])
+    with monkeypatch.context() as patched:
+        patched.setattr("legion_server.service.blobs.os.fsync", full)
+        assert (await bench.put(reducer, report.digest)).json()["slug"] == "storage-failed"
+    assert (await counters(house))["storage_failures"] == 1
+    assert (await bench.put(reducer, report.digest)).status_code == 204
+
+
 async def test_any_worker_may_bring_a_committed_update(house: Any, eventually: Eventually) -> None:
     bench = Bench(house, await house.start(2, **IN_ROUNDS))
     plan = await bench.play(upload=False)

@@ -96,6 +96,7 @@ def test_reports_that_do_not_fit(change: dict[str, Any], kind: type[Exception], 
         {"tokens": 12 * SEQ_LEN + 1},
         {"parts": ("0" * 64, "1" * 64)},
         {"blocks": (Blocks(start=0, stop=12), Blocks(start=500, stop=501))},
+        {"blocks": (Blocks(start=0, stop=1),) * 300},
     ],
 )
 def test_inclusions_that_do_not_fit(change: dict[str, Any]) -> None:
