@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from legion.codec.api import AnyCodec, Floats
 from legion.ids import ClusterId, Epoch, Rank, RunId, WorkerId
 from legion.layout import CHUNK, Fragment, Layout, spans
 from legion.messages import Endpoint, Member, ModelShape, TensorShape, UnitShape
+from legion.outer.contribution import Contributor, Waiting
 from legion.rounds import Blocks, Participant, PartKey, RoundPlan, RoundRecord, SpanPlan, SpanRecord, SpanReport
 
 RUN = RunId("run-of-tests")
@@ -136,3 +138,17 @@ def record_of(plan: RoundPlan, reports: Sequence[SpanReport]) -> RoundRecord:
         total_tokens=0,
         committed_at=0.0,
     )
+
+
+def decoded(codec: AnyCodec, data: bytes, numel: int) -> NDArray[np.float64]:
+    values = np.empty(numel, np.float32)
+    codec.decode(memoryview(data), values)
+    return values.astype(np.float64)
+
+
+def restarted(contributor: Contributor, feedback: str, decay: float) -> Contributor:
+    """Another that goes on from what this one would have written down."""
+    again = Contributor(contributor.numel, feedback, decay)  # type: ignore[arg-type]
+    waits = contributor.state()
+    again.restore(Waiting(waits.pending, waits.buffer.copy(), waits.moved.copy()))
+    return again
