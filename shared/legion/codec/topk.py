@@ -24,6 +24,7 @@ from legion.codec import rice
 from legion.codec.api import Bytes, Floats, require_chunks, require_finite, require_room
 from legion.codec.blocks import (
     SMALLEST_SCALE,
+    Halves,
     Words,
     as_chunks,
     bf16_above,
@@ -124,32 +125,31 @@ class TopK:
         require_finite(bits.view(np.float32))  # what is not is larger than any number, so it was kept
         return Kept(counts, positions, bits)
 
-    def _levels(self, magnitudes: Floats, counts: Integers) -> tuple[NDArray[np.uint16], NDArray[np.uint16], Bytes]:
+    def _levels(self, magnitudes: Floats, counts: Integers) -> tuple[Halves, Halves, Bytes]:
         """Lower and upper magnitude of every chunk in bf16, and the index of every value."""
-        width = max(64, 1 << (self.kept - 1).bit_length())
-        chunk = np.repeat(np.arange(len(counts)), counts)
-        rows = np.zeros((len(counts), width), dtype=np.float32)
-        slots: Integers | slice = slice(None)  # of the values in `rows`
-        if magnitudes.size < rows.size:
-            slots = np.arange(magnitudes.size) + np.repeat(
-                np.arange(len(counts)) * width - np.cumsum(counts) + counts, counts
-            )
-        rows.reshape(-1)[slots] = magnitudes
+        rows, slots = _in_rows(magnitudes, counts, max(64, 1 << (self.kept - 1).bit_length()))
         if self.value_bits == 2:
             means = two_levels(rows, counts, 1.0, (np.empty_like(rows), np.empty_like(rows)))
             is_high = np.unpackbits(means.is_high, bitorder="little")[slots]
             return bf16_nearest(means.low), bf16_nearest(means.high), is_high
         high = bf16_above(rows.max(axis=1))
-        rows[np.arange(width) >= counts[:, None]] = np.inf
-        least = np.where(counts > 0, rows.min(axis=1), np.float32(0))
-        low = bf16_below(least)
-        span = np.subtract(from_bf16(high), from_bf16(low))
+        rows[np.arange(rows.shape[1]) >= counts[:, None]] = np.inf
+        low = bf16_below(np.where(counts > 0, rows.min(axis=1), np.float32(0)))
+        return (
+            low,
+            high,
+            self._nearest(magnitudes, np.repeat(from_bf16(low), counts), np.repeat(from_bf16(high), counts)),
+        )
+
+    def _nearest(self, magnitudes: Floats, low: Floats, high: Floats) -> Bytes:
+        """The index of every magnitude, given the lower and the upper of its chunk."""
+        span = np.subtract(high, low)
         span[span == 0] = np.inf
-        above = np.divide(np.subtract(magnitudes, from_bf16(low)[chunk]), span[chunk])
+        above = np.divide(np.subtract(magnitudes, low), span)
         # The squares i^2 and (i + 1)^2 have (i + 1/2)^2 + 1/4 in their middle.
         squares = np.subtract(np.multiply(above, np.float32(self._last_index**2)), np.float32(0.25))
         indices = np.add(np.sqrt(np.maximum(squares, 0)), np.float32(0.5))
-        return low, high, np.minimum(indices, self._last_index).astype(np.uint8)
+        return np.minimum(indices, self._last_index).astype(np.uint8)
 
     def decode(self, data: memoryview, out: Floats) -> None:
         self.decode_range(data, out.size, 0, out)
@@ -205,6 +205,17 @@ class TopK:
         np.bitwise_or(values, codes.astype(np.uint32) << 31, out=values)
         out[...] = 0
         out.reshape(-1).view(np.uint32)[positions] = values
+
+
+def _in_rows(magnitudes: Floats, counts: Integers, width: int) -> tuple[Floats, Integers | slice]:
+    """One row of `width` for each chunk, zeros behind its values, and where in the rows the values lie."""
+    rows = np.zeros((len(counts), width), dtype=np.float32)
+    slots: Integers | slice = slice(None)
+    if magnitudes.size < rows.size:
+        before = np.arange(len(counts)) * width - np.cumsum(counts) + counts
+        slots = np.arange(magnitudes.size) + np.repeat(before, counts)
+    rows.reshape(-1)[slots] = magnitudes
+    return rows, slots
 
 
 def _flags_set(flags: NDArray[np.bool_]) -> tuple[Integers, Integers]:
