@@ -106,12 +106,13 @@ class Contributor:
         return Waiting(self.pending, self.buffer, self._moved)
 
     def restore(self, state: "Waiting") -> None:
-        """Instead of what is here. PartInvalid when it is of another size or form; decay is for `settle`, round by round."""
+        """Instead of what is here. PartInvalid when it is of another size or form; decay comes with `settle`."""
         moved = state.pending is not None and (state.pending.flush or self._feedback == "buffer")
         wanted = self.buffer.size, self.numel if moved else 0
-        if (state.buffer.size, state.moved.size) != wanted:
+        found = state.buffer.size, state.moved.size
+        if found != wanted:
             raise PartInvalid(
-                f"feedback of {state.buffer.size} and {state.moved.size} elements, this span has {wanted[0]} and {wanted[1]}"
+                f"feedback of {found[0]} and {found[1]} elements, this span has {wanted[0]} and {wanted[1]}"
             )
         self.pending, self.buffer, self._moved = state.pending, state.buffer, state.moved
 

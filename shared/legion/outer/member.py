@@ -7,7 +7,7 @@ cluster decide alike. What needs time, the sending and fetching, is the `Office`
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,8 +21,9 @@ from legion.config import RoundsConfig
 from legion.ids import ClusterId, Rank, RunId
 from legion.layout import Bounds, Fragment, Layout
 from legion.outer import log
-from legion.outer.contribution import Contributor
-from legion.rounds import Blocks, Participant, PartKey, RootReport, RoundPlan, RoundRecord, SpanRecord
+from legion.outer.contribution import Waiting
+from legion.outer.outstanding import Former, Outstanding
+from legion.rounds import Blocks, Participant, PartKey, RootReport, RoundPlan, RoundRecord
 
 logger = logging.getLogger(__name__)
 
@@ -100,20 +101,38 @@ class Work:
 class RoundMember:
     """`weights` is the member's slice, changed in place. Implements `zero.engine.Border`."""
 
-    def __init__(self, config: RoundsConfig, place: Place, weights: Floats, anchor: int, office: Office) -> None:
-        """`weights` hold theta_anchor, unchanged."""
+    def __init__(
+        self,
+        config: RoundsConfig,
+        place: Place,
+        weights: Floats,
+        anchor: int,
+        office: Office,
+        momentum: Floats | None = None,
+    ) -> None:
+        """`weights` hold theta_anchor, unchanged; `momentum`: the outer one, at that anchor, if it is not zero."""
         self._config = config
         self._place = place
         self._weights = weights
         self._office = office
-        momentum = np.zeros_like(weights) if config.outer_momentum else None
+        if momentum is None and config.outer_momentum:
+            momentum = np.zeros_like(weights)
         self._anchor = log.Anchor(weights.copy(), momentum)
         self._outer = log.OuterStep(config.outer_lr, config.outer_momentum)
-        self._contributors: dict[tuple[int, int], Contributor] = {}
+        self._outstanding = Outstanding(config, place.cluster, weights, self._anchor.values, self._fragments)
         self._progress = Progress()
         self._owed: dict[Bounds, Work] = {}  # named for a span, and in no record of it yet: goes with the next
         self._contributed = anchor - 1  # the newest round that a contribution was made for
         self.anchor = anchor
+
+    # Over a restart: see Outstanding.
+
+    def state(self, *, final: bool) -> tuple[Former, Mapping[Bounds, Waiting], log.Anchor]:
+        return *self._outstanding.state(self.anchor, final=final), self._anchor
+
+    def restore(self, former: Former, waiting: Mapping[Bounds, Waiting], missed: Sequence[RoundRecord] = ()) -> None:
+        """Before `enter`; `weights` are already as far from our anchor as they were from theirs."""
+        self._outstanding.restore(former, waiting, self.anchor, missed)
 
     # Entering.
 
@@ -123,6 +142,7 @@ class RoundMember:
         if self._office.ready >= round_number:
             self._move_to(round_number)
             self._contributed = round_number - 1
+            self._outstanding.entered()
 
     # What may be done next.
 
@@ -239,7 +259,7 @@ class RoundMember:
                     for f in fragments
                 ]
             )
-            part = self._contributor(span_plan.bounds, displacement.size).contribute(
+            part = self._outstanding.contributor(span_plan.bounds).contribute(
                 plan.round, displacement, codec, flush=plan.flush
             )
             self._owed[span_plan.bounds] = self._work(plan, span_plan.bounds)
@@ -255,12 +275,6 @@ class RoundMember:
         owed, progress = self._owed.get(bounds, Work()), self._progress
         blocks = tuple(named for named in (*owed.blocks, *progress.blocks) if participant.leased(named))
         return Work(owed.steps + progress.steps, owed.tokens + progress.tokens, blocks)
-
-    def _contributor(self, bounds: Bounds, numel: int) -> Contributor:
-        key = bounds.start, bounds.stop
-        if key not in self._contributors:
-            self._contributors[key] = Contributor(numel, self._config.feedback, self._config.decay)
-        return self._contributors[key]
 
     def _key(self, plan: RoundPlan, span: int, codec: AnyCodec, data: bytes) -> PartKey:
         work = self._owed[plan.spans[span].bounds]
@@ -287,8 +301,8 @@ class RoundMember:
             np.subtract(self._weights, self._anchor.values, out=self._weights)
             log.apply(self._anchor, record, self._fragments, self._office.blob, self._outer)
             np.add(self._weights, self._anchor.values, out=self._weights)
-            for (start, stop), span in zip(record.bounds, record.spans, strict=True):
-                self._settle(record.round, Bounds(start, stop), span)
+            for bounds in self._outstanding.settle(record):
+                self._owed.pop(bounds, None)
             self.anchor = record.round + 1
             logger.info("anchor round=%d tokens=%d", self.anchor, record.total_tokens)
             self._office.applied(self._root())
@@ -307,20 +321,6 @@ class RoundMember:
 
     def _fragments(self, span: Bounds) -> Sequence[Fragment]:
         return self._place.layout.fragments(self._place.rank, span)
-
-    def _settle(self, round_number: int, bounds: Bounds, span: SpanRecord) -> None:
-        contributor = self._contributors.get((bounds.start, bounds.stop))
-        if contributor is None:
-            return
-        inclusion = span.inclusion(self._place.cluster)
-        if inclusion is not None:
-            self._owed.pop(bounds, None)
-        taken = contributor.settle(round_number, inclusion.clip_scale if inclusion else None)
-        at = 0
-        for fragment in self._fragments(bounds) if taken.size else ():
-            target = self._weights[fragment.slice_offset :][: len(fragment.flat)]
-            np.add(target, taken[at : at + target.size], out=target)
-            at += target.size
 
     def _root(self) -> RootReport:
         root = digest.root(digest.leaves(self._anchor.values))

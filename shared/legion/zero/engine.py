@@ -117,13 +117,19 @@ class Zero3:
         start = self._layout.slice_offset(unit, self._rank)
         return self.slice.part(start, start + len(self._layout.bounds(unit, self._rank)))
 
-    def start(self, step: Step) -> None:
-        """The slice holds the weights (and moments) after `step` steps: offer them."""
+    @property
+    def optimizer_steps(self) -> int:
+        """That the moments stand for."""
+        return self._optimizer_steps
+
+    def start(self, step: Step, optimizer_steps: int | None = None) -> None:
+        """The slice holds the weights after `step` steps: offer them. Moments are of `optimizer_steps`, or as old."""
+        step_of_moments = step if optimizer_steps is None else Step(optimizer_steps)
         self._step = step
-        self._optimizer_steps = step
+        self._optimizer_steps = step_of_moments
         if self._optimizer_config.name == "onebit_adam":
             self._onebit = LocalMomentum(self._optimizer_config, self._layout, self._rank)
-        self._optimizers = [self._optimizer_of(unit, step) for unit in self._units]
+        self._optimizers = [self._optimizer_of(unit, step_of_moments) for unit in self._units]
         self._offer_all()
 
     def _optimizer_of(self, unit: GatheredUnit, step: Step) -> UnitOptimizer:
