@@ -134,6 +134,9 @@ def test_a_killed_server_comes_back_with_everything(run: Callable[..., Running])
         "epoch": 2,
         "interval_s": 0,
         "certificate_renewal": False,
+        "round": -1,
+        "revision": 0,
+        "gone": [],
     }
     assert server.end(signal.SIGINT) == 0
 
