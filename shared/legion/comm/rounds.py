@@ -28,6 +28,7 @@ SERVICE: Final = "/legion.peer.v1.Rounds/"
 PIECE_BYTES: Final = 1 << 20
 KEY_BYTES: Final = 1 << 16
 SILENT_S: Final = 30.0  # of a call, beyond what its bytes take
+OPENING_BYTES: Final = 1 << 17  # of values that travel with a part's name, so that the line is busy meanwhile
 ADMITTED: Final = ("legion-admitted", "1")  # what a reducer answers to a part's name; then the values may come
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
 Handler = Callable[..., Awaitable[Any]]
@@ -138,11 +139,11 @@ class RoundLinks:
         """PartRefused and other answers of the reducer come out as they are; PeerLost when there is none."""
 
         async def pieces() -> AsyncIterator[bytes]:
-            yield self._counted(PartPiece(key=key.model_dump_json().encode()))
-            # Only now the values: who is refused while still sending is told "internal error" by gRPC, not why.
+            yield self._counted(PartPiece(key=key.model_dump_json().encode(), payload=data[:OPENING_BYTES]))
+            # Only now the others: who is refused while still sending is told "internal error" by gRPC, not why.
             if ADMITTED not in tuple(await call.initial_metadata()):
                 return
-            for start in range(0, len(data), PIECE_BYTES):
+            for start in range(OPENING_BYTES, len(data), PIECE_BYTES):
                 yield self._counted(PartPiece(payload=data[start : start + PIECE_BYTES]))
 
         call = self._channel(member).stream_unary(SERVICE + "SendPart")(pieces(), timeout=_patience_s(len(data)))

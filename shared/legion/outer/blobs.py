@@ -2,6 +2,7 @@
 
 import hashlib
 import mmap
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ class BlobFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._writing = threading.Lock()  # two of one name would write the same unfinished file
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -32,8 +34,10 @@ class BlobFolder:
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
             raise FingerprintMismatch(f"an update came with SHA-256 {found[:12]}, not {sha256[:12]}")
-        with new_file(self.path(sha256)) as sink:
-            sink.write(data)
+        with self._writing:
+            if not self.has(sha256):
+                with new_file(self.path(sha256)) as sink:
+                    sink.write(data)
         return self.path(sha256)
 
     def read(self, sha256: str) -> memoryview:

@@ -31,6 +31,7 @@ RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # pauses between tries; the last repea
 UPLINK_SHARE = 0.5  # of the time for a contribution, that sending it may take
 UNMEASURED_BYTES_PER_S = 1_250_000.0  # 10 Mbit/s
 SMALL_BYTES = 65_536
+AT_ONCE = 8  # updates that arrive side by side, each in memory until it is whole
 SERVED_ROUNDS = 4  # whose updates are kept for others
 
 
@@ -105,6 +106,7 @@ class Courier:
         self._ready = anchor - 1
         self._waking = False
         self._uplink = Uplink()
+        self._arriving = asyncio.Semaphore(AT_ONCE)
         self._reducing = Reducing(me, config, self._changes, self._spawn, self._reduced, self._clock)
 
     @contextlib.asynccontextmanager
@@ -146,7 +148,7 @@ class Courier:
             return
         self._records[record.round] = record
         self._reducing.record_arrived(record)
-        self._spawn(self._fetch(record), f"updates of round {record.round}")
+        self._fetch(record)
         self._changes.happened()
 
     def clusters_gone(self, gone: frozenset[ClusterId]) -> None:
@@ -277,27 +279,43 @@ class Courier:
         except TimeoutError:
             return
 
-    async def _fetch(self, record: RoundRecord) -> None:
-        for (start, stop), span in zip(record.bounds, record.spans, strict=True):
-            if self._place.layout.fragments(self._place.rank, Bounds(start, stop)):
-                await self._fetch_update(record.round, span)
-        self._here.add(record.round)
-        self._advance()
+    def _fetch(self, record: RoundRecord) -> None:
+        """All that our slice needs, side by side: each holder has an uplink of its own."""
+        wanted = {
+            span.digest: span
+            for (start, stop), span in zip(record.bounds, record.spans, strict=True)
+            if self._place.layout.fragments(self._place.rank, Bounds(start, stop))
+        }
+        missing = set(wanted)
+        for span in wanted.values():
+            self._spawn(self._fetch_update(record.round, span, missing), f"update of round {record.round}")
+        if not wanted:  # a slice of nothing, as a member with a tiny share has it
+            self._here.add(record.round)
+            self._advance()
 
-    async def _fetch_update(self, round_number: int, span: SpanRecord) -> None:
+    async def _fetch_update(self, round_number: int, span: SpanRecord, missing: set[str]) -> None:
+        """Takes its digest from `missing`; the last one to do so has brought the round here."""
+        await self._bring(round_number, span)
+        missing.discard(span.digest)
+        if not missing:
+            self._here.add(round_number)
+            self._advance()
+
+    async def _bring(self, round_number: int, span: SpanRecord) -> None:
         tries = 0
         while not self._blobs.has(span.digest):
             holder = self._reducer_of(round_number, span) if tries % 2 == 0 else None
-            try:
-                if holder is not None:
-                    data = await self._links.fetch_blob(holder, span.digest, span.size_bytes)
+            async with self._arriving:
+                try:
+                    if holder is not None:
+                        data = await self._links.fetch_blob(holder, span.digest, span.size_bytes)
+                    else:
+                        data = await self._control.download(span.digest, span.size_bytes)
+                except LegionError as error:
+                    logger.info("update not here round=%d sha256=%s why=%s", round_number, span.digest[:12], error)
                 else:
-                    data = await self._control.download(span.digest, span.size_bytes)
-            except LegionError as error:
-                logger.info("update not here round=%d sha256=%s why=%s", round_number, span.digest[:12], error)
-            else:
-                if await self._keep(span, data, holder.worker_id if holder else "storage"):
-                    return
+                    if await self._keep(span, data, holder.worker_id if holder else "storage"):
+                        return
             if tries % 2:
                 await asyncio.sleep(RETRY_S[min(tries // 2, len(RETRY_S) - 1)])
             tries += 1

@@ -18,7 +18,7 @@ from tls_members import Node, channel_as, listening
 
 from legion.comm import rounds
 from legion.comm.api import Usage
-from legion.comm.rounds import KEY_BYTES, PIECE_BYTES, SERVICE, RoundLinks
+from legion.comm.rounds import KEY_BYTES, OPENING_BYTES, PIECE_BYTES, SERVICE, RoundLinks
 from legion.errors import (
     LegionError,
     NotFinite,
@@ -233,7 +233,19 @@ async def test_whoever_listens_there_must_be_the_very_worker(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "size", [0, 1, 4095, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES, 5 * PIECE_BYTES + 7]
+    "size",
+    [
+        0,
+        1,
+        4095,
+        OPENING_BYTES,
+        OPENING_BYTES + 1,
+        PIECE_BYTES - 1,
+        PIECE_BYTES,
+        PIECE_BYTES + 1,
+        2 * PIECE_BYTES,
+        5 * PIECE_BYTES + 7,
+    ],
 )
 async def test_a_part_arrives_whole(tmp_path: Path, size: int) -> None:
     data = noise(size)
@@ -345,13 +357,15 @@ async def test_a_reducers_answer_comes_out_as_it_is(tmp_path: Path, error: Legio
 
 @pytest.mark.parametrize("error", REFUSALS, ids=lambda error: error.slug)
 @pytest.mark.parametrize("size", [10, 3 * MIB, 20 * MIB])
-async def test_a_part_refused_by_its_name_is_not_sent(tmp_path: Path, error: LegionError, size: int) -> None:
+async def test_of_a_part_refused_by_its_name_only_the_opening_is_sent(
+    tmp_path: Path, error: LegionError, size: int
+) -> None:
     async with meeting(tmp_path) as meet:
         meet.desk.refuse_name = error
         with pytest.raises(type(error)) as caught:
             await meet.send(noise(size))
         assert str(caught.value) == f"{meet.target.worker_id}: {error}"
-        assert meet.usage.sent_bytes < 1000
+        assert meet.usage.sent_bytes < min(size, OPENING_BYTES) + 1000
 
 
 async def test_a_mistake_of_the_others_program_is_said_and_no_reason_to_give_up(
