@@ -23,6 +23,11 @@ def choose(numel: int, bits_per_second: float, seconds: float, ladder: Sequence[
     return next(fitting, ladder[-1]).name
 
 
+def for_flush(codec: AnyCodec) -> AnyCodec:
+    """The codec itself, or int4 where that is richer: a flush is dense, on its way up and in the update."""
+    return max(codec, LADDER[0], key=bits_per_value)
+
+
 def rungs(ladder: Sequence[AnyCodec] = LADDER) -> dict[str, float]:
     """Bits per element that each rung needs at most."""
     return {codec.name: bits_per_value(codec) for codec in ladder}

@@ -16,6 +16,7 @@ from typing import Final, Literal
 import numpy as np
 
 from legion.codec.api import AnyCodec, Floats
+from legion.codec.auto import for_flush
 from legion.codec.registry import any_by_wire_id
 from legion.errors import PartInvalid, PartRefused
 from legion.ids import ClusterId, Rank, WorkerId
@@ -174,6 +175,8 @@ class SpanReducer:
     def reduce(self, residual: Floats | None, codec: AnyCodec) -> tuple[bytes, SpanReport, Floats]:
         """Close and combine: the blob, the report, and what encoding dropped, for the next round's `residual`."""
         self._closed = True
+        if self.plan.flush:  # local weights become the anchor: what the update left out, nobody would train on
+            codec = for_flush(codec)
         included = sorted(
             (c for c in self._contributions.values() if c.complete and c.tokens > 0),
             key=lambda c: c.participant.members[0].worker_id,

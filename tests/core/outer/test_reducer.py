@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from legion.codec.api import Floats
-from legion.codec.registry import by_name
-from legion.outer.log import values_of
+from legion.codec.registry import any_by_name, by_name
+from legion.outer.log import update_of, values_of
 from legion.outer.reducer import MeanOver
 from tests.core.outer.offers import INT8, NONE, A, B, C, offer_all, parts_of, reducer_of, span_values
 from tests.core.outer.small_rounds import (
@@ -163,3 +163,21 @@ def test_what_encoding_drops_is_in_the_next_update(codec: str) -> None:
         means = means + plain_mean(contributions, "participants")
         assert np.abs(residual).max() > 0
         assert np.allclose(updates + residual, means, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flush", "asked", "used"),
+    [
+        (False, "topk240x4", "topk240x4"),
+        (True, "topk240x4", "int4"),
+        (True, "int4", "int4"),
+        (True, "int8", "int8"),
+        (True, "none", "none"),
+    ],
+)
+def test_the_update_of_a_flush_is_dense(flush: bool, asked: str, used: str) -> None:
+    plan = plan_of(flush=flush)
+    reducer = reducer_of(plan)
+    offer_all(reducer, parts_of(plan, 0, A, span_values(plan, 0, 1)))
+    blob, _, _ = reducer.reduce(None, any_by_name(asked))
+    assert update_of(blob, len(plan.spans[0].bounds)).codec.name == used
