@@ -25,14 +25,22 @@ class Prepare(Message):
     work_dir: Path  # where slices are written
     listen_host: str = "127.0.0.1"
     listen_port: int = 0  # 0: any free port
+    state_path: Path | None = None  # where a member of a run in rounds keeps its local state; None: nowhere
 
 
 class Train(Message):
-    """Train by this plan, from theta_0 or from a slice laid out for this plan and rank."""
+    """Train by this plan, from theta_0 or from a slice laid out for this plan and rank.
+
+    `local_state`: what an engine of this worker kept of the same run and slice. Without a `resume_slice` the engine
+    starts from the state's own anchor, whatever the plan says, and asks for all updates since; with one, only what
+    waited moves over, and `missed` is what the log has of the rounds from the state's anchor to the slice's.
+    """
 
     kind: Literal["train"] = "train"
     plan: Plan
     resume_slice: Path | None = None
+    local_state: Path | None = None
+    missed: tuple[RoundRecord, ...] = ()
 
 
 class RoundNews(Message):
@@ -114,6 +122,16 @@ class UpdateWanted(Message):
     size_bytes: int
 
 
+class StateSaved(Message):
+    """This member's local state lies at `path`, its place of before; the agent offers it with the next Train."""
+
+    kind: Literal["state_saved"] = "state_saved"
+    path: Path
+    anchor: int
+    size_bytes: int
+    final: bool  # nothing is done by this engine after it
+
+
 class Finished(Message):
     """The run's last step is committed and its slice written."""
 
@@ -147,6 +165,7 @@ Report = Annotated[
     | SpanReduced
     | AnchorReached
     | UpdateWanted
+    | StateSaved
     | Finished
     | Left
     | Failed,

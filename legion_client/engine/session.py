@@ -33,12 +33,13 @@ from legion.messages import EvaluationRecord, Message, Plan, StepRecord
 from legion.model.build import Blueprint, blueprint
 from legion.model.init import fill, theta_0
 from legion.outer.courier import Courier
-from legion.outer.member import Place, RoundMember
+from legion.outer.member import Place
 from legion.train.device import best_device, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.rounds import RoundTraining
 from legion.zero.engine import Zero3
 from legion.zero.optimizers import Slice
+from legion_client.engine.local_state import LocalState, anchor_of, started
 from legion_client.engine.protocol import (
     Evaluated,
     Listening,
@@ -127,14 +128,14 @@ class Session:
             return await on_compute_thread(lambda: self._compute(command, layout, exchange, None))
         place = Place(plan.run_id, plan.cluster, exchange.group.rank, layout, config.round_count)
         work_dir = self._prepare.work_dir
-        async with self.rounds.taking_part(
-            config, self._identity, place, self._first_anchor(plan), self.network, work_dir
-        ) as courier:
+        anchor = self._first_anchor(command)
+        async with self.rounds.taking_part(config, self._identity, place, anchor, self.network, work_dir) as courier:
             return await on_compute_thread(lambda: self._compute(command, layout, exchange, (place, courier)))
 
-    def _first_anchor(self, plan: Plan) -> int:
-        """Of the weights that the plan starts from."""
-        return -(-plan.first_step // self._prepare.config.rounds.steps)
+    def _first_anchor(self, command: Train) -> int:
+        """Of the weights that we start from."""
+        kept = anchor_of(command)
+        return -(-command.plan.first_step // self._prepare.config.rounds.steps) if kept is None else kept
 
     def _require_fit(self, plan: Plan) -> None:
         if plan.shape != self._blueprint.shape:
@@ -169,16 +170,29 @@ class Session:
                 training.stopping.set()
             if rounds is None:
                 return training.run(command.plan.first_step, tokens)
-            place, courier = rounds
-            anchor, weights = self._first_anchor(command.plan), array_of(zero.slice.weights)
-            member = RoundMember(config.rounds, place, weights, anchor, courier)
-            newcomer = command.plan.round > 0
-            return RoundTraining(config, training, zero, self._loader, member, newcomer=newcomer).run(
-                command.plan.round
-            )
+            return self._round_training(command, training, zero, *rounds).run(command.plan.round)
+
+    def _round_training(
+        self, command: Train, training: Training, zero: Zero3, place: Place, courier: Courier
+    ) -> RoundTraining:
+        config, path = self._prepare.config, self._prepare.state_path
+        returned = started(config, place, command, self._first_anchor(command), zero.slice, courier)
+        keeper = LocalState(path, config, place, returned.member, zero, self._report) if path is not None else None
+        return RoundTraining(
+            config,
+            training,
+            zero,
+            self._loader,
+            returned.member,
+            newcomer=command.plan.round > 0,
+            optimizer_steps=returned.optimizer_steps,
+            keeper=keeper,
+        )
 
     def _fill_slice(self, command: Train, layout: Layout, rank: Rank, zero: Zero3) -> int:
         """theta_0, or the state of a checkpoint; the tokens the run has seen so far."""
+        if anchor_of(command) is not None:
+            return 0  # the state has them
         if command.resume_slice is None:
             theta = theta_0(self._prepare.config)
             for number, unit in enumerate(self._blueprint.shape.units):

@@ -125,6 +125,11 @@ class RoundMember:
         self._contributed = anchor - 1  # the newest round that a contribution was made for
         self.anchor = anchor
 
+    @property
+    def progress(self) -> Progress:
+        """For who keeps or shows it."""
+        return self._progress
+
     # Over a restart: see Outstanding.
 
     def state(self, *, final: bool) -> tuple[Former, Mapping[Bounds, Waiting], log.Anchor]:

@@ -222,15 +222,13 @@ class StateFile:
 
     def read(self, name: str, out: Floats) -> None:
         """Fills `out`, a contiguous array as long as the one in the file, without another copy."""
-        if out.size != self._table[name].elements:
-            raise CheckpointInvalid(
-                f"{self._path} holds {self._table[name].elements} elements of {name}, not {out.size}"
-            )
+        self._require_size(name, out)
         for start in range(0, out.size, PIECE):
             self._read_at(name, start, out[start : start + PIECE])
 
     def add_difference(self, out: Floats) -> None:
         """To `out`, theta of some anchor, is added what the weights were ahead of theirs."""
+        self._require_size("weights", out)
         rooms = np.empty(PIECE, np.float32), np.empty(PIECE, np.float32)
         for start in range(0, out.size, PIECE):
             target = out[start : start + PIECE]
@@ -238,6 +236,12 @@ class StateFile:
             self._read_at("weights", start, weights)
             self._read_at("anchor", start, anchor)
             np.add(target, np.subtract(weights, anchor, out=weights), out=target)
+
+    def _require_size(self, name: str, out: Floats) -> None:
+        if out.size != self._table[name].elements:
+            raise CheckpointInvalid(
+                f"{self._path} holds {self._table[name].elements} elements of {name}, not {out.size}"
+            )
 
     def waiting(self) -> dict[Bounds, Waiting]:
         """CheckpointInvalid when a part is of a codec that is not known here."""

@@ -4,27 +4,55 @@ Beside `loop`, which it uses for the steps themselves. All members of a cluster 
 turn follows from plans, the log and verdicts alone.
 """
 
+from typing import Protocol
+
 from legion.config import RunConfig
 from legion.data.loader import Loader
+from legion.errors import PeerLost, StepAborted
 from legion.ids import Step
 from legion.outer.member import EASE_STEPS, RoundMember
 from legion.train.loop import Assignment, Training
 from legion.zero.engine import Zero3
 
 
+class Keeper(Protocol):
+    """Keeps the member's local state over a restart. Called between turns, when nothing changes it."""
+
+    def entered(self) -> None:
+        """Work begins that a state kept before knows nothing of."""
+
+    def reached(self) -> None:
+        """Another anchor."""
+
+    def left(self, *, complete: bool) -> None:
+        """Nothing follows; `complete`: nor is anything to come back for."""
+
+
 class RoundTraining:
     """One member's run, from the round in which its cluster enters to the last."""
 
     def __init__(
-        self, config: RunConfig, training: Training, zero: Zero3, loader: Loader, rounds: RoundMember, *, newcomer: bool
+        self,
+        config: RunConfig,
+        training: Training,
+        zero: Zero3,
+        loader: Loader,
+        rounds: RoundMember,
+        *,
+        newcomer: bool,
+        optimizer_steps: int = 0,
+        keeper: Keeper | None = None,
     ) -> None:
+        """`optimizer_steps`: that the moments in the slice stand for."""
         self._config = config
         self._training = training
         self._zero = zero
         self._loader = loader
         self._rounds = rounds
         self._steps = 0  # by this engine
-        self._newcomer = newcomer
+        self._newcomer = newcomer and not optimizer_steps
+        self._optimizer_steps = optimizer_steps
+        self._keeper = keeper
 
     def run(self, first_round: int) -> int:
         """Until the last anchor is reached, or `training.stopping`; the steps of the run that anchors stand for."""
@@ -32,15 +60,33 @@ class RoundTraining:
         rounds.enter(first_round)
         if stopping.is_set():
             return self._done
-        self._zero.start(Step(0))
-        evaluated = rounds.anchor
+        if self._keeper is not None:
+            self._keeper.entered()
+        self._zero.start(Step(0), self._optimizer_steps)
+        try:
+            self._turns()
+        except (PeerLost, StepAborted):  # an aborted step changes nothing: what was done before it is whole
+            self._leave()
+            raise
+        self._zero.stop()
+        self._leave()
+        return self._done
+
+    def _turns(self) -> None:
+        rounds, stopping = self._rounds, self._training.stopping
+        evaluated = kept = rounds.anchor
         while not rounds.complete and not stopping.is_set():
             self._turn()
             if self._evaluation_due(evaluated):
                 self._evaluate()
                 evaluated = rounds.anchor
-        self._zero.stop()
-        return self._done
+            if self._keeper is not None and rounds.anchor > kept and not rounds.complete:
+                self._keeper.reached()
+                kept = rounds.anchor
+
+    def _leave(self) -> None:
+        if self._keeper is not None:
+            self._keeper.left(complete=self._rounds.complete)
 
     @property
     def _done(self) -> int:

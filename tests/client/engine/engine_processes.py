@@ -106,6 +106,10 @@ class EngineProcess:
         self._reader.start()
 
     @property
+    def state_path(self) -> Path:
+        return self.folder / "state" / "local.safetensors"
+
+    @property
     def log(self) -> str:
         return (self.folder / "engine.log").read_text(errors="replace")
 
@@ -190,6 +194,12 @@ class Engines:
         self.started += new
         return new
 
+    def again(self, before: EngineProcess) -> EngineProcess:
+        """The same worker's engine, started anew."""
+        engine = EngineProcess(before.folder.with_name(f"{before.folder.name}-again"), before.identity)
+        self.started.append(engine)
+        return engine
+
     def destroy(self) -> None:
         for engine in self.started:
             engine.destroy()
@@ -210,6 +220,7 @@ def prepare_command(engine: EngineProcess, data: Dataset) -> Prepare:
         identity_dir=engine.folder / "identity",
         cache_dir=data.folder,
         work_dir=engine.folder / "work",
+        state_path=engine.state_path,
     )
 
 

@@ -4,14 +4,23 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from legion.config import config_digest
-from legion.ids import ClusterId, Epoch
+from legion.ids import ClusterId, Epoch, WorkerId
 from legion.layout import Layout, spans
 from legion.messages import Endpoint, Member, ModelShape, Plan
 from legion.rounds import Blocks, Participant, RoundPlan, RoundRecord, SpanPlan, SpanRecord, SpanReport
-from legion_client.engine.protocol import AnchorReached, RoundNews, SpanReduced, Train, UpdateHere, UpdateWanted
-from tests.client.engine.engine_processes import RUN, Dataset, EngineProcess, prepared
+from legion_client.engine.protocol import (
+    AnchorReached,
+    Listening,
+    RoundNews,
+    SpanReduced,
+    Train,
+    UpdateHere,
+    UpdateWanted,
+)
+from tests.client.engine.engine_processes import RUN, WAIT_S, Dataset, EngineProcess, prepared
 
 
 @dataclass
@@ -39,6 +48,10 @@ class Table:
     roots: dict[int, set[tuple[ClusterId, int, str]]] = field(default_factory=dict)
     storage: dict[str, Path] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    hold: int | None = None  # this round is not opened before `go_on`
+    span_count: int = 0  # as many as there are workers in the first round
+    fetched_bytes: int = 0  # from storage
+    held: threading.Event = field(default_factory=threading.Event)
 
     @property
     def engines(self) -> list[EngineProcess]:
@@ -50,7 +63,8 @@ class Table:
         ring = len(self.clusters)
         total = Layout(self.shape.sizes, (1,)).total
         workers = sorted(engine.identity.worker_id for engine in self.engines)
-        cut = spans(total, len(workers))
+        self.span_count = self.span_count or len(workers)
+        cut = spans(total, self.span_count)
         plan = RoundPlan(
             run_id=RUN,
             round=number,
@@ -71,7 +85,7 @@ class Table:
                 for place, cluster in enumerate(self.clusters)
             ),
             spans=tuple(
-                SpanPlan(start=bounds.start, stop=bounds.stop, reducers=(*workers[place:], *workers[:place]))
+                SpanPlan(start=bounds.start, stop=bounds.stop, reducers=_from(place % len(workers), workers))
                 for place, bounds in enumerate(cut)
             ),
             flush=(number + 1) % config.rounds.flush_every == 0 or (number + 1) == config.round_count,
@@ -90,13 +104,29 @@ class Table:
         with self.lock:
             match report:
                 case SpanReduced(report=span, path=path):
-                    self.storage[span.digest] = path
+                    self._store(engine, span.digest, path)
                     self._reduced(span)
                 case AnchorReached(report=reached):
                     at = self.roots.setdefault(reached.round, set())
                     at.add((reached.cluster, reached.rank, reached.root))
                 case UpdateWanted(sha256=sha256):
-                    engine.send(UpdateHere(sha256=sha256, path=None))
+                    engine.send(UpdateHere(sha256=sha256, path=self._copied(sha256)))
+
+    def _store(self, engine: EngineProcess, sha256: str, path: Path) -> None:
+        """Reducers forget their updates after some rounds."""
+        kept = engine.folder / f"stored-{sha256}"
+        kept.write_bytes(path.read_bytes())
+        self.storage[sha256] = kept
+
+    def _copied(self, sha256: str) -> Path | None:
+        """From storage, for an engine to take; None while it is not there."""
+        source = self.storage.get(sha256)
+        if source is None:
+            return None
+        self.fetched_bytes += source.stat().st_size
+        copy = source.with_name(f"{sha256}-{self.fetched_bytes}")
+        copy.write_bytes(source.read_bytes())
+        return copy
 
     def _reduced(self, report: SpanReport) -> None:
         plan = self.plans[-1]
@@ -131,20 +161,77 @@ class Table:
         self.records.append(record)
         self.reports.clear()
         self.tell(RoundNews(records=(record,)))
-        if len(self.records) < self.data.config.round_count:
+        if len(self.records) == self.hold:
+            self.held.set()
+        elif len(self.records) < self.data.config.round_count:
             self.open_round()
+
+    # Comings and goings.
+
+    def hold_at(self, number: int) -> None:
+        with self.lock:
+            self.hold = number
+            self.held.clear()
+
+    def wait_until_held(self) -> None:
+        assert self.held.wait(WAIT_S), f"held at {self.hold}, {len(self.records)} rounds committed"
+
+    def go_on(self, *, until: int | None = None) -> None:
+        """Open the round that was held, and hold the next one."""
+        with self.lock:
+            self.hold = until
+            self.held.clear()
+            self.open_round()
+
+    def leave(self, name: ClusterId) -> None:
+        """Its engines have gone; the others hear of it."""
+        with self.lock:
+            self.clusters = [cluster for cluster in self.clusters if cluster.name != name]
+            self.tell(RoundNews(gone=(name,)))
+
+    def enter(self, engine: EngineProcess, heard: Listening, since: int, **train: Any) -> ClusterId:
+        """A cluster of one engine, which has heard what the log has from `since` on, enters with the round held."""
+        with self.lock:
+            number = len(self.records)
+            epoch = Epoch(100 + number)
+            name = ClusterId(f"c{epoch}")
+            endpoint = Endpoint(host="127.0.0.1", port=heard.port)
+            members = (Member(worker_id=engine.identity.worker_id, endpoint=endpoint, share=1),)
+            plan = _plan(self.data, name, epoch, members, self.shape).model_copy(update={"round": number})
+            plan = plan.model_copy(update={"first_step": train.pop("first_step", 0)})
+            self.clusters.append(Cluster(name, epoch, [engine], members))
+            engine.on_report = self.hear
+            engine.send(Train(plan=plan, **train))
+            engine.send(RoundNews(plans=tuple(self.plans[since:]), records=tuple(self.records[since:])))
+        return name
+
+
+def _from(place: int, workers: list[WorkerId]) -> tuple[WorkerId, ...]:
+    return (*workers[place:], *workers[:place])
+
+
+def _plan(data: Dataset, name: ClusterId, epoch: Epoch, members: tuple[Member, ...], shape: ModelShape) -> Plan:
+    return Plan(
+        run_id=RUN,
+        epoch=epoch,
+        members=members,
+        shape=shape,
+        first_step=0,
+        config_digest=config_digest(data.config),
+        cluster=name,
+    )
 
 
 def _lease(number: int, blocks: int) -> Blocks:
     return Blocks(start=number * blocks, stop=(number + 1) * blocks)
 
 
-def seated(data: Dataset, clusters: Sequence[Sequence[EngineProcess]]) -> Table:
+def seated(data: Dataset, clusters: Sequence[Sequence[EngineProcess]], *, hold: int | None = None) -> Table:
     """All engines train, each cluster by its own plan, and round 0 is open."""
     everyone = [engine for cluster in clusters for engine in cluster]
     heard = dict(zip([id(engine) for engine in everyone], prepared(everyone, data), strict=True))
     shape = heard[id(everyone[0])].shape
-    table = Table(data, [], shape, data.config.steps)
+    table = Table(data, [], shape, data.config.steps, hold=hold)
     for number, engines in enumerate(clusters, start=1):
         members = tuple(
             Member(
@@ -156,15 +243,7 @@ def seated(data: Dataset, clusters: Sequence[Sequence[EngineProcess]]) -> Table:
         )
         cluster = Cluster(ClusterId(f"c{number}"), Epoch(number), engines, members)
         table.clusters.append(cluster)
-        plan = Plan(
-            run_id=RUN,
-            epoch=cluster.epoch,
-            members=members,
-            shape=shape,
-            first_step=0,
-            config_digest=config_digest(data.config),
-            cluster=cluster.name,
-        )
+        plan = _plan(data, cluster.name, cluster.epoch, members, shape)
         for engine in engines:
             engine.on_report = table.hear
             engine.send(Train(plan=plan))
