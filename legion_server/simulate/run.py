@@ -276,7 +276,7 @@ class Crowd:
         life.cancel()
         await asyncio.wait([life])
         self._coordinator.goodbye(worker)
-        patience_s = max(60.0, 2 * round_s)  # if everybody is away, nobody ends the round
+        patience_s = max(1.0, 2 * round_s)  # if everybody is away, nobody ends the round
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
                 await self._coordinator.changes.until(lambda: self._committed > number)

@@ -7,6 +7,7 @@ alone. So a simulation repeats itself, however busy the machine is.
 import asyncio
 import concurrent.futures
 import contextlib
+import math
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
@@ -16,6 +17,7 @@ from legion.comm.bridge import Bridge
 from legion.errors import LegionError, RunError
 
 T = TypeVar("T")
+RESOLUTION_S: Final = 1e-9
 NOTHING: Final = None  # what nobody waits for
 
 
@@ -31,7 +33,7 @@ class _Jump:
                 f"the simulation stands still at {self._loop.time():.3f} s: everybody waits for somebody else",
                 hint="That is a defect of Legion; report the command line.",
             )
-        self._loop.now += max(0.0, timeout)
+        self._loop.jump(timeout)
         return []
 
     def close(self) -> None:
@@ -45,10 +47,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.now = 0.0
         self._selector = _Jump(self)
-        self._clock_resolution = 1e-9  # s; timers closer than this are due together
+        self._clock_resolution = RESOLUTION_S  # timers closer than this are due together
 
     def time(self) -> float:
         return self.now
+
+    def jump(self, seconds: float) -> None:
+        """After months, floats are farther apart than the resolution, and no timer would ever be due."""
+        self.now += max(0.0, seconds)
+        self._clock_resolution = max(RESOLUTION_S, 4 * math.ulp(self.now))
 
     def run_in_executor(  # type: ignore[override]
         self, executor: concurrent.futures.Executor | None, func: Callable[..., T], *args: Any

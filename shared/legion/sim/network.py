@@ -149,10 +149,9 @@ class Network:
         self._reschedule()
         try:
             await flow.gone
-        finally:
-            if not flow.gone.done():
-                flow.gone.cancel()
-                self._reschedule()
+        except asyncio.CancelledError:
+            self._reschedule()
+            raise
         await asyncio.sleep(self.one_way_s(source, target))
         self._require(source, target)
         self.traffic[target].received[kind] += size
