@@ -46,6 +46,15 @@ def test_yesterday_is_forgiven(rounds: Rounds) -> None:
     assert len(second.rounds.mismatches[A]) == 1
 
 
+def test_updates_that_led_to_an_anchor_are_not_missing() -> None:
+    table = Table(config_of(2), "ab")
+    for digest in "12":
+        for span in (0, 1):
+            assert table.report(span, digest=digest) is None
+    assert {name[0]: blob.round for name, blob in table.rounds.awaited.items()} == {"1": 0, "2": 1}
+    assert [name[0] for name in roots.known(table.rounds, 1, RIGHT).awaited] == ["2"]
+
+
 def test_what_cannot_be_compared_yet_waits(rounds: Rounds) -> None:
     verdict = roots.compared(rounds, A, of(4, WRONG), None, 0.0)
     assert verdict.agrees is None
