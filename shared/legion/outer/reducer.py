@@ -25,6 +25,7 @@ from legion.outer.log import blob_of, values_of
 from legion.rounds import Inclusion, Participant, PartKey, RoundPlan, SpanReport
 
 MeanOver = Literal["participants", "senders"]
+TOO_LARGE: Final = np.float32(2.0**64)  # of a value: weighted by tokens and added up, smaller ones stay finite
 SMALLEST_SCALE: Final = 2.0**-126  # of a clipped contribution: a float32 that is not zero
 
 
@@ -136,9 +137,10 @@ class SpanReducer:
         """(offset in the span, values) of each fragment of a part."""
         values = np.empty(sum(len(fragment.flat) for fragment in fragments), np.float32)
         any_by_wire_id(key.codec).decode(memoryview(data), values)
-        if not np.isfinite(values).all():
+        if not (np.abs(values) < TOO_LARGE).all():  # false for NaN
             raise PartRefused(
-                f"the part of rank {key.rank} of {key.cluster} holds NaN or infinity", reason="not-finite"
+                f"the part of rank {key.rank} of {key.cluster} holds NaN, infinity or what sums up to it",
+                reason="not-finite",
             )
         at = 0
         for fragment in fragments:

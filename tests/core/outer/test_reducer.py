@@ -130,7 +130,7 @@ def test_with_nobody_to_include_the_update_is_what_waited() -> None:
         ((1.0, 100.0), (1.0, 1.0)),  # of two, who is to say which is wrong
         ((0.0, 0.0, 5.0), (1.0, 1.0, 1.0)),  # two with nothing to say do not silence the third
         ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-        ((1e-30, 1e-30, 1e30), (1.0, 1.0, 2.0**-126)),
+        ((1e-30, 1e-30, 1e15), (1.0, 1.0, 2.0**-126)),
     ],
 )
 def test_norms_are_clipped_to_their_median(scales: tuple[float, ...], expected: tuple[float, ...]) -> None:
@@ -181,3 +181,13 @@ def test_the_update_of_a_flush_is_dense(flush: bool, asked: str, used: str) -> N
     offer_all(reducer, parts_of(plan, 0, A, span_values(plan, 0, 1)))
     blob, _, _ = reducer.reduce(None, any_by_name(asked))
     assert update_of(blob, len(plan.spans[0].bounds)).codec.name == used
+
+
+def test_the_largest_values_and_weights_stay_finite() -> None:
+    plan = plan_of(participants=[participant_of(cluster, most_tokens=2**44) for cluster in (A, B)])
+    reducer = reducer_of(plan)
+    values = np.full(len(plan.spans[0].bounds), 2.0**63, np.float32)
+    for cluster in (A, B):
+        offer_all(reducer, parts_of(plan, 0, cluster, values, tokens=2**44))
+    blob, _, _ = reducer.reduce(values, by_name("int4"))
+    assert np.allclose(values_of(blob, values.size), 2.0**64, rtol=0.01)
