@@ -1,11 +1,11 @@
 """What happened in a simulated run, as it is written into a report: JSON values, the same for the same seed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from legion.ids import WorkerId
-from legion.sim.network import KINDS, Kind, Traffic
+from legion.sim.network import KINDS, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,15 @@ class Course:
         return sum(work.computed_s for work in self.workers.values()) / online if online else 0.0
 
     def bytes_by_kind(self) -> dict[str, dict[str, float]]:
-        """Mean and largest of all workers, up and down; `total` is the sum over kinds of each worker."""
+        """Mean and largest of all workers, up and down; `internet` is the part of `total` that leaves a LAN."""
         mine = [one for worker, one in self.traffic.items() if worker in self.workers]
-        rows: dict[str, dict[str, float]] = {kind: _spread(mine, (kind,)) for kind in KINDS}
-        return rows | {"total": _spread(mine, KINDS)}
+        rows: dict[str, dict[str, float]] = {
+            kind: _spread([one.sent[kind] for one in mine], [one.received[kind] for one in mine]) for kind in KINDS
+        }
+        return rows | {
+            "total": _spread([sum(one.sent.values()) for one in mine], [sum(one.received.values()) for one in mine]),
+            "internet": _spread([one.internet_sent for one in mine], [one.internet_received for one in mine]),
+        }
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -80,15 +85,10 @@ class Course:
         }
 
 
-def _spread(traffic: Iterable[Traffic], kinds: Iterable[Kind]) -> dict[str, float]:
-    kinds = tuple(kinds)
-    up = [sum(one.sent[kind] for kind in kinds) for one in traffic]
-    down = [sum(one.received[kind] for kind in kinds) for one in traffic]
-    if not up:
-        return {"up_mean": 0.0, "up_max": 0, "down_mean": 0.0, "down_max": 0}
+def _spread(up: Sequence[int], down: Sequence[int]) -> dict[str, float]:
     return {
-        "up_mean": sum(up) / len(up),
-        "up_max": max(up),
-        "down_mean": sum(down) / len(down),
-        "down_max": max(down),
+        "up_mean": sum(up) / max(1, len(up)),
+        "up_max": max(up, default=0),
+        "down_mean": sum(down) / max(1, len(down)),
+        "down_max": max(down, default=0),
     }

@@ -25,14 +25,14 @@ def say(name: str, point: Point) -> None:
 
 
 def bits(course: Course, values: float, rounds: int) -> dict[str, float]:
-    """Mean bits a parameter, worker and round; `values`: parameters of a worker's slice that the bytes stand for."""
+    """Over the internet, mean bits a parameter, worker and round; `values`: parameters of a worker's slice."""
     table = course.bytes_by_kind()
     seeding = table["checkpoint"]["up_mean"]
     means = {
         "contribution_up": table["contribution"]["up_mean"],
         "update_down": table["serving"]["down_mean"] + table["join"]["down_mean"],
-        "total_up": table["total"]["up_mean"] - seeding,
-        "total_down": table["total"]["down_mean"],
+        "total_up": table["internet"]["up_mean"] - seeding,
+        "total_down": table["internet"]["down_mean"],
         "storage_up": seeding,
     }
     return {name: size * 8 / values / max(1, rounds) for name, size in means.items()}
@@ -79,5 +79,5 @@ def ratios_table(found: Mapping[str, float], less: Mapping[str, float], steps: i
     table = Table("", "bits a parameter and round", f"less than fp32 in each of {steps} steps", title="Rounds")
     for name, value in found.items():
         table.add_row(name.replace("_", " "), f"{value:.3f}", f"{less[name]:,.0f}x" if name in less else "")
-    table.caption = f"storage up is not in total up. Published: {PUBLISHED}"
+    table.caption = f"Over the internet; storage up is not in total up. Published: {PUBLISHED}"
     return table

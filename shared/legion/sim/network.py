@@ -6,7 +6,6 @@ TCP streams come near to. Rates are what a program sees: the bytes of its socket
 """
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
@@ -46,10 +45,12 @@ class Access:
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of one computer by kind, with MESSAGE_BYTES for each message."""
+    """Bytes of one computer. By kind: values; texts and frames of all messages are `control`."""
 
     sent: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     received: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    internet_sent: int = 0
+    internet_received: int = 0
 
 
 def fair_rates(paths: NDArray[np.int64], capacity: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -87,7 +88,7 @@ class Network:
 
     def __init__(self, scale: float = 1.0) -> None:
         self._loop = asyncio.get_running_loop()
-        self._scale = scale
+        self.scale = scale
         self._access: dict[WorkerId, Access] = {}
         self._ports: dict[tuple[WorkerId, str], int] = {}  # the first of two links: up, then down
         self._capacity = np.empty(0)  # bytes/s of each link
@@ -135,11 +136,12 @@ class Network:
         self, source: WorkerId, target: WorkerId, kind: Kind, *, values_bytes: int = 0, text_bytes: int = 0
     ) -> None:
         """One message, from its first byte to the arrival of its last. `values_bytes`: of tensors."""
-        size = round(values_bytes * self._scale) + text_bytes + MESSAGE_BYTES
+        values = round(values_bytes * self.scale)
+        size = values + text_bytes + MESSAGE_BYTES
         self._require(source, target)
-        self.traffic[source].sent[kind] += size
-        flow = Flow(source, target, self._loop.create_future())
         name = self._way(source, target)
+        self._count_message(source, target, name, kind, values, size)
+        flow = Flow(source, target, self._loop.create_future())
         path = [self._ports[source, name], self._ports[target, name] + 1]
         self._count()
         self._flows.append(flow)
@@ -154,7 +156,16 @@ class Network:
             raise
         await asyncio.sleep(self.one_way_s(source, target))
         self._require(source, target)
-        self.traffic[target].received[kind] += size
+
+    def _count_message(self, source: WorkerId, target: WorkerId, name: str, kind: Kind, values: int, size: int) -> None:
+        """At both ends when it sets out; what is lost on the way is little."""
+        sender, receiver = self.traffic[source], self.traffic[target]
+        for table in (sender.sent, receiver.received):
+            table[kind] += values
+            table["control"] += size - values
+        if name == "internet":
+            sender.internet_sent += size
+            receiver.internet_received += size
 
     def _require(self, *workers: WorkerId) -> None:
         for worker in workers:
@@ -199,8 +210,3 @@ class Network:
             self._timer = None
         if self._flows:
             self._timer = self._loop.call_later(float((self._left / self._rates).min()), self._share)
-
-
-def totals(traffic: Mapping[WorkerId, Traffic], *, sent: bool) -> dict[WorkerId, int]:
-    """All kinds together."""
-    return {worker: sum((one.sent if sent else one.received).values()) for worker, one in traffic.items()}

@@ -99,6 +99,7 @@ def test_neighbours_have_a_network_of_their_own() -> None:
     async def main(network: Network) -> None:
         near, far = await asyncio.gather(arrival(network, A, B, 1.0), arrival(network, A, C, 1.0))
         assert (near, far) == pytest.approx((0.021, 1.025))
+        assert network.traffic[A].internet_sent == network.traffic[C].internet_received == 20 * MBIT
 
     simulate(main, a=home, b=home)
 
@@ -107,8 +108,9 @@ def test_values_stand_for_those_of_a_larger_model_and_texts_for_themselves() -> 
     async def main(network: Network) -> None:
         await network.carry(A, B, "contribution", values_bytes=1000)
         await network.carry(A, B, "control", text_bytes=1000)
-        assert network.traffic[A].sent["contribution"] == 50_000 + MESSAGE_BYTES
-        assert network.traffic[B].received["control"] == 1000 + MESSAGE_BYTES
+        assert network.traffic[A].sent["contribution"] == 50_000
+        assert network.traffic[B].received["control"] == 1000 + 2 * MESSAGE_BYTES
+        assert network.traffic[A].internet_sent == network.traffic[B].internet_received == 51_000 + 2 * MESSAGE_BYTES
 
     simulate(main, scale=50.0)
 
@@ -117,7 +119,8 @@ def test_bytes_are_counted_by_kind_at_both_ends() -> None:
     async def main(network: Network) -> None:
         for size, kind in enumerate(KINDS, start=1):
             await network.carry(A, B, kind, values_bytes=size, text_bytes=10 * size)
-        expected = {kind: 11 * size + MESSAGE_BYTES for size, kind in enumerate(KINDS, start=1)}
+        expected = {kind: size for size, kind in enumerate(KINDS, start=1)}
+        expected["control"] += sum(10 * size + MESSAGE_BYTES for size in range(1, len(KINDS) + 1))
         assert network.traffic[A].sent == network.traffic[B].received == expected
         assert not any(network.traffic[A].received.values())
         assert not any(network.traffic[C].sent.values())
