@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from legion.codec.api import AnyCodec, Codec, Floats, bits_per_value, encoded_bytes
+from legion.codec.int4 import LARGEST_SCALE as INT4_SCALE
+from legion.codec.int8 import LARGEST_SCALE as INT8_SCALE
 from legion.codec.registry import ALL, SPARSE, any_by_name, any_by_wire_id, by_name, by_wire_id
 from legion.codec.topk import GROUP, TopK
 from legion.errors import NotFinite, PartInvalid, Unusable
@@ -244,6 +246,24 @@ def test_lossy_codecs_refuse_what_is_not_finite(codec: AnyCodec, bad: float, at:
 @every_codec
 def test_zeros_stay_zeros(codec: AnyCodec) -> None:
     assert not decoded(codec, codec.encode(np.zeros(CHUNK, dtype=np.float32)), CHUNK).any()
+
+
+@pytest.mark.parametrize("codec", [codec for codec in LOSSY if codec.name != "bf16"], ids=lambda codec: codec.name)
+def test_what_is_negligible_is_sent_as_zero(codec: AnyCodec) -> None:
+    """Nobody has to calculate with denormal numbers, of which processors think differently."""
+    values = (normal(np.random.default_rng(0)) * NEGLIGIBLE / 8).astype(np.float32)
+    assert not decoded(codec, codec.encode(values), CHUNK).any()
+
+
+@pytest.mark.parametrize(("codec", "scale"), [("int8", INT8_SCALE), ("int4", INT4_SCALE)])
+def test_a_number_beyond_the_largest_scale_is_refused(codec: str, scale: np.float32) -> None:
+    """The encoder writes 127 and 7 of them at most; -128 and -8 would be infinite."""
+    values = np.full(CHUNK, LARGEST, dtype=np.float32)
+    data = bytearray(by_name(codec).encode(values))
+    assert decoded(by_name(codec), data, CHUNK).max() == (127 if codec == "int8" else 7) * scale
+    data[-1] = 0x80 if codec == "int8" else 0x00
+    with pytest.raises(PartInvalid, match="infinite"):
+        decoded(by_name(codec), data, CHUNK)
 
 
 def test_the_protocol_describes_every_codec() -> None:
