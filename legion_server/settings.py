@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     @property
     def updates_url(self) -> str:
         """Where updates of rounds lie, as fsspec names it."""
-        return self.blobs_url or (self.data_dir / "blobs").absolute().as_uri()
+        return self.blobs_url or str((self.data_dir / "blobs").absolute())
 
     @property
     def incoming_dir(self) -> Path:

@@ -27,7 +27,8 @@ class Blobs:
     def __init__(self, url: str, staging_dir: Path) -> None:
         self._staging_dir = staging_dir
         try:
-            self._storage, root = fsspec.core.url_to_fs(url)
+            # Without its cache of listings, which would not see what others stored.
+            self._storage, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError, OSError) as error:
             raise Unusable(f"{url} cannot be used for blobs: {error}", hint="Set LEGION_BLOBS_URL.") from error
         self._root = str(root).rstrip("/")

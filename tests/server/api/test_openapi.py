@@ -72,6 +72,15 @@ MEMBERS_ROUTES = [
     ("PUT", "/checkpoints/{step}/slices/{rank}"),
     ("GET", "/data/{sha256}"),
 ]
+# And those that do more for a member of a run in rounds.
+ROUNDS_ROUTES = [
+    ("GET", "/training/rounds/plan"),
+    ("GET", "/training/rounds"),
+    ("GET", "/training/global_version"),
+    ("POST", "/training/rounds/{round}/spans"),
+    ("POST", "/training/rounds/roots"),
+    ("PUT", "/blobs/{sha256}"),
+]
 
 
 @pytest.fixture
@@ -82,11 +91,11 @@ def connect(tmp_path: Path) -> Connect:
     return lambda: TestClient(create_app(settings), raise_server_exceptions=False, headers=headers)
 
 
-def become_a_member(client: TestClient, tmp_path: Path) -> None:
+def become_a_member(client: TestClient, tmp_path: Path, **config: Any) -> None:
     """From now on the client is a worker in a run that trains."""
     (tmp_path / "text").write_text("All the world's a stage, and all the men and women merely players.\n" * 40)
     data = {"source": "text", "paths": [str(tmp_path / "text")], "seq_len": 16}
-    assert client.put("/training/config", json={"data": data}).status_code == 200
+    assert client.put("/training/config", json={"data": data} | config).status_code == 200
     token = httpx.URL(client.post("/invites", json={}).json()["invite"]).params["token"]
     hardware = {"os": "x", "cpu_count": 1, "memory_bytes": 1, "free_disk_bytes": 1, "legion_version": "0"}
     body = {"protocol": PROTOCOL, "token": token, "csr_pem": signing_request(new_key()), "name": "pc"}
@@ -138,6 +147,16 @@ def test_whatever_a_member_sends(
 ) -> None:
     with connect() as client:
         become_a_member(client, tmp_path)
+        keeps_its_word(client, method, path, mode)
+
+
+@MODES
+@pytest.mark.parametrize(("method", "path"), ROUNDS_ROUTES)
+def test_whatever_a_member_of_a_run_in_rounds_sends(
+    connect: Connect, tmp_path: Path, method: str, path: str, mode: GenerationMode
+) -> None:
+    with connect() as client:
+        become_a_member(client, tmp_path, cluster={"policy": "solo"})
         keeps_its_word(client, method, path, mode)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from legion.errors import NotFound, ReportInvalid, StorageFailed, Unusable
 from legion_server.service.blobs import PIECE_BYTES, Blobs
+from legion_server.settings import Settings
 
 SIZES = [1, 2, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES + 3]
 
@@ -34,8 +35,16 @@ async def read(blobs: Blobs, name: str, start: int, stop: int) -> bytes:
 
 @pytest.fixture(params=["folder", "memory"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
-    url = (tmp_path / "blobs").as_uri() if request.param == "folder" else f"memory://{tmp_path.name}"
+    url = str(tmp_path / "blobs") if request.param == "folder" else f"memory://{tmp_path.name}"
     return Blobs(url, tmp_path / "blobs")
+
+
+async def test_the_default_place_is_in_the_data_folder_whatever_that_is_called(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "a b%20c")
+    blobs = Blobs(settings.updates_url, settings.incoming_dir)
+    name, data = content(10)
+    await blobs.receive(name, 10, streamed(data))
+    assert files_in(tmp_path / "a b%20c" / "blobs") == [name]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -105,7 +114,7 @@ async def test_damage_in_storage_is_noticed_and_can_be_mended(
 
 
 async def test_parts_of_a_killed_upload_are_swept(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path.as_uri(), tmp_path)
+    blobs = Blobs(str(tmp_path), tmp_path)
     name, data = content(10)
     await blobs.receive(name, 10, streamed(data))
     (tmp_path / f"{'0' * 64}.abcd.part").write_bytes(b"x")
