@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from legion import digest
-from legion.codec.api import AnyCodec, Floats, bits_per_value
-from legion.codec.registry import by_name
+from legion.codec.api import AnyCodec, Floats
+from legion.codec.auto import for_flush
 from legion.comm.api import Verdict
 from legion.config import RoundsConfig
 from legion.ids import ClusterId, Rank, RunId
@@ -27,7 +27,6 @@ from legion.rounds import Blocks, Participant, PartKey, RootReport, RoundPlan, R
 
 logger = logging.getLogger(__name__)
 
-FLUSH_CODEC = "int4"  # or a richer one
 EASE_STEPS = 10  # of a newcomer, whose moments start at zero
 
 
@@ -250,7 +249,7 @@ class RoundMember:
         plan = self._plan
         codec = self._office.codec()
         if plan.flush:
-            codec = max(codec, by_name(FLUSH_CODEC), key=bits_per_value)
+            codec = for_flush(codec)
         parts = []
         for span, span_plan in enumerate(plan.spans):
             fragments = self._place.layout.fragments(self._place.rank, span_plan.bounds)
