@@ -24,6 +24,7 @@ EMPTY_WORDS = {"manager", "helper", "helpers", "util", "utils", "common", "misc"
 # Where every kind of error is caught, and what becomes of it.
 CATCH_ALLS = {
     "shared/legion/comm/server.py:answered": "top of a call: logged, and the caller is told",
+    "shared/legion/comm/rounds.py:answered": "top of a call: logged, and the caller is told",
     "shared/legion/data/tokenizer.py:_parse": "the library raises nothing narrower; becomes a DataError",
     "shared/legion/data/blobs.py:_replace": "deletes the temporary file, raises again",
     "shared/legion/checkpoint/storage.py:new_file": "deletes the temporary file, raises again",

@@ -2,98 +2,24 @@
 
 import json
 import math
-import os
 import re
 import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+
+from tests.e2e.running import Start
 
 STEPS = 12
 QUICK = (
     *("--steps", str(STEPS), "--port", "0"),
     *("--set", "evaluation.max_blocks=4", "--set", "checkpoint.every_steps=4", "--set", "batch.micro_batch_blocks=4"),
 )
-
-
-class Up:
-    """A running `up`. Everything it starts is remembered, to see later that none of it is left."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "legion_server", "up", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        self._started: list[psutil.Process] = []
-        self.output = ""
-
-    def until(self, pattern: str) -> re.Match[str]:
-        """Reads on until a line matches."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.output += line
-            if found := re.search(pattern, line):
-                self._started = psutil.Process(self._process.pid).children(recursive=True)
-                return found
-        raise AssertionError(f"no line matches {pattern}:\n{self.output}")
-
-    def kill(self, module: str) -> None:
-        """kill -9 for one of the processes that run this module."""
-        # A process that was forked a moment ago still looks like its parent.
-        [*_, last] = [process for process in self._started if process.is_running() and module in process.cmdline()]
-        parent = last.parent()
-        if parent.pid != self._process.pid and module in parent.cmdline():
-            last = parent
-        last.kill()
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def ended(self) -> int:
-        """The exit code, once it has ended; nothing it started lives on."""
-        assert self._process.stdout is not None
-        self.output += self._process.stdout.read()
-        code = self._process.wait()
-        left = [p for p in self._started if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        assert not left, f"still running: {left}"
-        return code
-
-    def destroy(self) -> None:
-        if self._process.poll() is None:
-            for process in [*psutil.Process(self._process.pid).children(recursive=True), self._process]:
-                process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-
-class Start:
-    def __init__(self) -> None:
-        self.running: list[Up] = []
-
-    def __call__(self, *arguments: str | Path) -> Up:
-        self.running.append(Up(*map(str, arguments)))
-        return self.running[-1]
-
-
-@pytest.fixture(scope="module")
-def start() -> Iterator[Start]:
-    start = Start()
-    yield start
-    for up in start.running:
-        up.destroy()
 
 
 @pytest.fixture(scope="module")
