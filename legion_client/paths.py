@@ -2,6 +2,7 @@
 
 identity/    key, certificate, authority, enrolment.json (all owner-only)
 cache/       token shards and tokenizers, each named by its SHA-256; may be deleted at any time
+state/       what a member of a run in rounds goes on with when it comes back: one file, one run's
 work/        slices between engine and upload; emptied at every start
 logs/        engine.log
 settings.toml  what the volunteer decided
@@ -35,6 +36,10 @@ class Home:
     @property
     def cache(self) -> Path:
         return self.root / "cache"
+
+    @property
+    def local_state(self) -> Path:
+        return self.root / "state" / "local.safetensors"
 
     @property
     def work(self) -> Path:

@@ -6,9 +6,9 @@
 
 A changed configuration leads back from `preparing` or `ready` to `joining`, and so do a plan that the server gave up
 from `loading` or `training`, and a member lost by a cluster that is not the only one.
-`loading` is only there when the run starts from a checkpoint. `finishing` sends what is left to send however long it
-takes; `leaving` does the same within a deadline. An error is kept until the end, and the first one wins: what follows
-it is its consequence.
+`loading` is only there when the run starts from a checkpoint, or from what an engine before kept. `finishing` sends
+what is left to send however long it takes; `leaving` does the same within a deadline. An error is kept until the end,
+and the first one wins: what follows it is its consequence.
 """
 
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from pathlib import Path
 from legion.errors import EngineDied, LegionError, PeerLost, RunError
 from legion.ids import Epoch, WorkerId
 from legion.messages import Plan, RunPhase, WorkerState
+from legion_client.agent.rejoin import WayBack
 
 STOP_S = 30.0  # for the engine to finish or abort its step
 LEAVE_S = 15.0  # to send what is left
@@ -97,13 +98,15 @@ class PlanArrived:
     """A plan that this worker is a member of."""
 
     plan: Plan
+    kept: bool = False  # an engine of this worker left a local state
 
 
 @dataclass(frozen=True, slots=True)
 class SliceBuilt:
-    """Our slice of the checkpoint, laid out for the plan."""
+    """Our slice of the checkpoint, laid out for the plan; None when none is needed."""
 
-    path: Path
+    path: Path | None
+    back: WayBack | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,7 @@ class FetchSlice:
 class SendTrain:
     plan: Plan
     resume_slice: Path | None
+    back: WayBack | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +261,12 @@ def _forward(
             return replace(state, phase=Phase.PREPARING), (StartEngine(),)
         case Phase.PREPARING, EngineListens():
             return replace(state, phase=Phase.READY), ()
-        case Phase.READY, PlanArrived(plan) if plan.first_step > 0:
+        case Phase.READY, PlanArrived(plan, kept) if plan.first_step > 0 or kept:
             return replace(state, phase=Phase.LOADING, plan=plan), (FetchSlice(plan),)
         case Phase.READY, PlanArrived(plan):
             return replace(state, phase=Phase.TRAINING, plan=plan), (SendTrain(plan, None),)
-        case Phase.LOADING, SliceBuilt(path) if state.plan is not None:
-            return replace(state, phase=Phase.TRAINING), (SendTrain(state.plan, path),)
+        case Phase.LOADING, SliceBuilt(path, back) if state.plan is not None:
+            return replace(state, phase=Phase.TRAINING), (SendTrain(state.plan, path, back),)
     return state, ()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from legion.checkpoint.resume import build_slice, copies
-from legion.checkpoint.shards import SliceInfo
+from legion.checkpoint.shards import TENSORS, SliceInfo
 from legion.config import RunConfig, config_digest
 from legion.data.manifest import check_fingerprint
 from legion.errors import CheckpointInvalid, ConfigInvalid, FingerprintMismatch, StorageFailed
@@ -76,7 +76,19 @@ def check_plan(plan: Plan, prepared: Prepared) -> None:
         )
 
 
-async def resume_slice(server: Coordinator, plan: Plan, rank: Rank, folder: Path) -> Path:
+def tensors_in(config: RunConfig) -> int:
+    """How many of a slice's tensors the checkpoints of a run have; the others are zero, and need no fetching.
+
+    An anchor has no moments; where the run has an outer momentum, that takes the place of the first.
+    """
+    if not config.in_rounds:
+        return len(TENSORS)
+    return 2 if config.rounds.outer_momentum else 1
+
+
+async def resume_slice(
+    server: Coordinator, plan: Plan, rank: Rank, folder: Path, *, tensors: int = len(TENSORS)
+) -> Path:
     """Our slice of the checkpoint the plan starts from, cut from the old members' slices by byte ranges."""
     manifest = await persistently("checkpoint", server.checkpoint, plan.first_step)
     if manifest.step != plan.first_step or manifest.shape != plan.shape:
@@ -90,7 +102,7 @@ async def resume_slice(server: Coordinator, plan: Plan, rank: Rank, folder: Path
     def fetch(source: Rank, start: int, stop: int) -> AsyncIterator[bytes]:
         return server.read_range(f"/checkpoints/{manifest.step}/slices/{source}", start, stop)
 
-    parts = copies(manifest, layout, rank)
+    parts = copies(manifest, layout, rank, tensors)
     written = await persistently("slice", build_slice, path, info, layout.owned(rank), parts, fetch)
     logger.info("slice ready step=%d rank=%d size_bytes=%d", manifest.step, rank, written.size_bytes)
     return path

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 from legion.config import config_digest
@@ -16,7 +17,16 @@ from legion_client.agent.cache import Cache
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import Enrolment, renewed
 from legion_client.agent.outbox import Outbox
-from legion_client.agent.preparation import Prepared, check_plan, empty_folder, prepare, rank_in, resume_slice
+from legion_client.agent.preparation import (
+    Prepared,
+    check_plan,
+    empty_folder,
+    prepare,
+    rank_in,
+    resume_slice,
+    tensors_in,
+)
+from legion_client.agent.rejoin import WayBack, way_back
 from legion_client.agent.rounds import NUDGES as ROUND_NUDGES
 from legion_client.agent.rounds import RoundRelay
 from legion_client.agent.supervisor import COMMAND, Engine
@@ -32,6 +42,7 @@ from legion_client.engine.protocol import (
     Report,
     SliceWritten,
     SpanReduced,
+    StateSaved,
     StepDone,
     Stop,
     Train,
@@ -138,9 +149,9 @@ class Agent:
                 self._spawn(tasks, self._prepare_again(tasks))
             case life.FetchSlice(plan):
                 self._of_plan.append(self._spawn(tasks, self._fetch_slice(plan)))
-            case life.SendTrain(plan, path):
-                self._commands.put_nowait(Train(plan=plan, resume_slice=path))
-                self._take_part(tasks, plan)
+            case life.SendTrain(plan, path, back):
+                self._commands.put_nowait(_train(plan, path, back))
+                self._take_part(tasks, plan, back)
             case life.SendStop(reason):
                 self._commands.put_nowait(Stop(reason=reason))
             case life.KillEngine() if self._engine is not None:
@@ -156,11 +167,11 @@ class Agent:
             self._spawn(tasks, part) for part in (self._outbox.send_records(), self._outbox.send_slices())
         ]
 
-    def _take_part(self, tasks: asyncio.TaskGroup, plan: Plan) -> None:
+    def _take_part(self, tasks: asyncio.TaskGroup, plan: Plan, back: WayBack | None) -> None:
         config = self._prepared.config if self._prepared else None
         if config is not None and config.in_rounds:
             self._of_plan += [self._spawn(tasks, part) for part in self._rounds.parts()]
-            self._rounds.begin(-(-plan.first_step // config.rounds.steps))
+            self._rounds.begin(back.anchor if back else -(-plan.first_step // config.rounds.steps))
 
     def _spawn(self, tasks: asyncio.TaskGroup, part: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = tasks.create_task(self._reporting(part))
@@ -222,7 +233,8 @@ class Agent:
             plan = await persistently("plan", self._server.plan)
             if rank_in(plan, self._enrolment.worker_id) is not None:
                 check_plan(plan, prepared)
-                self._post(life.PlanArrived(plan))
+                kept = prepared.config.in_rounds and self._home.local_state.exists()
+                self._post(life.PlanArrived(plan, kept))
         elif config_digest(await persistently("configuration", self._server.config)) != prepared.digest:
             self._post(life.ConfigChanged())
 
@@ -281,6 +293,8 @@ class Agent:
                 self._rounds.reached(root)
             case UpdateWanted():
                 self._rounds.wanted(report)
+            case StateSaved():
+                logger.info("local state kept anchor=%d size_bytes=%d", report.anchor, report.size_bytes)
             case Finished(step=step):
                 self._steps = step
                 self._post(life.EngineFinished())
@@ -294,7 +308,12 @@ class Agent:
         rank = rank_in(plan, self._enrolment.worker_id)
         if rank is None:
             raise ConfigInvalid(f"this worker is no member of the plan of epoch {plan.epoch}")
-        self._post(life.SliceBuilt(await resume_slice(self._server, plan, rank, self._home.work)))
+        assert self._prepared is not None
+        config, path = self._prepared.config, None
+        back = await way_back(self._server, self._home.local_state, plan, rank, config) if config.in_rounds else None
+        if plan.first_step > 0 and (back is None or back.by == "checkpoint"):
+            path = await resume_slice(self._server, plan, rank, self._home.work, tensors=tensors_in(config))
+        self._post(life.SliceBuilt(path, back))
 
     async def _drain(self) -> None:
         await self._outbox.drained()
@@ -327,6 +346,7 @@ class Agent:
             work_dir=self._home.work,
             listen_host=self._settings.listen_host or self._local_host,
             listen_port=self._settings.listen_port,
+            state_path=self._home.local_state,
         )
 
     @property
@@ -352,3 +372,9 @@ class Agent:
             failure=state.error.slug if state.error else None,
             failure_message=str(state.error) if state.error else None,
         )
+
+
+def _train(plan: Plan, resume_slice: Path | None, back: WayBack | None) -> Train:
+    if back is None:
+        return Train(plan=plan, resume_slice=resume_slice)
+    return Train(plan=plan, resume_slice=resume_slice, local_state=back.local_state, missed=back.missed)

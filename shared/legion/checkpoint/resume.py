@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from legion.checkpoint.shards import TENSORS, SliceInfo, byte_offset, header, size_of
-from legion.checkpoint.storage import Sink, Written, new_file
+from legion.checkpoint.storage import PIECE_BYTES, Sink, Written, new_file
 from legion.errors import CheckpointInvalid
 from legion.ids import Rank
 from legion.layout import Layout, moves
@@ -29,15 +29,16 @@ class Copy:
     length: int
 
 
-def copies(manifest: CheckpointManifest, new: Layout, rank: Rank) -> list[Copy]:
+def copies(manifest: CheckpointManifest, new: Layout, rank: Rank, tensors: int = len(TENSORS)) -> list[Copy]:
     """What fills `rank`'s new slice file behind its header, in the file's order, neighbours joined.
 
-    Raises ConfigInvalid when `new` is not a layout of the checkpoint's model.
+    Of the first `tensors` only; `build_slice` makes the others zero. Raises ConfigInvalid when `new` is not a layout of
+    the checkpoint's model.
     """
     old = Layout(manifest.shape.sizes, manifest.shares)
     wanted = [move for move in moves(old, new) if move.target == rank]
     found: list[Copy] = []
-    for tensor in range(len(TENSORS)):
+    for tensor in range(tensors):
         for move in wanted:
             start = old.slice_offset(move.unit, move.source) + move.source_offset
             place = new.slice_offset(move.unit, rank) + move.target_offset
@@ -63,8 +64,8 @@ def _append(found: list[Copy], copy: Copy) -> None:
 async def build_slice(path: Path, info: SliceInfo, elements: int, parts: Sequence[Copy], fetch: Fetch) -> Written:
     """Writes the slice file of a member that owns `elements` elements, filled by `parts` as `copies` lists them.
 
-    Raises StorageFailed, CheckpointInvalid when a range comes with another length than asked for, and whatever `fetch`
-    raises; then `path` is as it was.
+    Whole tensors that they leave out at the end are zero. Raises StorageFailed, CheckpointInvalid when a range comes
+    with another length than asked for, and whatever `fetch` raises; then `path` is as it was.
     """
     with new_file(path) as sink:
         sink.write(header(info, elements))
@@ -72,10 +73,18 @@ async def build_slice(path: Path, info: SliceInfo, elements: int, parts: Sequenc
             if copy.target_offset != sink.size_bytes:
                 raise ValueError(f"copies leave a gap at byte {sink.size_bytes}")
             await _fill(sink, copy, fetch)
-        if sink.size_bytes != size_of(elements):
+        left = size_of(elements) - sink.size_bytes
+        if left and left not in (4 * elements * missing for missing in range(1, len(TENSORS))):
             raise ValueError(f"copies give {sink.size_bytes} of {size_of(elements)} bytes")
+        await asyncio.to_thread(_fill_up, sink, left)
         await asyncio.to_thread(sink.flush)
     return sink.written
+
+
+def _fill_up(sink: Sink, left: int) -> None:
+    zeros = bytes(min(left, PIECE_BYTES))
+    for start in range(0, left, PIECE_BYTES):
+        sink.write(zeros[: left - start])
 
 
 async def _fill(sink: Sink, copy: Copy, fetch: Fetch) -> None:
