@@ -1,12 +1,13 @@
 """Whether a reducer's report is believed: it must fit the plan, the term and what is already known. Pure."""
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from legion.config import RunConfig
 from legion.errors import LegionError, ReportInvalid, RoundConflict
 from legion.ids import WorkerId
-from legion.layout import Bounds
+from legion.layout import Bounds, Layout
 from legion.rounds import Inclusion, Participant, RoundPlan, SpanReport
 from legion_server.domain import leases
 from legion_server.domain.membership import printable
@@ -90,9 +91,15 @@ def _counted(rounds: Rounds, config: RunConfig, plan: RoundPlan, report: SpanRep
     return report.model_copy(update={"included": tuple(included)}), duplicates
 
 
+@lru_cache(maxsize=4096)
+def _meeting(sizes: tuple[int, ...], shares: tuple[int, ...], span: Bounds) -> int:
+    """How many members of a cluster hold some of the span; clusters of one kind ask for the same in every round."""
+    layout = Layout(sizes, shares)
+    return sum(bool(layout.fragments(rank, span)) for rank in layout.ranks)
+
+
 def _check_parts(plan: RoundPlan, bounds: Bounds, participant: Participant, inclusion: Inclusion, where: str) -> None:
-    layout = participant.layout(plan.shape)
-    meeting = sum(bool(layout.fragments(rank, bounds)) for rank in layout.ranks)
+    meeting = _meeting(plan.shape.sizes, tuple(member.share for member in participant.members), bounds)
     if len(inclusion.parts) != meeting:
         raise ReportInvalid(
             f"{where}: {inclusion.cluster} is included with {len(inclusion.parts)} parts, {meeting} members hold some"

@@ -1,5 +1,6 @@
 """The store over SQLAlchemy: SQLite in the data folder, or PostgreSQL by URL."""
 
+import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ CHECKPOINT = TypeAdapter(Checkpoint)
 DATASET = TypeAdapter(Dataset)
 ROUNDS = TypeAdapter(Rounds)
 FACTS = TypeAdapter(dict[str, Any])
+SHAPE = "shape_of_clusters"  # beside the fields of a Run
 
 
 class SqlStore:
@@ -54,7 +56,7 @@ class SqlStore:
             events = (await connection.execute(sa.select(t.events).order_by(t.events.c.number))).all()
             rounds = (await connection.execute(sa.select(t.round_state.c.document))).scalar()
         return Loaded(
-            RUN.validate_json(run) if run else None,
+            _run_of(run) if run else None,
             DATASET.validate_json(dataset) if dataset else None,
             tuple(map(WORKER.validate_json, workers)),
             tuple(map(CHECKPOINT.validate_json, checkpoints)),
@@ -72,7 +74,7 @@ class SqlStore:
     async def save(self, change: Change) -> None:
         async with self._begin() as connection:
             if change.run is not None:
-                await self._put(connection, t.runs, run_id=change.run.run_id, document=_text(RUN, change.run))
+                await self._put(connection, t.runs, run_id=change.run.run_id, document=_run_text(change.run))
             if change.dataset is not None or change.forget_dataset:
                 await connection.execute(sa.delete(t.datasets))
             if change.dataset is not None:
@@ -258,6 +260,21 @@ def _engine(url: str) -> AsyncEngine:
 def _one_line(error: BaseException | None) -> str:
     """Drivers write paragraphs."""
     return " ".join(str(error).split()).rstrip(".?")
+
+
+def _run_text(run: Run) -> str:
+    """The clusters of a run have one model; its shape is written once, as the run is with every step."""
+    if not run.clusters:
+        return _text(RUN, run)
+    document = RUN.dump_python(run, mode="json", exclude={"clusters": {"__all__": {"shape"}}})
+    return json.dumps(document | {SHAPE: run.clusters[0].shape.model_dump(mode="json")})
+
+
+def _run_of(text: str) -> Run:
+    document = json.loads(text)
+    shape = document.pop(SHAPE, None)
+    clusters = [cluster | {"shape": shape} for cluster in document.get("clusters", ())]
+    return RUN.validate_python(document | {"clusters": clusters})
 
 
 def _text(adapter: TypeAdapter[T], value: T) -> str:

@@ -218,6 +218,15 @@ async def test_rounds_are_kept(url: str, store: Store) -> None:
     await again.close()
 
 
+async def test_clusters_are_kept_with_their_shape(url: str, store: Store) -> None:
+    table = Table(config_of(4, size=2), "abcd")
+    await store.save(Change(run=table.run))
+    again = SqlStore(url)
+    await again.open()
+    assert (await again.load()).run == table.run
+    await again.close()
+
+
 async def test_a_database_of_the_first_release_is_brought_up_to_date(url: str, make_worker: MakeWorker) -> None:
     engine = sa.ext.asyncio.create_async_engine(url)
     async with engine.begin() as connection:
