@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from legion.counters import RoundsView
 from legion.messages import EvaluationRecord, MetricsView, StepSummary, WorkerTotals
-from legion_server.domain.rounds import Rounds
+from legion_server.domain.rounds import Rounds, gone
+from legion_server.domain.runs import Run
 from legion_server.service.coordinator import Coordinator
 from legion_server.store.api import Store
 
@@ -49,7 +50,7 @@ class Metrics:
             unigram_entropy=dataset.unigram_entropy if dataset else None,
             bigram_entropy=dataset.bigram_entropy if dataset else None,
             failure=(failure.message if private else failure.public) if failure else None,
-            rounds=figures(rounds, run.config.round_count) if rounds else None,
+            rounds=figures(rounds, run) if rounds else None,
         )
 
     async def _summed(self) -> "_Sums":
@@ -65,12 +66,13 @@ class Metrics:
         return await self._store.summaries(None, MOST_STEPS, stride)
 
 
-def figures(rounds: Rounds, count: int) -> RoundsView:
-    """`count`: rounds of the whole run."""
+def figures(rounds: Rounds, run: Run) -> RoundsView:
+    """For /metrics; of the participants, those that are still there."""
+    lost = gone(rounds.plan, run.clusters)
     return RoundsView(
         committed=rounds.committed,
-        rounds=count,
-        participants=len(rounds.plan.participants) if rounds.plan else 0,
+        rounds=run.config.round_count,
+        participants=len(rounds.plan.participants) - len(lost) if rounds.plan else 0,
         tokens=rounds.total_tokens,
         round_s=rounds.round_s,
         counters=rounds.counters.model_copy(update={"blobs_missing": len(rounds.awaited)}),

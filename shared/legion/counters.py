@@ -30,7 +30,7 @@ class RoundsView(Figures):
 
     committed: int
     rounds: int  # of the whole run
-    participants: int  # of the round being trained
+    participants: int  # of the round being trained, that are still there
     tokens: int  # counted in committed rounds
     round_s: float | None  # the last rounds' mean; None: nothing measured
     counters: RoundCounters

@@ -56,6 +56,19 @@ async def test_the_page_shows_the_run_but_nobody_in_it(house: Any) -> None:
     assert "127.0.0.1" not in text
 
 
+async def test_the_page_shows_rounds(house: Any) -> None:
+    (member,) = await house.start(1, cluster={"policy": "solo"}, rounds={"steps": 2})
+    text = (await house.http.get("/status")).text
+    assert "<dt>Rounds</dt><dd>0 of 4</dd>" in text
+    assert "<dt>Clusters</dt><dd>1</dd>" in text
+    assert "Waiting for workers" not in text
+    await house.http.delete(f"/workers/{member.worker_id}", headers=member.headers)
+    text = (await house.http.get("/status")).text
+    assert "<dt>Clusters</dt><dd>0</dd>" in text
+    assert "Training" in text
+    assert "Waiting for workers" in text
+
+
 async def test_names_in_the_configuration_are_escaped(house: Any) -> None:
     run = house.backend.coordinator.run
     data = run.config.data.model_copy(update={"name": "<script>alert(1)</script>"})
