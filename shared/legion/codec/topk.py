@@ -127,19 +127,19 @@ class TopK:
 
     def _levels(self, magnitudes: Floats, counts: Integers) -> tuple[Halves, Halves, Bytes]:
         """Lower and upper magnitude of every chunk in bf16, and the index of every value."""
-        rows, slots = _in_rows(magnitudes, counts, max(64, 1 << (self.kept - 1).bit_length()))
         if self.value_bits == 2:
+            rows, slots = _in_rows(magnitudes, counts, max(64, 1 << (self.kept - 1).bit_length()))
             means = two_levels(rows, counts, 1.0, (np.empty_like(rows), np.empty_like(rows)))
             is_high = np.unpackbits(means.is_high, bitorder="little")[slots]
             return bf16_nearest(means.low), bf16_nearest(means.high), is_high
-        high = bf16_above(rows.max(axis=1))
-        rows[np.arange(rows.shape[1]) >= counts[:, None]] = np.inf
-        low = bf16_below(np.where(counts > 0, rows.min(axis=1), np.float32(0)))
-        return (
-            low,
-            high,
-            self._nearest(magnitudes, np.repeat(from_bf16(low), counts), np.repeat(from_bf16(high), counts)),
-        )
+        low, high = np.zeros((2, len(counts)), dtype=np.float32)
+        if magnitudes.size:
+            first = (np.cumsum(counts) - counts)[counts > 0]
+            low[counts > 0] = np.minimum.reduceat(magnitudes, first)
+            high[counts > 0] = np.maximum.reduceat(magnitudes, first)
+        lower, upper = bf16_below(low), bf16_above(high)
+        low, high = (np.repeat(from_bf16(half), counts) for half in (lower, upper))
+        return lower, upper, self._nearest(magnitudes, low, high)
 
     def _nearest(self, magnitudes: Floats, low: Floats, high: Floats) -> Bytes:
         """The index of every magnitude, given the lower and the upper of its chunk."""
