@@ -28,7 +28,7 @@ SERVICE: Final = "/legion.peer.v1.Rounds/"
 PIECE_BYTES: Final = 1 << 20
 KEY_BYTES: Final = 1 << 16
 SILENT_S: Final = 30.0  # of a call, beyond what its bytes take
-OPENING_BYTES: Final = 1 << 17  # of values that travel with a part's name, so that the line is busy meanwhile
+OPENING_BYTES: Final = 1 << 19  # of values that follow a part's name at once, so that the line is not idle meanwhile
 ADMITTED: Final = ("legion-admitted", "1")  # what a reducer answers to a part's name; then the values may come
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
 Handler = Callable[..., Awaitable[Any]]
@@ -97,7 +97,11 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.usage.received_bytes += len(first)
         opening = parsed(PartPiece, first)
         key = _key(opening.key)
-        await desk.admit(caller, key)
+        try:
+            await desk.admit(caller, key)
+        except LegionError:
+            await anext(requests, None)  # who is refused while still sending is told "internal error", not why
+            raise
         await context.send_initial_metadata((ADMITTED,))
         data = bytearray(opening.payload)
         async for piece in requests:
@@ -139,8 +143,8 @@ class RoundLinks:
         """PartRefused and other answers of the reducer come out as they are; PeerLost when there is none."""
 
         async def pieces() -> AsyncIterator[bytes]:
-            yield self._counted(PartPiece(key=key.model_dump_json().encode(), payload=data[:OPENING_BYTES]))
-            # Only now the others: who is refused while still sending is told "internal error" by gRPC, not why.
+            yield self._counted(PartPiece(key=key.model_dump_json().encode()))
+            yield self._counted(PartPiece(payload=data[:OPENING_BYTES]))  # which is read before a refusal
             if ADMITTED not in tuple(await call.initial_metadata()):
                 return
             for start in range(OPENING_BYTES, len(data), PIECE_BYTES):
