@@ -45,10 +45,15 @@ class Contribution:
     fragments: dict[Rank, tuple[Fragment, ...]]  # of the members whose slices meet the span
     keys: dict[Rank, PartKey] = field(default_factory=dict)
     parts: dict[Rank, bytes] = field(default_factory=dict)
+    squares: dict[Rank, list[np.float64]] = field(default_factory=dict)  # their sums, of each fragment
 
     @property
     def complete(self) -> bool:
         return len(self.parts) == len(self.fragments)
+
+    @property
+    def norm(self) -> float:
+        return float(np.sqrt(sum(square for _, squares in sorted(self.squares.items()) for square in squares)))
 
     @property
     def tokens(self) -> int:
@@ -100,8 +105,8 @@ class SpanReducer:
                     f"the part of rank {rank} of {key.cluster} is not what its name says", reason="digest"
                 )
             # Decoded now, so that the sender learns of it; kept encoded, which is what the memory is for.
-            for _ in self._decoded(key, data, contribution.fragments[rank]):
-                pass
+            decoded = self._decoded(key, data, contribution.fragments[rank])
+            contribution.squares[rank] = [_sum_of_squares(values) for _, values in decoded]
             contribution.keys[rank] = key
             contribution.parts[rank] = data
 
@@ -184,7 +189,7 @@ class SpanReducer:
             key=lambda c: c.participant.members[0].worker_id,
         )
         self.refused["incomplete"] += sum(bool(c.parts) and not c.complete for c in self._contributions.values())
-        scales = _clip_scales([self._norm(c) for c in included])
+        scales = _clip_scales([c.norm for c in included])
         update = self._mean(included, scales)
         if residual is not None:
             np.add(update, residual, out=update)
@@ -221,9 +226,6 @@ class SpanReducer:
     def _values(self, contribution: Contribution) -> Iterator[tuple[int, Floats]]:
         for rank, data in sorted(contribution.parts.items()):
             yield from self._decoded(contribution.keys[rank], data, contribution.fragments[rank])
-
-    def _norm(self, contribution: Contribution) -> float:
-        return float(np.sqrt(sum(_sum_of_squares(values) for _, values in self._values(contribution))))
 
 
 def _story(key: PartKey) -> tuple[object, ...]:
