@@ -171,7 +171,9 @@ def _bound(rounds: Rounds, config: RunConfig, number: int, name: ClusterId, seat
     speed = rounds.speeds.get(name)
     if speed is None or rounds.round_s is None:
         return leased
-    return min(leased, math.ceil(SPEED_MARGIN * speed * rounds.round_s))
+    # Since its last contribution: one that was left out has the work of several rounds to deliver.
+    expected_s = rounds.round_s * (number - max(seat.included))
+    return min(leased, math.ceil(SPEED_MARGIN * speed * expected_s))
 
 
 # Reducers.

@@ -8,7 +8,7 @@ from coordinated_rounds import SEQ_LEN, SHAPE, Table, a_worker, config_of
 from round_workers import inclusion
 
 from legion.errors import ReportInvalid, RoundConflict
-from legion.ids import WorkerId
+from legion.ids import ClusterId, WorkerId
 from legion.messages import Endpoint
 from legion.rounds import Blocks
 from legion_server.domain import leases, round_plan, span_reports
@@ -298,6 +298,21 @@ def test_a_member_that_had_not_heard_of_its_plan_must_say_again_that_it_is_ready
     assert table.run.clusters == ()
     table.set("a", state="ready", endpoint=Endpoint(host="h", port=2), shape=SHAPE)
     assert [len(plan.members) for plan in table.run.clusters] == [2]
+
+
+def test_tokens_are_bounded_by_measured_speed_since_the_last_contribution() -> None:
+    table = Table(config_of(2), "ab")
+    table.follow()
+    table.now = 10.0
+    for cluster in ("c1", "c2"):  # 0.6 of what they have leased, in ten seconds
+        speed = 0.6 * 12 * SEQ_LEN / 10.0
+        table.rounds_or_none = rd.measured(table.rounds, ClusterId(cluster), round(speed * 1000), 1000.0)
+    first = table.plan.participants[0]
+    for span in (0, 1):
+        assert table.report(span, included=(inclusion(table.plan, span, first, SEQ_LEN),)) is None
+    assert table.rounds.round_s == 10.0
+    bounded = 1.5 * 0.6 * 12 * SEQ_LEN
+    assert [p.most_tokens for p in table.plan.participants] == pytest.approx([bounded, 2 * bounded], abs=2)
 
 
 @pytest.mark.parametrize(

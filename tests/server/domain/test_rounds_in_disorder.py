@@ -10,6 +10,7 @@ from round_workers import inclusion
 
 from legion.errors import RoundConflict
 from legion.ids import Epoch, WorkerId
+from legion.rounds import Blocks, Participant
 from legion_server.domain import rounds as rd
 from legion_server.domain.leases import Ranges
 
@@ -28,6 +29,8 @@ class Disorder(RuleBasedStateMachine):
         self.table = Table(config_of(4, size), "abcd")
         self.size = size
         self.published: dict[tuple[int, int], Any] = {}
+        self.delivered: dict[int, set[int]] = {}  # blocks by span
+        self.counted_rounds = 0
 
     @rule(name=st.sampled_from(names))
     def dies(self, name: str) -> None:
@@ -56,11 +59,20 @@ class Disorder(RuleBasedStateMachine):
         plan = self.table.plan
         span = data.draw(st.integers(0, len(plan.spans) - 1))
         some = [p for p in plan.participants if p.most_tokens and data.draw(st.booleans())]
-        included = tuple(inclusion(plan, span, p, SEQ_LEN) for p in some)
+        included = tuple(inclusion(plan, span, p, SEQ_LEN, **self.work_of(p, data)) for p in some)
         digest = data.draw(st.sampled_from("ab"))
         worker = data.draw(st.sampled_from([plan.reducer(span), *plan.workers]))
         refusal = self.table.report(span, worker, digest=digest, included=included)
         assert refusal is None or worker != plan.reducer(span) or isinstance(refusal, RoundConflict)
+
+    def work_of(self, participant: Participant, data: st.DataObject) -> dict[str, Any]:
+        """Part of this round's blocks, and of those that were leased before."""
+        lease = participant.blocks
+        stop = data.draw(st.integers(lease.start + 1, lease.stop))
+        named = [Blocks(start=lease.start, stop=stop)]
+        named += [earlier for earlier in participant.earlier if data.draw(st.booleans())]
+        tokens = min(participant.most_tokens, SEQ_LEN * sum(map(len, named)))
+        return {"blocks": tuple(named), "tokens": tokens}
 
     @rule(digest=st.sampled_from("ab"))
     def comes_into_storage(self, digest: str) -> None:
@@ -73,6 +85,17 @@ class Disorder(RuleBasedStateMachine):
         assert [record.round for record in records] == list(range(self.table.rounds.committed))
         totals = [record.total_tokens for record in records]
         assert totals == sorted(totals)
+
+    @invariant()
+    def a_block_counts_once_in_a_span(self) -> None:
+        for record in self.table.records[self.counted_rounds :]:
+            for number, span in enumerate(record.spans):
+                before = self.delivered.setdefault(number, set())
+                for contribution in span.included:
+                    new = set(numbers(contribution.blocks)) - before
+                    assert contribution.tokens <= SEQ_LEN * len(new)
+                    before |= new
+        self.counted_rounds = len(self.table.records)
 
     @invariant()
     def blocks_are_leased_once_at_a_time(self) -> None:
