@@ -65,6 +65,19 @@ class Disorder(RuleBasedStateMachine):
         refusal = self.table.report(span, worker, digest=digest, included=included)
         assert refusal is None or worker != plan.reducer(span) or isinstance(refusal, RoundConflict)
 
+    @precondition(lambda self: self.table.rounds.plan is not None)
+    @rule(data=st.data())
+    def all_reducers_report(self, data: st.DataObject) -> None:
+        number, count = self.table.plan.round, len(self.table.plan.spans)
+        some = [p for p in self.table.plan.participants if p.most_tokens and data.draw(st.booleans())]
+        work = {p.cluster: self.work_of(p, data) for p in some}
+        for span in range(count):
+            if self.table.rounds.plan is None or self.table.plan.round != number:
+                return
+            included = tuple(inclusion(self.table.plan, span, p, SEQ_LEN, **work[p.cluster]) for p in some)
+            refusal = self.table.report(span, included=included)
+            assert refusal is None or isinstance(refusal, RoundConflict)  # another digest was there
+
     def work_of(self, participant: Participant, data: st.DataObject) -> dict[str, Any]:
         """Part of this round's blocks, and of those that were leased before."""
         lease = participant.blocks
