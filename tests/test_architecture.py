@@ -29,6 +29,7 @@ CATCH_ALLS = {
     "shared/legion/data/blobs.py:_replace": "deletes the temporary file, raises again",
     "shared/legion/checkpoint/storage.py:new_file": "deletes the temporary file, raises again",
     "shared/legion/checkpoint/storage.py:new_folder": "deletes the temporary folder, raises again",
+    "shared/legion/sim/clock.py:_perform": "top of a thread: carried to whoever awaits it",
     "legion_client/engine/main.py:run": "top of the engine: reported to the agent, with a traceback if unknown",
     "legion_client/engine/session.py:train": "tells the other members why this one leaves, raises again",
     "legion_client/engine/session.py:run": "top of a thread: carried to whoever awaits it",

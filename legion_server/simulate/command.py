@@ -1,6 +1,5 @@
 """`legion-server simulate` on the command line; the server's program registers it."""
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -76,6 +75,8 @@ def simulate(
             f"the simulator needs {error.name}, which is not installed",
             hint="Install it with pip install 'legion-training[sim]'.",
         ) from error
+    from legion import logs
+
+    logs.configure(level="error")  # what workers say to one another when they refuse and retry is part of the figures
     with tempfile.TemporaryDirectory(prefix="legion-simulate-") as folder:
         show(options, Path(folder))
-    sys.stdout.flush()

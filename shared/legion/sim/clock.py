@@ -86,7 +86,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 class Actor(Generic[T]):
     """A thread that takes turns with the loop: while one runs, the other stands still.
 
-    The thread gives its turn back by `sleep` and `wait_for` alone, and when it ends.
+    The thread gives its turn back by `spend` and `wait_for` alone, and when it ends.
     """
 
     def __init__(self, name: str) -> None:
@@ -139,7 +139,7 @@ class Actor(Generic[T]):
             self._done.set_exception(error)
         self._loops.release()
 
-    def sleep(self, seconds: float) -> None:
+    def spend(self, seconds: float) -> None:
         """Virtual time passes."""
         reason = object()
         self.loop.call_later(seconds, self._wake, reason)

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from legion.codec.api import Floats
 from legion.comm.member import Member
 from legion.comm.rounds import Desk
 from legion.comm.waiting import Changes
@@ -31,6 +30,7 @@ from legion.messages import (
 )
 from legion.outer.blobs import BlobFolder
 from legion.outer.courier import Courier
+from legion.outer.log import Anchor
 from legion.rounds import RootReport, RoundPlan, RoundRecord, SpanReport
 from legion.sim.device import DeviceModel
 from legion.sim.engine import SimEngine, World, cluster_members
@@ -182,8 +182,8 @@ class Computer:
         try:
             async with self._listening(), asyncio.TaskGroup() as tasks:
                 parts = [tasks.create_task(part) for part in (self._beats(), self._deliver(), self._follow(plan))]
-                weights = await self._starting_weights(plan)
-                await engine.train_in_rounds(weights, self._calls, self, self._changes.happened)
+                start = await self._start_of(plan)
+                await engine.train_in_rounds(start, self._calls, self, self._changes.happened)
                 await self._changes.until(lambda: not self._spans and not self._roots)
                 for part in parts:
                     part.cancel()
@@ -199,14 +199,16 @@ class Computer:
                 waiting.clear()
             town.forget(plan.epoch)
 
-    async def _starting_weights(self, plan: Plan) -> Floats:
+    async def _start_of(self, plan: Plan) -> Anchor:
         anchor = self._first_anchor(plan)
+        start = self._town.storage.whole(anchor)
         if anchor:
             await self._ask(0)
             member = self._town.members(plan)[self.me]
-            size = 4 * member.layout.owned(member.group.rank)
+            tensors = 1 if start.momentum is None else 2
+            size = 4 * tensors * member.layout.owned(member.group.rank)
             await self._network.carry(SERVER, self.me, "join", values_bytes=size)
-        return self._town.storage.weights(anchor)
+        return start
 
     def _first_anchor(self, plan: Plan) -> int:
         return -(-plan.first_step // self._town.world.config.rounds.steps)

@@ -71,4 +71,4 @@ class PacedZero3(Zero3):
         multiplied = sum(self._units[unit].flat.unit.numel for unit in self._needs[site])
         seconds = flop * multiplied * self._token_s
         self.computed_s += seconds
-        self._actor.sleep(seconds)
+        self._actor.spend(seconds)

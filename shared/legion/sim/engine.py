@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from legion.codec.api import Floats
@@ -24,6 +25,7 @@ from legion.layout import Layout
 from legion.messages import Plan
 from legion.model.build import Blueprint, blueprint
 from legion.outer.courier import Control, Courier
+from legion.outer.log import Anchor
 from legion.outer.member import Place, RoundMember
 from legion.sim.blobs import MemoryBlobs, Shelves
 from legion.sim.clock import Actor, Crossing
@@ -148,7 +150,7 @@ class SimEngine:
         return await self._actor.run(lambda: self._prepared(weights).run(0, 0))
 
     async def train_in_rounds(
-        self, weights: Floats, calls: RoundCalls, control: Control, entered: Callable[[], None]
+        self, start: Anchor, calls: RoundCalls, control: Control, entered: Callable[[], None]
     ) -> int:
         """The steps of the run that the last anchor stands for. `entered`: the courier hears news from now on."""
         place = Place(
@@ -162,7 +164,7 @@ class SimEngine:
             async with self._taking_part(place, calls, control) as courier:
                 self.courier = courier
                 entered()
-                return await self._actor.run(lambda: self._train_in_rounds(weights, place, courier))
+                return await self._actor.run(lambda: self._train_in_rounds(start, place, courier))
         finally:
             self.courier = None
             self._blobs.clear()
@@ -179,12 +181,12 @@ class SimEngine:
         async with courier.working():
             yield courier
 
-    def _train_in_rounds(self, weights: Floats, place: Place, courier: Courier) -> int:
-        training = self._prepared(weights)
+    def _train_in_rounds(self, start: Anchor, place: Place, courier: Courier) -> int:
+        training = self._prepared(start.values)
         assert self._zero is not None
-        slice_weights = array_of(self._zero.slice.weights)
         config, plan = self._world.config, self._plan
-        self._rounds = RoundMember(config.rounds, place, slice_weights, self._first_anchor, courier)
+        momentum = None if start.momentum is None else self._slice_of(start.momentum)
+        self._rounds = RoundMember(config.rounds, place, self.weights, self._first_anchor, courier, momentum)
         newcomer = plan.round > 0
         return RoundTraining(config, training, self._zero, self._loader, self._rounds, newcomer=newcomer).run(
             plan.round
@@ -206,11 +208,15 @@ class SimEngine:
             device=CPU,
         )
         zero.pace(self._device, self._actor, micro_batch_tokens=world.micro_batch_tokens, scale=world.scale)
-        for number, offset in enumerate(layout.offsets):
-            bounds = layout.bounds(UnitId(number), member.group.rank)
-            array_of(zero.part(UnitId(number)).weights)[:] = weights[offset + bounds.start : offset + bounds.stop]
+        self.weights[:] = self._slice_of(weights)
         self._loader = SharedLoader(world.blocks, config.batch)
         self._training = Training(
             config, plan.model, zero, exchange, self._loader, self._listener, CPU, self._actor.loop.time
         )
         return self._training
+
+    def _slice_of(self, whole: Floats) -> Floats:
+        """This member's, copied."""
+        layout, rank = layout_of(self._plan), self.member.group.rank
+        bounds = [(offset, layout.bounds(UnitId(unit), rank)) for unit, offset in enumerate(layout.offsets)]
+        return np.concatenate([whole[offset + own.start : offset + own.stop] for offset, own in bounds])

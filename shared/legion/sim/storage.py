@@ -30,7 +30,7 @@ class Storage:
         self._outer = log.OuterStep(self._config.outer_lr, self._config.outer_momentum)
         self.round = 0  # of the anchor
         self._leaves = {0: digest.leaves(values)}
-        self._kept = {0: values.copy()}
+        self._kept = {0: self._copy()}
 
     @property
     def anchor(self) -> Floats:
@@ -44,7 +44,11 @@ class Storage:
         self._leaves[self.round] = digest.leaves(self._anchor.values)
         self._leaves.pop(self.round - KEPT_ROOTS, None)
         if self.round % self._config.checkpoint_every == 0:
-            self._kept[self.round] = self._anchor.values.copy()
+            self._kept[self.round] = self._copy()
+
+    def _copy(self) -> log.Anchor:
+        momentum = self._anchor.momentum
+        return log.Anchor(self._anchor.values.copy(), None if momentum is None else momentum.copy())
 
     def _whole(self, span: Bounds) -> tuple[Fragment, ...]:
         return self._layout.fragments(Rank(0), span)
@@ -53,8 +57,8 @@ class Storage:
         """The newest anchor that is kept whole, of those whose updates have come: up to `complete`."""
         return max(number for number in self._kept if number <= complete)
 
-    def weights(self, anchor: int) -> Floats:
-        """Of one that is kept."""
+    def whole(self, anchor: int) -> log.Anchor:
+        """One that is kept."""
         return self._kept[anchor]
 
     @property

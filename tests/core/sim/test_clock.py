@@ -109,8 +109,8 @@ def acting(work: Callable[[Actor[float], Crossing], float], *others: Callable[[]
 
 def test_an_actor_sleeps_in_virtual_time() -> None:
     def work(actor: Actor[float], crossing: Crossing) -> float:
-        actor.sleep(12.0)
-        actor.sleep(30.0)
+        actor.spend(12.0)
+        actor.spend(30.0)
         return actor.loop.time()
 
     assert acting(work) == 42.0
@@ -119,7 +119,7 @@ def test_an_actor_sleeps_in_virtual_time() -> None:
 def test_work_goes_on_while_an_actor_sleeps() -> None:
     def work(actor: Actor[float], crossing: Crossing) -> float:
         long, short = crossing.submit(after(10.0)), crossing.submit(after(1.0))
-        actor.sleep(4.0)
+        actor.spend(4.0)
         assert short.done()
         assert not long.done()
         assert (short.wait(), long.wait()) == (1.0, 10.0)
@@ -137,7 +137,7 @@ def test_only_waiting_counts_as_waiting() -> None:
 
         def work() -> None:
             under_way = crossing.submit(after(10.0))
-            actor.sleep(4.0)
+            actor.spend(4.0)
             under_way.wait()
             under_way.wait()
 
@@ -159,7 +159,7 @@ def test_one_thread_at_a_time() -> None:
                 before = len(shared)
                 sum(range(2000))
                 assert len(shared) == before
-                actor.sleep(1.0 + (number * 7 + turn) % 3)
+                actor.spend(1.0 + (number * 7 + turn) % 3)
 
         actors = [Actor[None](f"actor {number}") for number in range(10)]
         await asyncio.gather(*(a.run(lambda n=n, a=a: work(n, a)) for n, a in enumerate(actors)))  # type: ignore[misc]
@@ -172,7 +172,7 @@ def test_one_thread_at_a_time() -> None:
 
 def test_errors_of_an_actor_come_out() -> None:
     def work(actor: Actor[float], crossing: Crossing) -> float:
-        actor.sleep(1.0)
+        actor.spend(1.0)
         raise PeerLost("lost at sea")
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -202,7 +202,7 @@ def test_an_actor_can_be_interrupted(asleep: bool) -> None:
         crossing = Crossing(actor, Usage())
         asyncio.get_running_loop().call_later(5.0, actor.interrupt, PeerLost("switched off"))
         with pytest.raises(PeerLost, match="switched off"):
-            await actor.run(lambda: actor.sleep(1000.0) if asleep else crossing.submit(after(1000.0)).wait() and None)
+            await actor.run(lambda: actor.spend(1000.0) if asleep else crossing.submit(after(1000.0)).wait() and None)
         return now()
 
     assert run(main()) == 5.0
@@ -216,7 +216,7 @@ def test_an_actor_that_is_cancelled_ends_first() -> None:
 
         def work() -> None:
             try:
-                actor.sleep(1000.0)
+                actor.spend(1000.0)
             finally:
                 ended.append("ended")
 
