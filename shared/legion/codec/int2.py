@@ -20,7 +20,7 @@ from legion.codec.blocks import (
     signs_of,
     write_scales,
 )
-from legion.codec.levels import two_levels
+from legion.codec.levels import rooms, two_levels
 from legion.layout import CHUNK
 
 BLOCK = 256  # elements that share two magnitudes
@@ -41,16 +41,17 @@ class Int2(FixedRate):
         require_chunks(values.size)
         x_NC = as_chunks(values)
         rows = np.empty((len(x_NC), self.chunk_bytes), dtype=np.uint8)
-        magnitudes, *rooms = (scratch(len(x_NC)) for _ in range(3))
+        magnitudes = scratch(len(x_NC))
+        more = rooms(magnitudes.shape)
         levels = np.empty((len(x_NC), 2, BLOCKS), dtype=np.float32)
         whole = np.full(magnitudes.size // BLOCK, BLOCK)
         for piece in pieces(len(x_NC)):
             x, row = x_NC[piece], rows[piece]
             blocks = np.abs(x, out=magnitudes[: len(x)]).reshape(-1, BLOCK)
-            low, high, is_high = two_levels(blocks, whole[: len(blocks)], BORDER_START, (rooms[0], rooms[1]))
+            low, high, is_high = two_levels(blocks, whole[: len(blocks)], BORDER_START, more)
             levels[piece, 0] = low.reshape(-1, BLOCKS)
             levels[piece, 1] = high.reshape(-1, BLOCKS)
-            row[:, SCALE_BYTES:-PLANE_BYTES] = pack_bits(np.less(x, 0))
+            row[:, SCALE_BYTES:-PLANE_BYTES] = pack_bits(np.less(x, 0, out=more.flags[: len(x)]))
             row[:, -PLANE_BYTES:] = is_high.reshape(len(x), PLANE_BYTES)
         levels[levels < SMALLEST_SCALE] = 0
         write_scales(rows[:, :SCALE_BYTES], bf16_nearest(levels))

@@ -41,10 +41,13 @@ def unpack(data: Bytes, count: int, width: int) -> Bytes:
 
 def encode_gaps(gaps: Integers, width: int) -> tuple[Bytes, Bytes]:
     """The stream of lower bits, `planes_bytes` long, and the unary stream."""
-    ends = np.cumsum((gaps >> width) + 1)
+    ends = gaps >> width
+    ends += 1
+    np.cumsum(ends, out=ends)
     unary = np.zeros(int(ends[-1]) if ends.size else 0, dtype=np.uint8)
-    unary[ends - 1] = 1
-    return pack((gaps & ((1 << width) - 1)).astype(np.uint8), width), np.packbits(unary, bitorder="little")
+    ends -= 1
+    unary[ends] = 1
+    return pack(gaps.astype(np.uint8), width), np.packbits(unary, bitorder="little")
 
 
 def decode_gaps(lower: Bytes, unary: Bytes, count: int, width: int) -> Integers:
@@ -52,4 +55,15 @@ def decode_gaps(lower: Bytes, unary: Bytes, count: int, width: int) -> Integers:
     ends = np.flatnonzero(np.unpackbits(unary, bitorder="little").view(np.bool_))
     if ends.size != count or unary.size != (ends[-1] // 8 + 1 if count else 0):
         raise PartInvalid(f"{ends.size} gaps in {unary.size} bytes where {count} belong")
-    return (np.diff(ends, prepend=-1) - 1 << width) | unpack(lower, count, width)
+    gaps = differences(ends)
+    gaps <<= width
+    gaps |= unpack(lower, count, width)
+    return gaps
+
+
+def differences(rising: Integers) -> Integers:
+    """How many numbers lie between each and the one before it; before the first, between it and -1."""
+    between = rising.copy()
+    between[1:] -= rising[:-1]
+    between[1:] -= 1
+    return between

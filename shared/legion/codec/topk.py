@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from legion.codec import rice
 from legion.codec.api import Bytes, Floats, require_chunks, require_finite, require_room
 from legion.codec.blocks import (
+    PIECE,
     SMALLEST_SCALE,
     Halves,
     Words,
@@ -35,13 +36,14 @@ from legion.codec.blocks import (
     read_scales,
     scratch,
 )
+from legion.codec.levels import rooms as level_rooms
 from legion.codec.levels import two_levels
-from legion.codec.rice import Integers, decode_gaps, encode_gaps, planes_bytes
+from legion.codec.rice import Integers, decode_gaps, differences, encode_gaps, planes_bytes
 from legion.errors import PartInvalid
 from legion.layout import CHUNK
 
 GROUP = 64  # chunks
-BATCH = 2 * GROUP  # chunks encoded at a time
+BATCH = 4 * PIECE  # chunks encoded at a time, a whole number of groups
 MAGNITUDE = np.uint32(0x7FFFFFFF)
 INFINITY = np.uint32(0x7F800000)
 LEVEL_BYTES = 4  # a chunk
@@ -87,17 +89,17 @@ class TopK:
     def encode(self, values: Floats) -> bytes:
         require_chunks(values.size)
         x_NC = as_chunks(values)
-        rooms = (scratch(len(x_NC)), scratch(len(x_NC)))
+        rooms = np.empty((3, *scratch(len(x_NC)).shape), dtype=np.float32)
         groups = [group for batch in pieces(len(x_NC), BATCH) for group in self._encode_batch(x_NC[batch], rooms)]
         return np.array([len(group) for group in groups], dtype="<u4").tobytes() + b"".join(groups)
 
-    def _encode_batch(self, values: Floats, rooms: tuple[Floats, Floats]) -> Iterator[bytes]:
+    def _encode_batch(self, values: Floats, rooms: Floats) -> Iterator[bytes]:
         """The groups of some chunks, a whole number of groups but for the last."""
         counts, positions, bits = self._select(values, rooms)
         low, high, indices = self._levels(np.bitwise_and(bits, MAGNITUDE).view(np.float32), counts)
         codes = np.bitwise_or((bits >> 31).astype(np.uint8), indices << 1)
         ends = np.cumsum(counts)
-        gaps = np.diff(positions, prepend=-1) - 1
+        gaps = differences(positions)
         first = (ends - counts)[counts > 0]
         gaps[first] = positions[first] % CHUNK
         for group in pieces(len(values), GROUP):
@@ -106,12 +108,12 @@ class TopK:
             head = (counts[group].astype(self._count_type), low[group].astype("<u2"), high[group].astype("<u2"))
             yield b"".join(part.tobytes() for part in (*head, rice.pack(codes[one], self.value_bits), lower, unary))
 
-    def _select(self, values: Floats, rooms: tuple[Floats, Floats]) -> Kept:
-        chosen = np.empty(values.shape, dtype=np.bool_)
+    def _select(self, values: Floats, rooms: Floats) -> Kept:
+        chosen = rooms[2].view(np.bool_).reshape(-1, CHUNK)[: len(values)]
         least = np.empty((len(values), 1), dtype=np.uint32)
         for piece in pieces(len(values)):
             bits = values[piece].view(np.uint32)
-            magnitudes, ranked = (room.view(np.uint32)[: len(bits)] for room in rooms)
+            magnitudes, ranked = rooms.view(np.uint32)[:2, : len(bits)]
             np.bitwise_and(bits, MAGNITUDE, out=magnitudes)
             np.copyto(ranked, magnitudes)
             ranked.partition(CHUNK - self.kept, axis=1)
@@ -129,7 +131,7 @@ class TopK:
         """Lower and upper magnitude of every chunk in bf16, and the index of every value."""
         if self.value_bits == 2:
             rows, slots = _in_rows(magnitudes, counts, max(64, 1 << (self.kept - 1).bit_length()))
-            means = two_levels(rows, counts, 1.0, (np.empty_like(rows), np.empty_like(rows)))
+            means = two_levels(rows, counts, 1.0, level_rooms(rows.shape))
             is_high = np.unpackbits(means.is_high, bitorder="little")[slots]
             return bf16_nearest(means.low), bf16_nearest(means.high), is_high
         low, high = np.zeros((2, len(counts)), dtype=np.float32)
@@ -198,13 +200,16 @@ class TopK:
         middle = head + planes_bytes(total, self.value_bits)
         codes = rice.unpack(raw[head:middle], total, self.value_bits)
         gaps = decode_gaps(raw[middle:fixed], raw[fixed:], total, self._gap_bits)
-        chunk, positions = _positions(gaps, counts)
         table = np.multiply(np.subtract(high, low)[:, None], self._squares)
         np.add(table, low[:, None], out=table)
-        values = np.take(table, chunk * table.shape[1] + (codes >> 1)).view(np.uint32)
-        np.bitwise_or(values, codes.astype(np.uint32) << 31, out=values)
+        entries = np.repeat(np.arange(chunks) * table.shape[1], counts)
+        entries += codes >> 1
+        values = np.take(table, entries).view(np.uint32)
+        signs = codes.astype(np.uint32)
+        signs <<= 31
+        values |= signs
         out[...] = 0
-        out.reshape(-1).view(np.uint32)[positions] = values
+        out.reshape(-1).view(np.uint32)[_positions(gaps, counts)] = values
 
 
 def _in_rows(magnitudes: Floats, counts: Integers, width: int) -> tuple[Floats, Integers | slice]:
@@ -226,7 +231,10 @@ def _flags_set(flags: NDArray[np.bool_]) -> tuple[Integers, Integers]:
     eights = flags.reshape(-1).view(np.uint64)
     some = np.flatnonzero(eights != 0)
     found = np.flatnonzero(np.take(eights, some).view(np.bool_))
-    positions: Integers = (np.take(some, found >> 3) << 3) + (found & 7)
+    positions: Integers = np.take(some, found >> 3)
+    positions <<= 3
+    found &= 7
+    positions += found
     rows, width = flags.shape
     return positions, np.diff(np.searchsorted(positions, np.arange(rows + 1) * width))
 
@@ -239,12 +247,16 @@ def _drop_surplus(chosen: NDArray[np.bool_], values: Floats, least: Words, surpl
     chosen[rows] &= ~(equal & (np.cumsum(equal, axis=1, dtype=np.int32) > stay[:, None]))
 
 
-def _positions(gaps: Integers, counts: Integers) -> tuple[Integers, Integers]:
-    """The chunk of every value, and its position in the group. PartInvalid when one lies behind its chunk."""
-    chunk = np.repeat(np.arange(len(counts)), counts)
-    ends = np.concatenate(([0], np.cumsum(gaps + 1)))
-    before = ends[np.cumsum(counts) - counts]
-    within = ends[1:] - 1 - before[chunk]
-    if (within >= CHUNK).any():
+def _positions(gaps: Integers, counts: Integers) -> Integers:
+    """The position in the group of every value; `gaps` are overwritten. PartInvalid when one lies behind its chunk."""
+    ends = gaps
+    ends += 1
+    np.cumsum(ends, out=ends)
+    first = np.cumsum(counts) - counts
+    before = np.zeros(len(counts), dtype=np.int64)
+    before[first > 0] = ends[first[first > 0] - 1]
+    ends -= np.repeat(before + 1, counts)
+    if (ends >= CHUNK).any():
         raise PartInvalid("topk: a position lies behind the end of its chunk")
-    return chunk, chunk * CHUNK + within
+    ends += np.repeat(np.arange(len(counts)) * CHUNK, counts)
+    return ends

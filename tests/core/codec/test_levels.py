@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from legion.codec.levels import two_levels
+from legion.codec.levels import rooms, two_levels
 
 WIDTH = 64
 
@@ -16,7 +16,7 @@ def test_magnitudes_that_are_all_but_equal() -> None:
     steps = rng.integers(0, rng.integers(1, 5, (counts.size, 1)), (counts.size, WIDTH))
     rows = (smallest + steps.astype(np.uint32)).view(np.float32)
     rows[np.arange(WIDTH) >= counts[:, None]] = 0
-    low, high, is_high = two_levels(rows, counts, 1.0, (np.empty_like(rows), np.empty_like(rows)))
+    low, high, is_high = two_levels(rows, counts, 1.0, rooms(rows.shape))
     assert (low <= high).all()
     chosen = np.where(np.unpackbits(is_high, axis=1, bitorder="little"), high[:, None], low[:, None])
     assert np.allclose(chosen[rows > 0], rows[rows > 0], rtol=1e-5)
@@ -28,7 +28,7 @@ def test_levels_are_the_means_of_what_they_stand_for(start: float) -> None:
     counts = rng.integers(1, WIDTH + 1, 200)
     rows = np.abs(rng.standard_t(3, (200, WIDTH))).astype(np.float32)
     rows[np.arange(WIDTH) >= counts[:, None]] = 0
-    low, high, is_high = two_levels(rows, counts, start, (np.empty_like(rows), np.empty_like(rows)))
+    low, high, is_high = two_levels(rows, counts, start, rooms(rows.shape))
     flags = np.unpackbits(is_high, axis=1, bitorder="little").astype(bool)
     for row, count, one_low, one_high, above in zip(rows.astype(np.float64), counts, low, high, flags, strict=True):
         small, large = row[:count][~above[:count]], row[:count][above[:count]]
