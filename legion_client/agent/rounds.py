@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from legion.errors import LegionError, NotFound, RoundConflict, StorageFailed
+from legion.errors import LegionError, NotFound, Refused, RoundConflict, StorageFailed
 from legion.ids import ClusterId
 from legion.messages import HeartbeatReply
 from legion.rounds import RootReport
@@ -104,19 +104,28 @@ class RoundRelay:
                     await self._deliver_span(self._spans[0])
                     self._spans.popleft()
                 else:
-                    await persistently("digest of an anchor", self._server.report_root, self._roots[0])
+                    await self._deliver_root(self._roots[0])
                     self._roots.popleft()
             self._waits.clear()
             async with self._delivered:
                 self._delivered.notify_all()
+
+    async def _deliver_root(self, report: RootReport) -> None:
+        try:
+            await persistently("digest of an anchor", self._server.report_root, report)
+        except LegionError as error:
+            if not _is_past(error):
+                raise
+            logger.warning("digest of an anchor not taken round=%d why=%s", report.round, error)
 
     async def _deliver_span(self, reduced: SpanReduced) -> None:
         report = reduced.report
         try:
             await persistently("reduced span", self._server.report_span, report)
             await persistently("update", self._server.upload_update, report.digest, report.size_bytes, reduced.path)
-        except (RoundConflict, NotFound) as error:
-            # Another term, or the next round, has begun without it: the log does not need it.
+        except LegionError as error:
+            if not _is_past(error):
+                raise
             logger.warning("update not taken round=%d span=%d why=%s", report.round, report.span, error)
         except FileNotFoundError:
             # The engine keeps what may still be asked for; a round this long ago has its update from another term.
@@ -135,6 +144,11 @@ class RoundRelay:
                 self._say(UpdateHere(sha256=wanted.sha256, path=None))
             else:
                 self._say(UpdateHere(sha256=wanted.sha256, path=path))
+
+
+def _is_past(error: LegionError) -> bool:
+    """What it is about has gone meanwhile: the term, the round, or with a member of it our cluster. The log goes on."""
+    return isinstance(error, RoundConflict | NotFound) or type(error) is Refused  # not those that revoke us
 
 
 async def _write(path: Path, chunks: AsyncIterator[bytes]) -> None:

@@ -1,9 +1,10 @@
 """A real server process on loopback, that tests can kill and start again on the same port."""
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,22 @@ def server(tmp_path: Path) -> Iterator[RunningServer]:
         yield server
     finally:
         server.kill()
+
+
+@contextlib.contextmanager
+def _running(data_dir: Path) -> Iterator[RunningServer]:
+    server = RunningServer(data_dir)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def running_server() -> Callable[[Path], contextlib.AbstractContextManager[RunningServer]]:
+    """A server in a folder of the caller's, for as long as the block runs."""
+    return _running
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,390 @@
+"""Between an engine in rounds and a real server: news comes, reports and updates arrive, whatever happens."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from legion.codec.registry import by_name
+from legion.config import config_digest
+from legion.errors import NotFound, ReportInvalid, StorageFailed
+from legion.ids import ClusterId, Epoch
+from legion.messages import PROTOCOL, Endpoint, Heartbeat, HeartbeatReply, ModelShape, TensorShape, UnitShape
+from legion.outer.log import blob_of
+from legion.rounds import RootReport, RoundPlan, SpanReport
+from legion_client.agent import backoff
+from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.enrolment import Enrolment, join
+from legion_client.agent.rounds import RoundRelay
+from legion_client.engine.protocol import Command, RoundNews, SpanReduced, UpdateHere, UpdateWanted
+from legion_client.machine.probe import hardware
+
+RunningServer = Any  # see conftest
+SHAPE = ModelShape(units=(UnitShape(name="all", tensors=(TensorShape(name="w", shape=(8192,)),)),))  # two chunks
+ROUNDS = 100
+WITHIN_S = 15.0  # for anything that must come
+
+
+@dataclass
+class Worker:
+    """One worker of the run: its relay at work, and what that says to the engine."""
+
+    server: Coordinator
+    folder: Path
+    said: "asyncio.Queue[Command]" = field(default_factory=asyncio.Queue)
+    relay: RoundRelay = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.relay = RoundRelay(self.server, self.folder, self.said.put_nowait)
+
+    async def hear(self) -> Command:
+        async with asyncio.timeout(WITHIN_S):
+            return await self.said.get()
+
+    async def news(self) -> RoundNews:
+        said = await self.hear()
+        assert isinstance(said, RoundNews)
+        return said
+
+    async def plan(self, number: int) -> RoundPlan:
+        """Once it is published."""
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                for plan in (await self.server.rounds(number)).plans:
+                    if plan.round == number:
+                        return plan
+
+    async def beat(self) -> HeartbeatReply:
+        """Training, once there is a plan that has us."""
+        epoch = 0
+        with contextlib.suppress(NotFound):
+            epoch = (await self.server.plan()).epoch
+        beat = Heartbeat(
+            protocol=PROTOCOL,
+            state="training" if epoch else "ready",
+            epoch=Epoch(epoch),
+            endpoint=Endpoint(host="127.0.0.1", port=4000),
+            shape=SHAPE,
+            config_digest=config_digest(await self.server.config()),
+        )
+        return await self.server.heartbeat(beat)
+
+    def reduced(self, plan: RoundPlan, **changes: Any) -> SpanReduced:
+        """The span that is ours, combined of nobody's contributions: noise, another for every `changes`."""
+        [span] = [span for span in range(len(plan.spans)) if plan.reducer(span) == self.server.worker_id]
+        draw = np.random.default_rng([plan.round, span, len(changes)])
+        values = draw.normal(size=len(plan.spans[span].bounds)).astype(np.float32)
+        data = blob_of(by_name("int8"), values)
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.folder / digest
+        path.write_bytes(data)
+        fields: dict[str, Any] = {"round": plan.round, "span": span, "term": plan.term(span), "digest": digest}
+        report = SpanReport.model_validate(fields | {"size_bytes": len(data), "included": ()} | changes)
+        return SpanReduced(report=report, path=path)
+
+    async def delivered(self) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            await self.relay.drained()
+
+    async def download(self, sha256: str) -> Path | None:
+        self.relay.wanted(UpdateWanted(sha256=sha256, size_bytes=1))
+        said = await self.hear()
+        assert isinstance(said, UpdateHere)
+        assert said.sha256 == sha256
+        return said.path
+
+    def root(self, plan: RoundPlan, anchor: int) -> RootReport:
+        participant = plan.of_worker(self.server.worker_id)
+        assert participant is not None
+        return RootReport(round=anchor, cluster=participant.cluster, rank=0, root="0" * 64)
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                parts = [tasks.create_task(part) for part in self.relay.parts()]
+                yield
+                for part in parts:
+                    part.cancel()
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def until_it_fails(self) -> None:
+        async with asyncio.timeout(WITHIN_S), self.working():
+            await asyncio.get_running_loop().create_future()
+
+
+@pytest.fixture(autouse=True)
+def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "FIRST_S", 0.05)
+
+
+@dataclass
+class Run:
+    """A server with a run of two clusters of one, for all tests here: each takes the round that it finds."""
+
+    server: RunningServer
+    folders: list[Path]
+    enrolments: list[Enrolment]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, running_server: Any) -> Iterator[Run]:
+    folder = tmp_path_factory.mktemp("rounds")
+    (folder / "text.txt").write_text("99 bottles of beer on the wall. " * 400)
+    with running_server(folder / "server") as server:
+        server.configure(
+            steps=2 * ROUNDS,
+            model={"preset": "tiny"},
+            data={"source": "text", "paths": [str(folder / "text.txt")], "seq_len": 16},
+            batch={"micro_batch_blocks": 1},
+            start={"workers": 2},
+            cluster={"policy": "fixed", "size": 1},
+            rounds={"steps": 2},
+            optimizer={"warmup_steps": 0},
+        )
+        invite = server.invite(uses=2)
+        folders = [folder / "first", folder / "second"]
+        enrolments = [asyncio.run(join(f / "identity", invite, f.name, hardware(folder))) for f in folders]
+        yield Run(server, folders, enrolments)
+
+
+@pytest.fixture
+async def pair(run: Run) -> AsyncIterator[tuple[Worker, Worker]]:
+    """Both workers train; the relay of the first is at work from the newest anchor on."""
+    async with contextlib.AsyncExitStack() as stack:
+        workers = []
+        for folder, enrolment in zip(run.folders, run.enrolments, strict=True):
+            server = Coordinator(enrolment.base_url, enrolment.context, enrolment.worker_id, enrolment.token)
+            workers.append(Worker(await stack.enter_async_context(server), folder))
+        for worker in workers * 2:  # ready, then training
+            reply = await worker.beat()
+        first, second = workers
+        first.relay.begin(reply.round)
+        async with first.working():
+            yield first, second
+
+
+async def commit(plan: RoundPlan, *workers: Worker) -> None:
+    """These workers' spans of the round, without their relays."""
+    for worker in workers:
+        reduced = worker.reduced(plan)
+        await worker.server.report_span(reduced.report)
+        await worker.server.upload_update(reduced.report.digest, reduced.report.size_bytes, reduced.path)
+
+
+async def opened(worker: Worker) -> RoundPlan:
+    """The round that a relay begins with."""
+    news = await worker.news()
+    [plan] = news.plans
+    assert news.records == ()
+    return plan
+
+
+async def test_news_reports_and_updates_of_a_round(pair: tuple[Worker, Worker]) -> None:
+    first, second = pair
+    plan = await opened(first)
+    assert len(plan.spans) == 2
+    assert set(plan.workers) == {first.server.worker_id, second.server.worker_id}
+    assert first.relay.anchor == -1
+    mine = first.reduced(plan)
+    first.relay.reduced(mine)
+    await first.delivered()
+    await commit(plan, second)
+    first.relay.nudge()
+    news = await first.news()
+    [record] = news.records
+    assert (record.round, record.spans[mine.report.span].digest) == (plan.round, mine.report.digest)
+    assert [plan.round for plan in news.plans] == [plan.round, plan.round + 1]
+    assert (await first.news()).records == ()  # whether there was more
+    path = await first.download(mine.report.digest)
+    assert path is not None
+    assert path.read_bytes() == mine.path.read_bytes()
+    first.relay.reached(first.root(plan, plan.round + 1))
+    await first.delivered()
+    assert first.relay.anchor == plan.round + 1
+
+
+async def test_what_is_in_no_storage_is_said_to_be_nowhere(pair: tuple[Worker, Worker]) -> None:
+    first, _ = pair
+    await opened(first)
+    assert await first.download("7" * 64) is None
+    assert await first.download("8" * 64) is None
+
+
+async def test_a_long_log_comes_page_by_page(pair: tuple[Worker, Worker]) -> None:
+    first, second = pair
+    plan = await opened(first)
+    begun, rounds = plan.round, 18  # a page has 16
+    for number in range(begun, begun + rounds):
+        await commit(plan, first, second)
+        plan = await first.plan(number + 1)
+    first.relay.nudge()
+    records: list[int] = []
+    plans: set[int] = set()
+    pages = 0
+    while len(records) < rounds:
+        news = await first.news()
+        records += [record.round for record in news.records]
+        plans |= {plan.round for plan in news.plans}
+        pages += 1
+    assert pages == 2
+    assert records == list(range(begun, begun + rounds))
+    assert plans == set(range(begun, begun + rounds + 1))
+
+
+# Reports that nobody wants, and those that must not be lost.
+
+
+@pytest.mark.parametrize("what", ["another term", "another digest", "a round that is over", "a round to come"])
+async def test_a_report_that_the_round_does_not_want_is_dropped(
+    pair: tuple[Worker, Worker], what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = pair
+    plan = await opened(first)
+    if what == "another digest":
+        await first.server.report_span(first.reduced(plan).report)
+        unwanted = first.reduced(plan, refused={"late": 1})
+    elif what == "a round that is over":
+        await commit(plan, first, second)
+        unwanted = first.reduced(plan, refused={"late": 1})
+    elif what == "another term":
+        unwanted = first.reduced(plan, term=1)
+    else:
+        unwanted = first.reduced(plan, round=plan.round + 7)
+    first.relay.reduced(unwanted)
+    await first.delivered()
+    assert "update not taken" in caplog.text
+    reply = await first.beat()
+    following = await first.plan(reply.round)
+    if what != "another digest":
+        first.relay.reduced(first.reduced(following))  # and the next report goes its way
+        await first.delivered()
+        await commit(following, second)
+        assert (await first.plan(following.round + 1)).round == following.round + 1
+    assert await first.download(unwanted.report.digest) is None
+
+
+async def test_a_report_that_cannot_be_right_comes_out(pair: tuple[Worker, Worker]) -> None:
+    """Ours, of a plan that we have: that is a defect, and not to be hidden."""
+    first, _ = pair
+    plan = await opened(first)
+    again = Worker(first.server, first.folder)
+    again.relay.reduced(first.reduced(plan, size_bytes=10**9))
+    with pytest.raises(ReportInvalid):
+        await again.until_it_fails()
+
+
+async def test_a_root_of_a_cluster_that_is_gone_is_dropped(
+    pair: tuple[Worker, Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a member was lost while our report was on its way: the agent is to come back, not to end."""
+    first, _ = pair
+    plan = await opened(first)
+    first.relay.reached(first.root(plan, plan.round).model_copy(update={"cluster": ClusterId("c99")}))
+    await first.delivered()
+    assert f"digest of an anchor not taken round={plan.round} why=this worker does not hold" in caplog.text
+
+
+async def test_an_update_whose_file_is_gone_does_not_stop_the_next(
+    pair: tuple[Worker, Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = pair
+    plan = await opened(first)
+    gone = first.reduced(plan)
+    gone.path.unlink()
+    first.relay.reduced(gone)
+    await first.delivered()
+    assert f"update gone before it was taken round={plan.round}" in caplog.text
+    await commit(plan, second)
+    following = await first.plan(plan.round + 1)
+    first.relay.reduced(first.reduced(following))
+    await first.delivered()
+    await commit(following, second)
+    assert await first.plan(plan.round + 2)
+
+
+async def test_an_outage_is_waited_out_and_nothing_is_lost(pair: tuple[Worker, Worker], run: Run) -> None:
+    """A report that comes while another kind is on its way is the one that is easily forgotten."""
+    first, second = pair
+    plan = await opened(first)
+    await asyncio.to_thread(run.server.kill)
+    first.relay.reached(first.root(plan, plan.round))
+    assert await first.download("7" * 64) is None  # by now the root is on its way, in vain
+    mine = first.reduced(plan)
+    first.relay.reduced(mine)
+    first.relay.nudge()
+    await asyncio.to_thread(run.server.start)
+    await first.delivered()
+    await commit(plan, second)
+    await first.plan(plan.round + 1)
+    first.relay.nudge()
+    while not (news := await first.news()).records:
+        pass
+    assert mine.report.digest in {span.digest for span in news.records[0].spans}
+
+
+# News without an event.
+
+
+async def test_a_heartbeat_makes_up_for_a_lost_event(pair: tuple[Worker, Worker]) -> None:
+    first, second = pair
+    plan = await opened(first)
+    first.relay.seen(await first.beat())
+    await commit(plan, first, second)
+    reply = await first.beat()
+    assert reply.round == plan.round + 1
+    first.relay.seen(reply)
+    assert [record.round for record in (await first.news()).records] == [plan.round]
+    news = await first.news()  # whether there is more
+    assert news.records == ()
+    assert [plan.round for plan in news.plans] == [plan.round + 1]
+    first.relay.seen(reply)
+    assert await first.download("7" * 64) is None  # said next: the heartbeat brought no news
+    assert first.said.empty()
+
+
+async def test_clusters_that_are_gone_are_told_of_once(pair: tuple[Worker, Worker]) -> None:
+    first, _ = pair
+    await opened(first)
+    reply = await first.beat()
+    lost = reply.model_copy(update={"gone": (ClusterId("c2"),)})
+    first.relay.seen(lost)
+    assert await first.news() == RoundNews(gone=(ClusterId("c2"),))
+    first.relay.seen(lost)
+    first.relay.nudge()
+    assert (await first.news()).plans  # nothing in between
+    first.relay.seen(reply)
+    assert await first.news() == RoundNews()
+
+
+async def test_before_the_engine_trains_nothing_is_said(pair: tuple[Worker, Worker]) -> None:
+    first, second = pair
+    plan = await opened(first)
+    second.relay.seen((await first.beat()).model_copy(update={"gone": (ClusterId("c9"),)}))
+    async with second.working():
+        assert await second.download("7" * 64) is None
+        second.relay.begin(plan.round)
+        assert await opened(second) == plan
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+async def test_a_full_disk_comes_out(pair: tuple[Worker, Worker]) -> None:
+    """It is no reason to call an update missing, again and again."""
+    first, second = pair
+    reduced = first.reduced(await opened(first))
+    first.relay.reduced(reduced)
+    await first.delivered()
+    target = second.folder / f"update-{reduced.report.digest}"
+    target.symlink_to("/dev/full")
+    second.relay.wanted(UpdateWanted(sha256=reduced.report.digest, size_bytes=1))
+    with pytest.raises(StorageFailed, match="No space left on device"):
+        await second.until_it_fails()
+    assert not target.is_symlink()
+    assert second.said.empty()
