@@ -92,19 +92,24 @@ def test_help_needs_no_server_parts() -> None:
     assert found.stdout == "[]\n"
 
 
-def test_a_killed_server_comes_back_with_everything(run: Callable[..., Running]) -> None:
-    server = run()
-    change = {"data": {"source": "distributed_dummy"}, "steps": 30, "start": {"workers": 1}}
-    config = server.http.put("/training/config", json=change, timeout=60).json()
+def join(server: Running) -> tuple[dict[str, str], str, dict[str, Any]]:
+    """Enrol a worker: its headers, where its heartbeats go, and one that says it is ready."""
     invite = server.http.post("/invites", json={}).json()["invite"]
     token = httpx.URL(invite).params["token"]
     hardware = {"os": "x", "cpu_count": 1, "memory_bytes": 1, "free_disk_bytes": 1, "legion_version": "0"}
     body = {"protocol": 1, "token": token, "csr_pem": signing_request(new_key()), "name": "pc", "hardware": hardware}
     worker = server.http.post("/workers", json=body).json()
-    mine = {"Authorization": f"Bearer {worker['token']}"}
     shape = {"units": [{"name": "u", "tensors": [{"name": "t", "shape": [5000]}]}]}
     beat = {"protocol": 1, "state": "ready", "endpoint": {"host": "127.0.0.1", "port": 9}, "shape": shape}
-    url = f"/workers/{worker['worker_id']}/heartbeat"
+    mine = {"Authorization": f"Bearer {worker['token']}"}
+    return mine, f"/workers/{worker['worker_id']}/heartbeat", beat
+
+
+def test_a_killed_server_comes_back_with_everything(run: Callable[..., Running]) -> None:
+    server = run()
+    change = {"data": {"source": "distributed_dummy"}, "steps": 30, "start": {"workers": 1}}
+    config = server.http.put("/training/config", json=change, timeout=60).json()
+    mine, url, beat = join(server)
     assert server.http.post(url, json=beat, headers=mine).json()["phase"] == "training"
     record = dict.fromkeys(("loss", "grad_norm", "lr", "step_s", "compute_s", "waiting_s"), 1.0) | dict.fromkeys(
         ("step_tokens", "tokens", "micro_batches", "sent_bytes", "received_bytes", "peak_rss_bytes", "state_bytes"), 1
@@ -194,6 +199,37 @@ def test_a_damaged_database_is_one_sentence(tmp_path: Path) -> None:
 
 def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
+
+
+def test_a_server_killed_in_the_middle_of_a_round_goes_on(run: Callable[..., Running]) -> None:
+    server = run()
+    change = {"data": {"source": "distributed_dummy"}, "steps": 4, "start": {"workers": 2}}
+    rounds = {"cluster": {"policy": "solo"}, "rounds": {"steps": 2}}
+    assert server.http.put("/training/config", json=change | rounds, timeout=60).status_code == 200
+    workers = [join(server) for _ in range(2)]
+    for mine, url, beat in workers:
+        assert server.http.post(url, json=beat, headers=mine).status_code == 200
+    headers = {url.split("/")[2]: mine for mine, url, _ in workers}
+    plan = server.http.get("/training/rounds/plan").json()
+
+    def report(span: int, number: int = 0) -> int:
+        body = {"round": number, "span": span, "term": 0, "digest": f"{span}" * 64, "size_bytes": 9, "included": []}
+        mine = headers[plan["spans"][span]["reducers"][0]]
+        return server.http.post(f"/training/rounds/{number}/spans", json=body, headers=mine).status_code
+
+    assert report(0) == 204
+    assert server.end(signal.SIGKILL) == -signal.SIGKILL
+    server = run()
+    assert server.http.get("/training/rounds/plan").json() == plan
+    assert report(0) == 204  # again, as its answer may have been lost
+    assert report(1) == 204
+    version = server.http.get("/training/global_version").json()
+    assert (version["round"], version["anchor"]) == (1, 1)
+    assert [record["round"] for record in server.http.get("/training/rounds").json()["records"]] == [0]
+    assert server.end(signal.SIGKILL) == -signal.SIGKILL
+    server = run()
+    assert (report(1), report(0, 1), report(0, 2)) == (204, 204, 409)
+    assert server.end(signal.SIGTERM) == 0
 
 
 def test_commands_without_a_server_say_so(tmp_path: Path) -> None:
