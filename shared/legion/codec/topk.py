@@ -118,7 +118,9 @@ class TopK:
             np.copyto(ranked, magnitudes)
             ranked.partition(CHUNK - self.kept, axis=1)
             np.maximum(ranked[:, [CHUNK - self.kept]], SMALLEST_SCALE.view(np.uint32), out=least[piece])
-            np.greater_equal(magnitudes, least[piece], out=chosen[piece])
+            with np.errstate():  # which restores the size of the buffers
+                np.setbufsize(CHUNK)  # with larger ones numpy first copies `least` to every element
+                np.greater_equal(magnitudes, least[piece], out=chosen[piece])
         positions, counts = _flags_set(chosen)
         if (counts > self.kept).any():
             _drop_surplus(chosen, values, least, counts - self.kept)
