@@ -250,7 +250,6 @@ class RoundMember:
         codec = self._office.codec()
         if plan.flush:
             codec = for_flush(codec)
-        parts = []
         for span, span_plan in enumerate(plan.spans):
             fragments = self._place.layout.fragments(self._place.rank, span_plan.bounds)
             if not fragments:
@@ -267,10 +266,10 @@ class RoundMember:
                 plan.round, displacement, codec, flush=plan.flush
             )
             self._owed[span_plan.bounds] = self._work(plan, span_plan.bounds)
-            parts.append(Outgoing(self._key(plan, span, part.codec, part.data), part.data))
+            # At once: the line is busy while the next is encoded.
+            self._office.send([Outgoing(self._key(plan, span, part.codec, part.data), part.data)])
         self._contributed = self.anchor
         self._progress = Progress()
-        self._office.send(parts)
 
     def _work(self, plan: RoundPlan, bounds: Bounds) -> Work:
         """What a contribution to the span stands for now; of blocks it names those that the plan knows to be ours."""
