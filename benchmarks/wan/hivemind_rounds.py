@@ -1,9 +1,10 @@
 """Rounds of hivemind's averager, and the environment that it needs: its 8-bit codecs fail with today's numpy."""
 
+import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from wan.peers import Peers, Took
 
 PROGRAM = Path(__file__).with_name("hivemind_peer.py")
 PATIENCE_S = 300.0
+SOCKETS = Path("/tmp")
 # Every process of a peer, its daemon too, ends with it: they are in a PID namespace whose first process it is.
 CONFINED = ("unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
 
@@ -34,7 +36,7 @@ def measure(sites: Sequence[Site], folder: Path, *, codec: str, values: int, rou
     commands = [
         [str(PROGRAM), site.address, str(place), str(values), codec, str(rounds)] for place, site in enumerate(sites)
     ]
-    with Peers(sites, commands, [*CONFINED, str(folder / "bin" / "python")]) as peers:
+    with _without_sockets(), Peers(sites, commands, [*CONFINED, str(folder / "bin" / "python")]) as peers:
         peers.await_all("ready_for", PATIENCE_S)
         peers.tell(0, [])
         first = peers.await_one("address", 0, PATIENCE_S)
@@ -43,6 +45,17 @@ def measure(sites: Sequence[Site], folder: Path, *, codec: str, values: int, rou
             peers.await_one("address", place, PATIENCE_S)
         peers.tell_all("all are here")
         return [_round(peers, sites) for _ in range(rounds)]
+
+
+@contextlib.contextmanager
+def _without_sockets() -> Iterator[None]:
+    """hivemind's daemons leave their sockets behind when they are ended."""
+    before = set(SOCKETS.glob("hivemind-p2p*.sock"))
+    try:
+        yield
+    finally:
+        for path in set(SOCKETS.glob("hivemind-p2p*.sock")) - before:
+            path.unlink(missing_ok=True)
 
 
 def _round(peers: Peers, sites: Sequence[Site]) -> Took:

@@ -48,6 +48,7 @@ class Peers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=[site.descriptor],
+                start_new_session=True,  # a share of the CPU of its own, where the kernel groups by session
                 env=os.environ | {"OMP_NUM_THREADS": "1", "LEGION_LOG_LEVEL": "warning"},
             )
             self._processes.append(process)
