@@ -9,9 +9,11 @@ the trigger of a group that has formed.
 Nobody can be faster than the *bound*: with N workers, each sends the values of N - 1 spans and serves its own span's
 update to N - 1 others, (N - 1)/N of its bytes each; both contenders' algorithms are the same in this.
 
-Needs root. Everything it makes ends with its processes.
+Needs root, and says so otherwise; there is nothing here that could run without it, so CI leaves it out. Namespaces,
+devices and queues belong to no file and end with the processes that are in them, however those end.
 
-    sudo python benchmarks/wan_round.py [--rounds 6] [--codecs int8 none] [--without-hivemind] [--json FILE]
+    sudo python benchmarks/wan_round.py [--rounds 6] [--values 10000000] [--rate 100] [--rtt 50] [--codecs int8 none]
+        [--without-hivemind] [--hivemind FOLDER] [--json FILE]
 """
 
 import os
@@ -117,4 +119,7 @@ def hivemind(given: Namespace, codec: str, sites: Sequence[Site]) -> list[Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)  # by now everything has ended

@@ -63,7 +63,7 @@ def joined(count: int, rate_mbit: float, rtt_ms: float) -> Iterator[Sequence[Sit
             sites.append(site)
             devices.append(device)
         command = [sys.executable, str(HUB), str(rtt_ms / 2), *map(str, devices)]
-        hub = stack.enter_context(subprocess.Popen(command, pass_fds=devices))
+        hub = stack.enter_context(subprocess.Popen(command, pass_fds=devices, start_new_session=True))
         stack.callback(hub.kill)
         for device in devices:
             os.close(device)
