@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from legion.config import config_digest
 from legion.ids import ClusterId, Epoch, WorkerId
@@ -21,6 +21,8 @@ from legion_client.engine.protocol import (
     UpdateWanted,
 )
 from tests.client.engine.engine_processes import RUN, WAIT_S, Dataset, EngineProcess, prepared
+
+T = TypeVar("T", bound="Table")
 
 
 @dataclass
@@ -226,12 +228,12 @@ def _lease(number: int, blocks: int) -> Blocks:
     return Blocks(start=number * blocks, stop=(number + 1) * blocks)
 
 
-def seated(data: Dataset, clusters: Sequence[Sequence[EngineProcess]], *, hold: int | None = None) -> Table:
-    """All engines train, each cluster by its own plan, and round 0 is open."""
+def seated(data: Dataset, clusters: Sequence[Sequence[EngineProcess]], kind: type[T] = Table, **fields: Any) -> T:  # type: ignore[assignment]
+    """All engines train, each cluster by its own plan, and round 0 is open. `fields`: of the table."""
     everyone = [engine for cluster in clusters for engine in cluster]
     heard = dict(zip([id(engine) for engine in everyone], prepared(everyone, data), strict=True))
     shape = heard[id(everyone[0])].shape
-    table = Table(data, [], shape, data.config.steps, hold=hold)
+    table = kind(data, [], shape, data.config.steps, **fields)
     for number, engines in enumerate(clusters, start=1):
         members = tuple(
             Member(

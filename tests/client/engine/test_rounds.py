@@ -1,8 +1,13 @@
 """Clusters of real engine processes that average by rounds."""
 
+import signal
+
 import pytest
 
+from legion.ids import ClusterId
+from legion.rounds import SpanReport
 from legion_client.engine.protocol import Evaluated, Finished, StepDone
+from tests.client.engine.disturbed_table import DisturbedTable
 from tests.client.engine.engine_processes import Dataset, EngineProcess, Engines, with_config
 from tests.client.engine.round_table import seated
 
@@ -29,6 +34,82 @@ def test_two_clusters_reach_equal_anchors(engines: Engines, text_data: Dataset, 
     losses = {engine.all(Evaluated)[-1].record.loss for engine in four}
     assert len(losses) == 1
     assert losses.pop() < first_loss(four[0])
+
+
+IN_SMALL_ROUNDS = {"steps": 2, "quorum": 0.6, "grace_s": 0.3}
+
+
+def uses(codec: str) -> str:
+    """This process contributes with a codec of its own."""
+    return f"""
+from legion.codec.registry import any_by_name
+from legion.outer.courier import Courier
+Courier.codec = lambda self: any_by_name({codec!r})
+"""
+
+
+def assert_equal_anchors(table: DisturbedTable, engines: list[EngineProcess]) -> None:
+    """Of clusters of one: the roots are those of the whole anchor."""
+    rounds = table.data.config.round_count
+    assert [record.round for record in table.records] == list(range(rounds))
+    for number in range(1, rounds + 1):
+        assert len({root for _, _, root in table.roots[number]}) == 1, f"round {number}: {table.roots[number]}"
+    assert {cluster for cluster, _, _ in table.roots[rounds]} == {table.cluster_of(engine).name for engine in engines}
+    assert len({engine.all(Evaluated)[-1].record.loss for engine in engines}) == 1
+    for engine in engines:
+        assert "Traceback" not in engine.log
+
+
+def test_a_cluster_that_was_stopped_for_some_rounds_catches_up(engines: Engines, text_data: Dataset) -> None:
+    """With another codec in every cluster."""
+    data = with_config(text_data, cluster={"policy": "fixed", "size": 1}, steps=12, rounds=IN_SMALL_ROUNDS)
+    three = engines.start(3, patches={1: uses("int8"), 2: uses("onebit")})
+    sleeper = three[2]
+
+    def stop_after_two(table: DisturbedTable, anchor: int) -> None:
+        """The others have what it reduced: who asks a computer that hangs waits for half a minute."""
+        there = {cluster for cluster, _, _ in table.roots.get(2, set())}
+        if anchor == 2 and there >= {"c1", "c2"} and not table.away:
+            sleeper.signal(signal.SIGSTOP)
+            table.lose(sleeper, dead=False)
+
+    def wake_after_five(table: DisturbedTable) -> None:
+        if len(table.records) == 5:
+            sleeper.signal(signal.SIGCONT)
+            table.take_back(sleeper)
+
+    hooks = {"on_root": stop_after_two, "on_commit": wake_after_five}
+    table = seated(data, [[engine] for engine in three], DisturbedTable, **hooks)
+    assert [engine.ended() for engine in three] == [0, 0, 0], "".join(engine.log for engine in three)
+    assert_equal_anchors(table, three)
+    names = [cluster.name for cluster in table.clusters]
+    asleep = table.records[3].spans[0]
+    assert [asleep.inclusion(name) is not None for name in names] == [True, True, False]
+    assert {number for number, roots in table.roots.items() if len(roots) == 3} == set(range(1, 7))
+
+
+def test_a_reducer_that_dies_after_it_has_received_everything(engines: Engines, text_data: Dataset) -> None:
+    """Nobody has its update: the next in the list makes another, of the parts that senders still hold."""
+    data = with_config(text_data, cluster={"policy": "fixed", "size": 1}, steps=8, rounds=IN_SMALL_ROUNDS)
+    three = engines.start(3)
+    lost: list[tuple[EngineProcess, int, ClusterId]] = []
+
+    def kill_the_first(table: DisturbedTable, engine: EngineProcess, report: SpanReport) -> bool:
+        if report.round != 1 or lost:
+            return True
+        engine.kill()
+        lost.append((engine, report.span, table.lose(engine, dead=True)))
+        return False
+
+    table = seated(data, [[engine] for engine in three], DisturbedTable, on_reduced=kill_the_first)
+    survivors = [engine for engine in three if engine.ended() == 0]
+    [(victim, span, name)] = lost
+    assert [engine for engine in three if engine not in survivors] == [victim], "".join(e.log for e in three)
+    assert_equal_anchors(table, survivors)
+    record = table.records[1]
+    assert [found.term for found in record.spans] == [1 if number == span else 0 for number in range(3)]
+    assert record.spans[span].reducer != victim.identity.worker_id
+    assert {i.cluster for i in record.spans[span].included} == {f"c{n}" for n in (1, 2, 3)} - {name}
 
 
 def first_loss(engine: EngineProcess) -> float:
