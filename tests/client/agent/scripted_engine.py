@@ -3,7 +3,8 @@
     python scripted_engine.py SCRIPT.json
 
 The script: steps (how many), die_at, fail_at, gate_at (a step; before it the engine opens the FIFO `gate` beside the
-script and so waits for the test), slice_size (bytes), ignore_stop, survive_input, print, nonsense. Pipe, exit codes and
+script and so waits for the test), hear (what it is told to train goes to `train.json` beside the script), slice_size
+(bytes), ignore_stop, survive_input, print, nonsense. Pipe, exit codes and
 signals are real.
 """
 
@@ -108,6 +109,8 @@ def main() -> None:
                 device = Device(kind="cpu", name="scripted", memory_bytes=1)
                 say(Listening(port=port, shape=shape, device=device))
             case Train() as command:
+                if script.get("hear"):
+                    Path(sys.argv[1]).with_name("train.json").write_text(command.model_dump_json())
                 if train(script, command):
                     return
             case Stop():

@@ -41,6 +41,7 @@ from legion_client.agent.lifecycle import (
     StopAsked,
     transition,
 )
+from legion_client.agent.rejoin import WayBack
 
 SHAPE = ModelShape(units=(UnitShape(name="all", tensors=(TensorShape(name="w", shape=(4096,)),)),))
 SLICE = Path("slice.safetensors")
@@ -82,6 +83,15 @@ def test_a_resumed_run_fetches_its_slice_before_it_trains() -> None:
     assert actions[-1] == FetchSlice(plan(first_step=40))
     state, actions = follow(SliceBuilt(SLICE), state=state)
     assert (state.phase, actions) == (Phase.TRAINING, [SendTrain(plan(first_step=40), SLICE)])
+
+
+@pytest.mark.parametrize("first_step", [0, 40])
+def test_what_an_engine_before_kept_is_looked_at_first(first_step: int) -> None:
+    state, actions = follow(*TO_READY, PlanArrived(plan(first_step=first_step), kept=True))
+    assert (state.phase, actions[-1]) == (Phase.LOADING, FetchSlice(plan(first_step=first_step)))
+    back = WayBack(SLICE, "updates", 3)
+    state, actions = follow(SliceBuilt(None, back), state=state)
+    assert (state.phase, actions) == (Phase.TRAINING, [SendTrain(plan(first_step=first_step), None, back)])
 
 
 def test_finishing_has_no_deadline_until_somebody_asks_to_stop() -> None:

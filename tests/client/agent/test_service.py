@@ -9,15 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from legion.config import RunConfig, config_digest
 from legion.errors import EngineDied, NotFinite, WorkerRevoked
+from legion.ids import ClusterId, Rank, RunId
 from legion.messages import ModelShape, TensorShape, UnitShape
+from legion.outer.state import StateInfo, write_state
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import join
 from legion_client.agent.headless import give
 from legion_client.agent.lifecycle import Phase
 from legion_client.agent.service import Agent
+from legion_client.engine.protocol import Train
 from legion_client.machine.probe import hardware
 from legion_client.paths import Home
 from legion_client.settings import Settings
@@ -197,3 +202,34 @@ async def test_a_machine_that_wants_another_address(server: RunningServer, engin
         await working
     (member,) = server.call("GET", "/training/plan")["members"]
     assert member["endpoint"]["host"] == "localhost"
+
+
+@pytest.mark.parametrize("run_id", [None, "another"])
+async def test_what_an_engine_before_kept_is_offered_if_it_fits(
+    run: RunningServer, engine: Engine, tmp_path: Path, run_id: str | None
+) -> None:
+    run.configure(cluster={"policy": "solo"}, rounds={"steps": 2})
+    home = Home(tmp_path / "home")
+    home.local_state.parent.mkdir(parents=True)
+    info = StateInfo(
+        run_id=RunId(run_id or run.call("GET", "/metrics")["run_id"]),
+        config_digest=config_digest(RunConfig.model_validate(run.call("GET", "/training/config"))),
+        units=SHAPE.sizes,
+        shares=(1,),
+        rank=Rank(0),
+        cluster=ClusterId("c1"),
+        sent_as=ClusterId("c1"),
+        anchor=0,
+        final=True,
+        steps=1,
+        tokens=2048,
+        optimizer_steps=1,
+        momentum=False,
+        spans=(),
+    )
+    values = np.zeros(info.layout.total, np.float32)
+    write_state(home.local_state, info, dict.fromkeys(("weights", "exp_avg", "exp_avg_sq", "anchor"), values), [])
+    await give_here(run, tmp_path, engine(hear=True, slice_size=0))
+    told = Train.model_validate_json((tmp_path / "train.json").read_bytes())
+    assert (told.local_state, told.resume_slice) == (None if run_id else home.local_state, None)
+    assert home.local_state.exists() == (run_id is None)

@@ -1,12 +1,19 @@
 """A worker that stops in good order and comes back: its engines are two, its work is one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from legion.checkpoint.shards import SliceInfo, write_slice
+from legion.ids import Epoch, Rank
+from legion.outer.log import Anchor, OuterStep, apply
 from legion.outer.state import opened
+from legion.rounds import RoundRecord
+from legion_client.agent.rejoin import catch_up
 from legion_client.engine.protocol import Finished, Left, StateSaved, StepDone, Stop
-from tests.client.engine.engine_processes import Dataset, EngineProcess, Engines, prepared, with_config
+from tests.client.engine.engine_processes import RUN, Dataset, EngineProcess, Engines, prepared, with_config
 from tests.client.engine.round_table import Table, seated
 
 
@@ -34,9 +41,14 @@ def ended_alike(table: Table, engines: list[EngineProcess], rounds: int) -> None
         assert len({root for _, _, root in roots}) == 1, f"anchors {number} differ"
 
 
-@pytest.mark.parametrize("feedback", ["residual", "buffer"])
-def test_who_comes_back_goes_on_with_what_it_had(engines: Engines, text_data: Dataset, feedback: str) -> None:
-    data = rounds_of(text_data, 9, feedback=feedback)
+@pytest.mark.parametrize(
+    ("feedback", "until", "checkpoint", "way"), [("residual", 6, 5, "updates"), ("buffer", 13, 12, "checkpoint")]
+)
+def test_who_comes_back_goes_on_with_what_it_had(
+    engines: Engines, text_data: Dataset, feedback: str, until: int, checkpoint: int, way: str
+) -> None:
+    """After a few rounds by their updates, after many by the checkpoint and what waited: whatever costs less."""
+    data = rounds_of(text_data, until + 2, feedback=feedback)
     first, other = engines.start(2)
     table = seated(data, [[first], [other]], hold=3)
     table.wait_until_held()
@@ -45,17 +57,56 @@ def test_who_comes_back_goes_on_with_what_it_had(engines: Engines, text_data: Da
     with opened(saved.path) as kept:
         kept.check()
         assert kept.info.anchor == saved.anchor == 2, "nobody had the plan of round 3"
+        layout = kept.info.layout
     table.leave(table.clusters[0].name)
-    table.go_on(until=6)
+    table.go_on(until=until)
     table.wait_until_held()
     again = engines.again(first)
     (heard,) = prepared([again], data)
-    name = table.enter(again, heard, since=2, local_state=moved(saved.path, again))
+    missed = table.records[2:checkpoint]
+    assert catch_up(missed, 2, checkpoint, layout, Rank(0), momentum=False) == way
+    state = moved(saved.path, again)
+    if way == "updates":
+        name = table.enter(again, heard, since=2, first_step=2 * checkpoint, local_state=state)
+    else:
+        resume_slice = checkpoint_of(table, state, again.folder / "slice.safetensors", missed)
+        name = table.enter(
+            again,
+            heard,
+            since=checkpoint,
+            first_step=2 * checkpoint,
+            local_state=state,
+            missed=missed,
+            resume_slice=resume_slice,
+        )
     table.go_on()
-    ended_alike(table, [again, other], 9)
-    assert "local state taken up kept_at=2 anchor=2" in again.log
-    assert any(span.inclusion(name) for record in table.records[6:] for span in record.spans)
-    assert again.all(StepDone)[0].record.step > 12
+    ended_alike(table, [again, other], until + 2)
+    assert f"local state taken up kept_at=2 anchor={2 if way == 'updates' else checkpoint}" in again.log
+    assert min(number for number, roots in table.roots.items() if name in {c for c, _, _ in roots}) == (
+        3 if way == "updates" else checkpoint + 1
+    )
+    assert any(span.inclusion(name) for record in table.records[until:] for span in record.spans)
+    assert again.all(StepDone)[0].record.step > 2 * until
+
+
+def checkpoint_of(table: Table, state: Path, path: Path, missed: Sequence[RoundRecord]) -> Path:
+    """theta of the anchor after these rounds, as the agent lays it out."""
+    with opened(state) as kept:
+        layout = kept.info.layout
+        anchor = Anchor(np.empty(layout.total, np.float32))
+        kept.read("anchor", anchor.values)
+    for record in missed:
+        apply(
+            anchor,
+            record,
+            lambda span: layout.fragments(Rank(0), span),
+            lambda digest: table.storage[digest].read_bytes(),
+            OuterStep(),
+        )
+    info = SliceInfo(run_id=RUN, step=2 * (missed[-1].round + 1), rank=Rank(0), epoch=Epoch(1), tokens=0)
+    zeros = np.zeros_like(anchor.values)
+    write_slice(path, info, {"weights": [anchor.values], "exp_avg": [zeros], "exp_avg_sq": [zeros]})
+    return path
 
 
 def moved(state: Path, engine: EngineProcess) -> Path:

@@ -53,6 +53,24 @@ async def test_rebuilt_slices_are_those_the_new_members_would_have_written(
         assert written.size_bytes == after.manifest.slices[rank].size_bytes
 
 
+@pytest.mark.parametrize("tensors", [1, 2])
+@pytest.mark.parametrize("old", [(1,), (3, 1, 2)])
+@pytest.mark.parametrize("new", [(1,), (5, 1, 1, 2, 1, 1, 9)])
+async def test_what_is_known_to_be_zero_is_not_fetched(
+    cut: Any, config: Any, tmp_path: Path, old: tuple[int, ...], new: tuple[int, ...], tensors: int
+) -> None:
+    before, after = cut(config(), old, "old"), cut(config(), new, "new")
+    for rank in after.layout.ranks:
+        elements = after.layout.owned(rank)
+        found = copies(before.manifest, after.layout, rank, tensors)
+        assert sum(copy.length for copy in found) == 4 * tensors * elements
+        path = tmp_path / f"built-{rank}"
+        await build_slice(path, after.info(rank), elements, found, from_files(before.slices, piece=50_000))
+        whole = after.slices[rank].read_bytes()
+        rest = 4 * (3 - tensors) * elements
+        assert path.read_bytes() == whole[: len(whole) - rest] + bytes(rest)
+
+
 async def test_the_same_members_get_their_own_slices_in_one_copy(cut: Any, config: Any) -> None:
     made = cut(config(), (2, 1))
     for rank in made.layout.ranks:
