@@ -10,6 +10,7 @@ from legion.ids import RunId, WorkerId
 from legion.messages import Endpoint, Hardware, ModelShape, TensorShape, UnitShape
 from legion.rounds import RoundRecord, SpanReport
 from legion_server.domain import averaging, span_reports
+from legion_server.domain import rounds as rd
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run, Stored
@@ -110,10 +111,13 @@ class Table:
         }
         return SpanReport.model_validate(body | changes)
 
-    def report(self, span: int, worker: WorkerId | None = None, **changes: Any) -> Any:
+    def report(self, span: int, worker: WorkerId | None = None, *, stored: bool = True, **changes: Any) -> Any:
+        """`stored`: with its update in storage, if it is accepted."""
         report = self.report_of(span, **changes)
         verdict = span_reports.accept(self.rounds, self.run.config, worker or self.plan.reducer(span), report)
         self.rounds_or_none = verdict.rounds
+        if stored and verdict.refusal is None:
+            self.rounds_or_none = rd.stored(verdict.rounds, report.digest)
         self.tick()
         return verdict.refusal
 

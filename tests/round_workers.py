@@ -66,7 +66,7 @@ class Bench:
         return SpanReport.model_validate(body | changes)
 
     async def report(self, plan: RoundPlan, report: SpanReport, member: Any = None) -> httpx.Response:
-        member = member or self.member(plan.spans[report.span].reducers[report.term])
+        member = member or self._reducer(plan, report)
         return await self.house.http.post(
             f"/training/rounds/{report.round}/spans", json=report.model_dump(mode="json"), headers=member.headers
         )
@@ -75,8 +75,16 @@ class Bench:
         body = self.blobs[digest] if content is None else content
         return await self.house.http.put(f"/blobs/{digest}", content=body, headers=member.headers)
 
+    async def deliver(self, plan: RoundPlan, report: SpanReport) -> None:
+        """The report, and the update."""
+        for reply in (await self.report(plan, report), await self.put(self._reducer(plan, report), report.digest)):
+            assert reply.status_code == 204, reply.text
+
+    def _reducer(self, plan: RoundPlan, report: SpanReport) -> Any:
+        return self.member(plan.spans[report.span].reducers[report.term])
+
     async def play(self, *, upload: bool = True) -> RoundPlan:
-        """One round, from its plan to its commit; `upload`: and its updates into storage."""
+        """One round, from its plan to its commit; without `upload`, to its reports."""
         plan = await plan_of(self.house, self.members[0])
         for span in range(len(plan.spans)):
             report = self.report_of(plan, span)

@@ -1,8 +1,11 @@
 """Rounds between clusters: plans out, reports in, records committed. Pure: state and time in, state and records out.
 
 Invariants: a span of the current round has one current term, and the digest accepted for it is of that term; a round
-is committed once, when every span has a digest; a block is leased to one cluster at a time. What the coordinator never
-sees is a tensor.
+is committed once, when every span has a digest and the update of that name is in storage; a block is leased to one
+cluster at a time. What the coordinator never sees is a tensor.
+
+The design commits on digests alone. But a reducer that dies between its report and its upload would leave a record that
+nobody can apply, and with it the run; the upload has to be made anyway, and clusters train on meanwhile.
 """
 
 from collections.abc import Collection, Mapping
@@ -44,6 +47,10 @@ class Turn:
     report: SpanReport | None = None
     stored: bool = False  # its blob is in storage
 
+    @property
+    def done(self) -> bool:
+        return self.report is not None and self.stored
+
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
@@ -55,7 +62,7 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A committed update that is not in storage yet."""
+    """A committed update that is no longer in storage."""
 
     size_bytes: int
     round: int
@@ -184,10 +191,7 @@ def gone(plan: RoundPlan | None, clusters: tuple[Plan, ...]) -> tuple[ClusterId,
 
 
 def overdue(rounds: Rounds, clusters: tuple[Plan, ...], grace_s: float, now: float) -> Outcome:
-    """Spans whose reducer is gone or silent are the next one's.
-
-    A gone reducer's report stands once its blob is in storage: without it, it may be a digest that nobody can fetch.
-    """
+    """Spans whose reducer is gone or silent, before its update is in storage, are the next one's."""
     plan = rounds.plan
     if plan is None:
         return Outcome(rounds, [])
@@ -197,9 +201,9 @@ def overdue(rounds: Rounds, clusters: tuple[Plan, ...], grace_s: float, now: flo
     happenings: list[Happening] = []
     limit_s = plan.deadline_s * PATIENCE + grace_s
     for span, turn in enumerate(rounds.turns):
-        lost = rounds.reducer(span) not in live and not (turn.report and turn.stored)
-        silent = turn.report is None and now - turn.since > limit_s
-        if lost or silent:
+        if turn.done:
+            continue
+        if rounds.reducer(span) not in live or now - turn.since > limit_s:
             changed = _next_term(rounds.plan or plan, span, live)
             turns = (*rounds.turns[:span], Turn(now), *rounds.turns[span + 1 :])
             rounds = replace(rounds, plan=changed, turns=turns).counted(terms_raised=1, residuals_lost=1)
@@ -242,9 +246,9 @@ def published(plan: RoundPlan) -> Happening:
 
 
 def commit(rounds: Rounds, now: float) -> Outcome:
-    """The round's record once every span has its digest; the next plan is for `round_plan.publish`."""
+    """The round's record once every span has its update; the next plan is for `round_plan.publish`."""
     plan = rounds.plan
-    reports = [turn.report for turn in rounds.turns if turn.report is not None]
+    reports = [turn.report for turn in rounds.turns if turn.report is not None and turn.stored]
     if plan is None or len(reports) < len(plan.spans):
         return Outcome(rounds, [])
     record = _record(rounds, plan, reports, now)
@@ -252,9 +256,8 @@ def commit(rounds: Rounds, now: float) -> Outcome:
     included = {i.cluster for span in record.spans for i in span.included}
     workers = [m.worker_id for p in plan.participants if p.cluster in included for m in p.members]
     took_s = None if rounds.published_at is None else now - rounds.published_at
-    unstored = {turn.report.digest for turn in rounds.turns if turn.report and not turn.stored}
     after = replace(
-        missing(rounds, record, unstored),
+        rounds,
         plan=None,
         turns=(),
         reducers=tuple(span.reducer for span in record.spans),

@@ -162,8 +162,8 @@ class RoundLog:
     def expected(self, worker_id: WorkerId, digest: str) -> int:
         """The size in bytes of the blob that this worker may upload now. Refused.
 
-        Until its round is committed that is for the reducer whose report named it; later, should that one not have
-        managed to, for any worker of the run: what arrives is checked against its name.
+        Until its round is committed that is for the reducer whose report named it; later, should the storage have lost
+        it, for any worker of the run: what arrives is checked against its name.
         """
         rounds = self.rounds
         for turn in rounds.turns:

@@ -22,7 +22,7 @@ class RoundCounters(Figures):
     root_mismatches: int = 0
     blobs_refused: int = 0  # of another size or digest than reported
     storage_failures: int = 0  # updates that could not be stored: a full disk, a store out of reach
-    blobs_missing: int = 0  # now: committed, and not yet in storage
+    blobs_missing: int = 0  # now: committed, and no longer in storage
 
 
 class RoundsView(Figures):

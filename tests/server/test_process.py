@@ -1,5 +1,6 @@
 """The server as a process: what it imports, how fast it starts, how it fails, dies and comes back."""
 
+import hashlib
 import json
 import os
 import signal
@@ -213,9 +214,14 @@ def test_a_server_killed_in_the_middle_of_a_round_goes_on(run: Callable[..., Run
     plan = server.http.get("/training/rounds/plan").json()
 
     def report(span: int, number: int = 0) -> int:
-        body = {"round": number, "span": span, "term": 0, "digest": f"{span}" * 64, "size_bytes": 9, "included": []}
+        blob = f"{span}".encode() * 9
+        digest = hashlib.sha256(blob).hexdigest()
+        body = {"round": number, "span": span, "term": 0, "digest": digest, "size_bytes": 9, "included": []}
         mine = headers[plan["spans"][span]["reducers"][0]]
-        return server.http.post(f"/training/rounds/{number}/spans", json=body, headers=mine).status_code
+        reply = server.http.post(f"/training/rounds/{number}/spans", json=body, headers=mine)
+        if reply.status_code == 204:
+            assert server.http.put(f"/blobs/{digest}", content=blob, headers=mine).status_code == 204
+        return reply.status_code
 
     assert report(0) == 204
     assert server.end(signal.SIGKILL) == -signal.SIGKILL

@@ -174,7 +174,6 @@ def test_a_gone_reducers_span_is_the_next_ones_at_once() -> None:
     table.follow()
     assert table.report(0) is None
     assert table.report(1) is None
-    table.rounds_or_none = rd.stored(table.rounds, "a" * 64)  # span 0's and 1's, as both have the same digest
     assert [turn.stored for turn in table.rounds.turns] == [True, True, False]
     table.set("c", state="leaving")
     assert rd.gone(table.plan, table.run.clusters) == ("c3",)
@@ -195,14 +194,35 @@ def test_a_report_whose_update_went_with_its_reducer_is_void() -> None:
     table = Table(config_of(3), "abc")
     table.follow()
     for span in (0, 1):
-        assert table.report(span, digest=str(span)) is None
-    table.rounds_or_none = rd.stored(table.rounds, "0" * 64)
+        assert table.report(span, digest=str(span), stored=span == 0) is None
     table.set("a", state="leaving")
     assert table.plan.terms == ()  # it is in storage
     table.set("b", state="leaving")
     assert table.plan.terms == (0, 2, 0)  # the second in the list is gone as well
     assert table.plan.reducer(1) == WorkerId("c" * 32)
     assert table.rounds.turns[1].report is None
+
+
+def test_a_round_is_committed_with_the_last_of_its_updates() -> None:
+    table = Table(config_of(2), "ab")
+    table.follow()
+    for span in (0, 1):
+        assert table.report(span, digest=str(span), stored=False) is None
+    assert table.records == []
+    for span in (1, 0):
+        table.rounds_or_none = rd.stored(table.rounds, str(span) * 64)
+        table.tick()
+        assert len(table.records) == 1 - span
+    assert dict(table.rounds.awaited) == {}
+
+
+def test_who_reports_and_never_delivers_loses_its_term() -> None:
+    table = Table(config_of(2), "ab")
+    table.follow()
+    assert table.report(0, stored=False) is None
+    table.tick(100.0 * rd.PATIENCE + 5.1)
+    assert table.plan.terms == (1, 1)
+    assert table.rounds.turns[0].report is None
 
 
 def test_a_silent_reducer_loses_its_term_and_lists_grow() -> None:
@@ -226,7 +246,7 @@ def test_a_silent_reducer_loses_its_term_and_lists_grow() -> None:
 def test_all_gone_and_back() -> None:
     table = Table(config_of(2), "ab")
     table.follow()
-    assert table.report(0) is None
+    assert table.report(0, stored=False) is None
     for name in "ab":
         table.set(name, state="offline")
     assert (table.run.phase, table.run.clusters) == ("training", ())

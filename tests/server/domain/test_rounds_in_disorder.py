@@ -62,7 +62,8 @@ class Disorder(RuleBasedStateMachine):
         included = tuple(inclusion(plan, span, p, SEQ_LEN, **self.work_of(p, data)) for p in some)
         digest = data.draw(st.sampled_from("ab"))
         worker = data.draw(st.sampled_from([plan.reducer(span), *plan.workers]))
-        refusal = self.table.report(span, worker, digest=digest, included=included)
+        stored = data.draw(st.booleans())
+        refusal = self.table.report(span, worker, stored=stored, digest=digest, included=included)
         assert refusal is None or worker != plan.reducer(span) or isinstance(refusal, RoundConflict)
 
     @precondition(lambda self: self.table.rounds.plan is not None)

@@ -18,6 +18,7 @@ from legion.layout import padded
 from legion.messages import ModelShape, TensorShape, UnitShape
 from legion.model.init import fill, theta_0
 from legion.rounds import RoundRecord, RoundsPage
+from legion_server.service.follower import Follower
 
 Eventually = Callable[..., Awaitable[None]]
 VOCABULARY, WIDTH = 257, 32
@@ -66,6 +67,10 @@ def initial(config: RunConfig, shape: ModelShape) -> np.ndarray:
     return np.concatenate(units)
 
 
+async def never(_: Follower) -> bool:
+    return False
+
+
 async def log_of(house: Any, since: int = 0) -> list[RoundRecord]:
     return list(RoundsPage.model_validate((await house.admin.get(f"/training/rounds?since={since}")).json()).records)
 
@@ -99,17 +104,18 @@ async def killed_again_and_again(folder: Path) -> int:
 
 
 async def test_a_follower_survives_kills_between_any_two_writes(
-    settings: Any, clock: Any, open_house: Callable[..., Any]
+    settings: Any, clock: Any, open_house: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house, close = await open_house(settings, clock)
-    bench = Bench(house, await house.start(2, **IN_ROUNDS | {"steps": 5}))
-    for _ in range(3):
-        await bench.play(upload=False)
-    assert house.backend.coordinator.run.phase == "finishing"
-    records = await log_of(house)
-    wanted = replayed(house, bench, records)
-    await close()
-    store(settings.data_dir, bench.blobs)
+    with monkeypatch.context() as patched:
+        patched.setattr(Follower, "step", never)
+        house, close = await open_house(settings, clock)
+        bench = Bench(house, await house.start(2, **IN_ROUNDS | {"steps": 5}))
+        for _ in range(3):
+            await bench.play()
+        assert house.backend.coordinator.run.phase == "finishing"
+        records = await log_of(house)
+        wanted = replayed(house, bench, records)
+        await close()
     assert await killed_again_and_again(settings.data_dir) > 3
     house, close = await open_house(settings, clock)
     views = (await house.admin.get("/checkpoints")).json()
