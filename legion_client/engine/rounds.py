@@ -28,6 +28,7 @@ class AgentControl:
     def __init__(self, report: Callable[[Message], None]) -> None:
         self._report = report
         self._wanted: dict[str, asyncio.Future[Path | None]] = {}
+        self._turn = asyncio.Lock()  # the agent fetches one at a time, and into one place if it is the same again
 
     async def reduced(self, report: SpanReport, blobs: BlobFolder) -> None:
         self._report(SpanReduced(report=report, path=blobs.path(report.digest)))
@@ -36,7 +37,12 @@ class AgentControl:
         self._report(AnchorReached(report=report))
 
     async def download(self, sha256: str, size_bytes: int) -> bytes:
-        found = self._wanted.setdefault(sha256, asyncio.get_running_loop().create_future())
+        async with self._turn:
+            return await asyncio.to_thread(_taken, await self._found(sha256, size_bytes))
+
+    async def _found(self, sha256: str, size_bytes: int) -> Path:
+        found: asyncio.Future[Path | None] = asyncio.get_running_loop().create_future()
+        self._wanted[sha256] = found
         self._report(UpdateWanted(sha256=sha256, size_bytes=size_bytes))
         try:
             async with asyncio.timeout(DOWNLOAD_S):
@@ -44,10 +50,10 @@ class AgentControl:
         except TimeoutError:
             raise Unavailable(f"the agent did not say where update {sha256[:12]} is") from None
         finally:
-            self._wanted.pop(sha256, None)
+            del self._wanted[sha256]
         if path is None:
             raise Unavailable(f"update {sha256[:12]} is not in storage")
-        return await asyncio.to_thread(_taken, path)
+        return path
 
     def here(self, answer: UpdateHere) -> None:
         found = self._wanted.get(answer.sha256)
