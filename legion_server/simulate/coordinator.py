@@ -71,7 +71,10 @@ class Coordinator:
             self._settle()
             patience_s = STUCK_ROUNDS * self.run.config.rounds.deadline_s
             if self._clock() - self._progress_at > patience_s:
-                raise RunError(f"no round was committed in {patience_s:,.0f} virtual seconds")
+                raise RunError(
+                    f"no round was committed in {patience_s:,.0f} virtual seconds, and {self._terms_raised} terms raised",
+                    hint="The links are too slow for the deadline: try another codec, or a larger rounds.deadline_s.",
+                )
             await asyncio.sleep(TICK_S)
         if self.run.failure is not None:
             raise RunError(self.run.failure.message)
@@ -79,6 +82,10 @@ class Coordinator:
     def enrol(self, worker: WorkerId) -> None:
         now = self._clock()
         self._workers[worker] = Worker(worker, f"simulated {worker[-4:]}", HARDWARE, "", now, now, float("inf"))
+
+    @property
+    def _terms_raised(self) -> int:
+        return self.rounds.counters.terms_raised if self.rounds else 0
 
     # From workers.
 

@@ -13,6 +13,7 @@ import torch
 from legion.config import RunConfig
 from legion.data.blocks import Blocks, open_blocks
 from legion.data.prepare import Prepared, prepare
+from legion.errors import LegionError
 from legion.ids import Epoch, WorkerId
 from legion.messages import Endpoint, EvaluationRecord, Member, ModelShape, Plan, StepRecord
 from legion.model.build import blueprint
@@ -240,11 +241,15 @@ class Crowd:
         self._ended_at = 0.0
 
     async def train(self) -> None:
-        """Until the run is over."""
-        async with asyncio.TaskGroup() as self._tasks:
-            for worker in self._town.computers:
-                self._begin(worker)
-            self._tasks.create_task(self._coordinator.serve())
+        """Until the run is over. RunError when it cannot go on."""
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                for worker in self._town.computers:
+                    self._begin(worker)
+                self._tasks.create_task(self._coordinator.serve())
+        except BaseExceptionGroup as failed:
+            ours = failed.subgroup(LegionError)
+            raise (ours or failed).exceptions[0] from None
         self._ended_at = self._loop.time()
 
     def _begin(self, worker: WorkerId) -> None:

@@ -162,13 +162,13 @@ class SpanReducer:
         arrived = [c for c in self._contributions.values() if c.complete]
         if not arrived:
             return False
-        if all(c.complete for c in awaited) or now_s - self._opened_s >= self.plan.deadline_s:
+        if all(c.complete for c in awaited) or now_s >= self._opened_s + self.plan.deadline_s:
             return True
         total = sum(c.participant.most_tokens for c in awaited)
         if sum(c.participant.most_tokens for c in arrived) < self._closing.quorum * total:
             return False
         self._quorum_since = now_s if self._quorum_since is None else self._quorum_since
-        return now_s - self._quorum_since >= self._closing.grace_s
+        return now_s >= self._quorum_since + self._closing.grace_s  # to the last bit what `next_look_s` says
 
     def next_look_s(self, now_s: float) -> float:
         """How long until time alone may close it; infinity while no contribution is complete."""

@@ -17,7 +17,6 @@ from legion.comm.bridge import Bridge
 from legion.errors import LegionError, RunError
 
 T = TypeVar("T")
-RESOLUTION_S: Final = 1e-9
 NOTHING: Final = None  # what nobody waits for
 
 
@@ -33,7 +32,8 @@ class _Jump:
                 f"the simulation stands still at {self._loop.time():.3f} s: everybody waits for somebody else",
                 hint="That is a defect of Legion; report the command line.",
             )
-        self._loop.jump(timeout)
+        if timeout > 0:
+            self._loop.jump()
         return []
 
     def close(self) -> None:
@@ -47,15 +47,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.now = 0.0
         self._selector = _Jump(self)
-        self._clock_resolution = RESOLUTION_S  # timers closer than this are due together
+        self._clock_resolution = math.ulp(0.0)
+        self._scheduled: list[asyncio.TimerHandle]  # the loop's own
 
     def time(self) -> float:
         return self.now
 
-    def jump(self, seconds: float) -> None:
-        """After months, floats are farther apart than the resolution, and no timer would ever be due."""
-        self.now += max(0.0, seconds)
-        self._clock_resolution = max(RESOLUTION_S, 4 * math.ulp(self.now))
+    def jump(self) -> None:
+        """To the next timer, exactly: who is woken too early by a rounding finds that it is not time yet, for ever."""
+        self.now = max(self.now, self._scheduled[0].when())
+        self._clock_resolution = math.ulp(self.now)
 
     def run_in_executor(  # type: ignore[override]
         self, executor: concurrent.futures.Executor | None, func: Callable[..., T], *args: Any

@@ -43,6 +43,22 @@ def test_timers_come_in_the_order_of_time() -> None:
     assert run(main()) == [(0.0, 0.0), (1.0, 1.0), (1.0, 1.0), (2.5, 2.5), (3.0, 3.0)]
 
 
+@pytest.mark.parametrize("start", [0.1, 177.966884238537, 1e7 / 3])
+def test_a_timer_never_rings_early(start: float) -> None:
+    """Whoever waits until a moment must find that it has come, or it would wait without end for no time at all."""
+
+    async def main() -> None:
+        await after(start)
+        for step in range(1, 200):
+            due = now() + step / 7
+            while now() < due:
+                before = now()
+                await after(due - before)
+                assert now() > before
+
+    run(main())
+
+
 def test_timeouts_are_virtual() -> None:
     async def main() -> float:
         with pytest.raises(TimeoutError):
