@@ -40,7 +40,8 @@ def scratch(chunks: int, size: int = PIECE) -> Floats:
 def partial_sums(rows: Floats, room: Floats, out: Floats) -> None:
     """`out`, [N, 16]: the magnitudes of every row of [N, E], halves added onto halves until 16 are left.
 
-    E is a power of two, 32 at least; `room` is as large as `rows` and overwritten. An overflow is infinite.
+    E is a power of two, 32 at least; `room` is as large as `rows` and overwritten. Sums may overflow: to be called
+    under `np.errstate(over="ignore")`, which takes too long to be entered for every piece.
     """
     count, width = rows.shape
     groups = width // PARTIAL
@@ -48,23 +49,21 @@ def partial_sums(rows: Floats, room: Floats, out: Floats) -> None:
     # numpy is slow on short rows: brought together by 64 bytes, one row's neighbours are another addition's.
     np.copyto(x_G.view(_PARTIAL_BYTES), rows.view(_PARTIAL_BYTES).T)
     np.abs(x_G, out=x_G)
-    with np.errstate(over="ignore"):
-        while groups > 2:
-            groups //= 2
-            np.add(x_G[:groups], x_G[groups : 2 * groups], out=x_G[:groups])
-        np.add(x_G[0], x_G[1], out=out.reshape(-1))
+    while groups > 2:
+        groups //= 2
+        np.add(x_G[:groups], x_G[groups : 2 * groups], out=x_G[:groups])
+    np.add(x_G[0], x_G[1], out=out.reshape(-1))
 
 
 def means_of(partial: Floats, rows: Floats) -> Floats:
     """[N]: the mean magnitude of every row whose partial sums are given; NotFinite if one is not.
 
-    Summed as a binary tree: `np.add.reduce` leaves its order to the build of numpy.
+    Summed as a binary tree: `np.add.reduce` leaves its order to the build of numpy. To be called as `partial_sums` is.
     """
     x_EN = np.ascontiguousarray(partial.T)
     share = np.float32(1 / rows.shape[1])
-    with np.errstate(over="ignore"):
-        for half in (8, 4, 2, 1):
-            np.add(x_EN[:half], x_EN[half : 2 * half], out=x_EN[:half])
+    for half in (8, 4, 2, 1):
+        np.add(x_EN[:half], x_EN[half : 2 * half], out=x_EN[:half])
     mean: Floats = np.multiply(x_EN[0], share)
     if not np.isfinite(mean).all():
         (large,) = np.nonzero(~np.isfinite(mean))
@@ -77,7 +76,7 @@ def means_of(partial: Floats, rows: Floats) -> Floats:
 
 
 def means(rows: Floats, room: Floats) -> Floats:
-    """[N]: the mean magnitude of every row of [N, E]; see `partial_sums` and `means_of`."""
+    """[N]: the mean magnitude of every row of [N, E]; see `partial_sums` and `means_of`, and call it as those."""
     partial = np.empty((len(rows), PARTIAL), dtype=np.float32)
     partial_sums(rows, room, partial)
     return means_of(partial, rows)

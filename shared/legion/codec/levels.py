@@ -36,8 +36,8 @@ def two_levels(magnitudes: Floats, counts: NDArray[np.int64], start: float, scra
     width = magnitudes.shape[1]
     room = scratch.values.reshape(-1)[: magnitudes.size].reshape(magnitudes.shape)
     small = scratch.flags.reshape(-1)[: magnitudes.size].reshape(magnitudes.shape)
-    mean = means(magnitudes, scratch.sums)
     with np.errstate(over="ignore"):
+        mean = means(magnitudes, scratch.sums)
         border = _scaled(mean, width, counts) * np.float32(start)
         for step in (1, 2):
             np.less_equal(magnitudes, border[:, None], out=small)

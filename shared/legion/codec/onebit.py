@@ -43,14 +43,15 @@ class OneBit(FixedRate):
         negative = np.empty(room.shape, dtype=np.bool_)
         partial = np.empty((min(BATCH, len(x_NC)), BLOCKS, PARTIAL), dtype=np.float32)
         mean_NB = np.empty((len(x_NC), BLOCKS), dtype=np.float32)
-        for batch in pieces(len(x_NC), BATCH):
-            x, row = x_NC[batch], rows[batch]
-            for piece in pieces(len(x), ENCODED):
-                one = x[piece]
-                row[piece, SCALE_BYTES:] = pack_bits(np.less(one, 0, out=negative[: len(one)]))
-                partial_sums(one.reshape(-1, BLOCK), room, partial[piece])
-            mean = means_of(partial[: len(x)].reshape(-1, PARTIAL), x.reshape(-1, BLOCK))
-            mean_NB[batch] = mean.reshape(-1, BLOCKS)
+        with np.errstate(over="ignore"):
+            for batch in pieces(len(x_NC), BATCH):
+                x, row = x_NC[batch], rows[batch]
+                for piece in pieces(len(x), ENCODED):
+                    one = x[piece]
+                    row[piece, SCALE_BYTES:] = pack_bits(np.less(one, 0, out=negative[: len(one)]))
+                    partial_sums(one.reshape(-1, BLOCK), room, partial[piece])
+                mean = means_of(partial[: len(x)].reshape(-1, PARTIAL), x.reshape(-1, BLOCK))
+                mean_NB[batch] = mean.reshape(-1, BLOCKS)
         mean_NB[mean_NB < SMALLEST_SCALE] = 0
         write_scales(rows[:, :SCALE_BYTES], bf16_nearest(mean_NB))
         return rows.reshape(-1).data
