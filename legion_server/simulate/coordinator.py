@@ -72,7 +72,7 @@ class Coordinator:
             patience_s = STUCK_ROUNDS * self.run.config.rounds.deadline_s
             if self._clock() - self._progress_at > patience_s:
                 raise RunError(
-                    f"no round was committed in {patience_s:,.0f} virtual seconds, and {self._terms_raised} terms raised",
+                    f"no round was committed in {patience_s:,.0f} s; {self._terms_raised} terms were raised",
                     hint="The links are too slow for the deadline: try another codec, or a larger rounds.deadline_s.",
                 )
             await asyncio.sleep(TICK_S)
