@@ -243,6 +243,8 @@ def test_who_contributes_early_or_late_stays_within_the_round() -> None:
     train(team, 1)
     assert (team.round, member.at) == (1, STEPS + 1)
     # More steps than a round has, as after a round that was missed: the schedule waits at its last step.
+    train(team, 1)
+    assert member.at == STEPS + 2
     world.publish(plan_of(1, participants=[participant_of(A, 1)], steps=2))
     assert member.at == STEPS + 1
 
