@@ -80,8 +80,7 @@ def main(address: str, peer: int, values: int, codec: str, rounds: int) -> None:
         root = hashlib.sha256(found.tobytes()).hexdigest()
         error_of = error_of_mean(found[:CHECKED], 4, number)
         say(moved=number, done_s=done_s, root=root, error=error_of, group=group, failure=failure)
-    averager.shutdown()
-    dht.shutdown()
+    heard()  # others may not be done: until we are ended
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 python hub.py ONE_WAY_MS DESCRIPTOR ...    (the i-th descriptor is the TUN of 10.78.0.i)
 """
 
+import contextlib
 import os
 import select
 import sys
@@ -40,8 +41,9 @@ def switch(delay_s: float, devices: dict[bytes, int]) -> None:
 
 if __name__ == "__main__":
     end_with_parent()
-    # A network does not wait for a CPU that those who use it keep busy.
-    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    # A network does not wait for a CPU that those who use it keep busy. Root may be denied it in a container.
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     switch(
         float(sys.argv[1]) / 1000,
         {bytes([10, 78, 0, place]): int(number) for place, number in enumerate(sys.argv[2:], start=1)},

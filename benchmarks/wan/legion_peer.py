@@ -63,6 +63,7 @@ class Peer:
         async with self.rounds.taking_part(whole, self._identity, place, 0, self._network, self._folder) as courier:
             self.rounds.hear(RoundNews(plans=(plan,)))
             await asyncio.to_thread(self._train, config, place, courier, len(plan.participants))
+            await asyncio.get_running_loop().create_future()  # others may still fetch from us: until we are ended
 
     def _train(self, config: RoundsConfig, place: Place, courier: Courier, peers: int) -> None:
         weights = learned(place.layout.total, -1 % 2**32, 0)
@@ -112,7 +113,6 @@ async def main(address: str, peer: int, folder: Path) -> None:
         else:
             line.cancel()
     await work
-    await network.leave("done")
 
 
 def _read(heard: Callable[[bytes], object]) -> None:

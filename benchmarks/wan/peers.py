@@ -1,4 +1,4 @@
-"""Processes in their namespaces, spoken to in JSON lines; all of them end with the block."""
+"""Processes in their namespaces, spoken to in JSON lines; all of them are ended with the block."""
 
 import json
 import os
