@@ -71,6 +71,7 @@ def spent(found: Course) -> dict[str, float]:
 def rows(participants: int, folder: Path) -> list[Row]:
     flush, three = (spent(course(participants, rounds, folder)) for rounds in (1, 3))
     usual = {name: (three[name] - flush[name]) / 2 for name in three}
+    mean = ((FLUSH_EVERY - 1) * usual["total up"] + flush["total up"]) / FLUSH_EVERY
     unit, who = "bit/parameter", f"{participants} participants"
     found = [
         Row(f"{who}: contribution up", usual["contribution, up"], unit, "<= 0.17", "the own span does not travel"),
@@ -81,6 +82,7 @@ def rows(participants: int, folder: Path) -> list[Row]:
         Row(f"{who}: storage seeding up", usual["checkpoint, up"], unit, note="each update once"),
         Row(f"{who}: control up", usual["control, up"], unit, note="plans, records, heartbeats, frames"),
         Row(f"{who}: flush, total up", flush["total up"], unit, note=f"one round in {FLUSH_EVERY}, and the last"),
+        Row(f"{who}: total up, {FLUSH_EVERY} rounds with a flush", mean, unit, note="a round"),
     ]
     per_round = FP32_BITS * H
     published = {"contribution, up": (">= 5000", "SparseLoCo's upload: 4,400x at H = 30"), "total up": (">= 1300", "")}

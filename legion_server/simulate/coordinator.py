@@ -4,6 +4,7 @@ What `legion_server.service` does around the domain, saving and publishing, is l
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -75,7 +76,9 @@ class Coordinator:
                     f"no round was committed in {patience_s:,.0f} s; {self._terms_raised} terms were raised",
                     hint="The links are too slow for the deadline: try another codec, or a larger rounds.deadline_s.",
                 )
-            await asyncio.sleep(TICK_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self.changes.until(lambda: self.over)
         if self.run.failure is not None:
             raise RunError(self.run.failure.message)
 

@@ -6,6 +6,7 @@ TCP streams come near to. Rates are what a program sees: the bytes of its socket
 """
 
 import asyncio
+import itertools
 from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
@@ -100,6 +101,7 @@ class Network:
         self._counted_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._changed = False
+        self._broken = False  # some flow ended before its last byte
         self._away: set[WorkerId] = set()
 
     def connect(self, worker: WorkerId, access: Access) -> None:
@@ -120,6 +122,7 @@ class Network:
     def disconnect(self, worker: WorkerId) -> None:
         """Its transfers, and whatever is sent to it, end with PeerLost."""
         self._away.add(worker)
+        self._broken = True
         lost = [flow for flow in self._flows if worker in (flow.source, flow.target)]
         for flow in lost:
             if not flow.gone.done():
@@ -152,6 +155,7 @@ class Network:
         try:
             await flow.gone
         except asyncio.CancelledError:
+            self._broken = True
             self._reschedule()
             raise
         await asyncio.sleep(self.one_way_s(source, target))
@@ -197,12 +201,16 @@ class Network:
     def _share(self) -> None:
         self._changed = False
         self._count()
-        for flow, left in zip(self._flows, self._left, strict=True):
-            if left < _DONE_BYTES and not flow.gone.done():
+        kept = self._left >= _DONE_BYTES
+        for number in np.flatnonzero(~kept):
+            flow = self._flows[number]
+            if not flow.gone.done():
                 flow.gone.set_result(None)
-        kept = np.array([not flow.gone.done() for flow in self._flows], bool)
+        if self._broken:
+            self._broken = False
+            kept &= np.array([not flow.gone.done() for flow in self._flows], bool)
         if not kept.all():
-            self._flows = [flow for flow in self._flows if not flow.gone.done()]
+            self._flows = list(itertools.compress(self._flows, kept.tolist()))
             self._paths, self._left = self._paths[kept], self._left[kept]
         self._rates = fair_rates(self._paths, self._capacity)
         if self._timer is not None:
