@@ -45,20 +45,6 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the server and its status page; 0: any.")] = 8000,
 ) -> None:
     """Train a model on this machine: server, clients and assembler, started, watched and ended together."""
-    if resume and (verify or clusters > 1 or steps is not None or codec is not None or settings):
-        raise Unusable(
-            "--resume goes on with the run's own configuration: "
-            "--clusters, --steps, --codec, --set and --verify do not go with it",
-            hint="Leave them out, or start a new run without --resume.",
-        )
-    if verify and not assembler:
-        raise Unusable("--verify compares the final checkpoint, which --no-assembler leaves out", hint="Drop one.")
-    if workers % clusters:
-        raise Unusable(
-            f"{workers} workers cannot form {clusters} equal clusters", hint="Make --workers a multiple of --clusters."
-        )
-    if verify and clusters > 1:
-        raise Unusable("--verify compares with one process step by step; clusters differ from that by design")
     options = Options(
         workers=workers,
         clusters=clusters,
@@ -76,9 +62,30 @@ def up(
         data_dir=data_dir,
         port=port,
     )
+    check(options)
     # The database library takes its time to load; --help has none of it.
     from legion_server.up.run import up as run_up
 
     with Screen() as screen:
         code = asyncio.run(run_up(options, screen))
     raise typer.Exit(code)
+
+
+def check(options: Options) -> None:
+    """Unusable for what does not go together."""
+    changes = options.steps is not None or options.codec is not None or bool(options.settings)
+    if options.resume and (options.verify or options.clusters > 1 or changes):
+        raise Unusable(
+            "--resume goes on with the run's own configuration: "
+            "--clusters, --steps, --codec, --set and --verify do not go with it",
+            hint="Leave them out, or start a new run without --resume.",
+        )
+    if options.verify and not options.assembler:
+        raise Unusable("--verify compares the final checkpoint, which --no-assembler leaves out", hint="Drop one.")
+    if options.workers % options.clusters:
+        raise Unusable(
+            f"{options.workers} workers cannot form {options.clusters} equal clusters",
+            hint="Make --workers a multiple of --clusters.",
+        )
+    if options.verify and options.clusters > 1:
+        raise Unusable("--verify compares with one process step by step; clusters differ from that by design")
