@@ -155,7 +155,9 @@ class Run:
         )
         config = await self._server.configure(change)
         if options.verify and (config.in_rounds or config.optimizer.name != "adamw"):
-            raise Unusable("--verify compares with AdamW in one process, which this configuration is not meant to equal")
+            raise Unusable(
+                "--verify compares with AdamW in one process, which this configuration is not meant to equal"
+            )
         self._screen.say(
             f"training {options.model} on {config.data.source} for {config.steps} steps with {options.workers} workers"
         )
