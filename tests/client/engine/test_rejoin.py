@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from legion.checkpoint.shards import SliceInfo, write_slice
+from legion.errors import PeerLost
 from legion.ids import Epoch, Rank
 from legion.outer.log import Anchor, OuterStep, apply
 from legion.outer.state import opened
 from legion.rounds import RoundRecord
 from legion_client.agent.rejoin import catch_up
-from legion_client.engine.protocol import Finished, Left, StateSaved, StepDone, Stop
+from legion_client.engine.protocol import AnchorReached, Finished, Left, StateSaved, StepDone, Stop
 from tests.client.engine.engine_processes import RUN, Dataset, EngineProcess, Engines, prepared, with_config
 from tests.client.engine.round_table import Table, seated
 
@@ -87,6 +88,25 @@ def test_who_comes_back_goes_on_with_what_it_had(
     )
     assert any(span.inclusion(name) for record in table.records[until:] for span in record.spans)
     assert again.all(StepDone)[0].record.step > 2 * until
+
+
+def test_who_is_left_of_a_cluster_keeps_its_part(engines: Engines, text_data: Dataset) -> None:
+    data = with_config(
+        text_data, cluster={"policy": "fixed", "size": 2}, steps=4000, rounds={"steps": 4, "codec": "int4"}
+    )
+    lost, left, *others = engines.start(4)
+    seated(data, [[lost, left], others])
+    left.wait_for(AnchorReached)
+    lost.kill()
+    assert left.ended() == PeerLost.exit_code, left.log
+    saved = left.all(StateSaved)[-1]
+    assert saved.final
+    with opened(saved.path) as kept:
+        kept.check()
+        assert (kept.info.rank, kept.info.cluster) == (1, "c1")
+        assert kept.info.anchor >= 1
+    for engine in others:
+        engine.kill()
 
 
 def checkpoint_of(table: Table, state: Path, path: Path, missed: Sequence[RoundRecord]) -> Path:
