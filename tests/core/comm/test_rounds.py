@@ -1,165 +1,40 @@
-"""Parts and updates between workers of different clusters, over mutual TLS: who is let in, and what arrives."""
+"""Parts between workers of different clusters, over mutual TLS: who is let in, and what arrives."""
 
 import asyncio
-import contextlib
-import hashlib
-import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
-from cut_proxy import CutProxy
 from identities import issue
-from tls_members import Node, channel_as, listening
+from meeting import (
+    DIGEST,
+    METHODS,
+    MIB,
+    Endless,
+    key_of,
+    meeting,
+    noise,
+    opening,
+    pieces,
+    refusal,
+    sent,
+)
+from tls_members import channel_as
 
 from legion.comm import rounds
-from legion.comm.api import Usage
-from legion.comm.rounds import KEY_BYTES, OPENING_BYTES, PIECE_BYTES, SERVICE, RoundLinks
+from legion.comm.rounds import KEY_BYTES, OPENING_BYTES, PIECE_BYTES, SERVICE
 from legion.errors import (
     LegionError,
     NotFinite,
-    NotFound,
     PartInvalid,
     PartRefused,
     PeerLost,
     PeerRefused,
     Unavailable,
 )
-from legion.ids import ClusterId, RunId, WorkerId
-from legion.layout import Layout
-from legion.messages import Endpoint, Member
-from legion.proto.peer_pb2 import BlobPiece, BlobRequest, PartPiece
-from legion.rounds import Blocks, PartKey
-
-METHODS = ("SendPart", "FetchBlob")
-DIGEST = "5" * 64
-MIB = 1 << 20
-
-
-@dataclass
-class RecordingDesk:
-    """What a worker offers to others, kept in memory; `refusal` is raised for the part that has come."""
-
-    known: set[WorkerId]
-    updates: dict[str, bytes] = field(default_factory=dict)
-    taken: list[tuple[WorkerId, PartKey, bytes]] = field(default_factory=list)
-    admitted: list[PartKey] = field(default_factory=list)
-    refuse_name: LegionError | None = None
-    refuse_part: Exception | None = None
-
-    def knows(self, worker: WorkerId) -> bool:
-        return worker in self.known
-
-    async def admit(self, sender: WorkerId, key: PartKey) -> None:
-        if self.refuse_name is not None:
-            raise self.refuse_name
-        self.admitted.append(key)
-
-    async def take_part(self, sender: WorkerId, key: PartKey, data: bytes) -> None:
-        if self.refuse_part is not None:
-            raise self.refuse_part
-        self.taken.append((sender, key, data))
-
-    def update(self, sha256: str) -> memoryview | None:
-        return memoryview(self.updates[sha256]) if sha256 in self.updates else None
-
-
-@dataclass
-class Meeting:
-    """A worker that calls and one that is called, of different clusters."""
-
-    caller: Node
-    called: Node
-    desk: RecordingDesk
-    links: RoundLinks
-    usage: Usage
-
-    @property
-    def target(self) -> Member:
-        return Member(worker_id=self.called.identity.worker_id, endpoint=self.called.endpoint, share=1)
-
-    async def send(self, data: bytes, **changes: Any) -> None:
-        await self.links.send_part(self.target, key_of(data, **changes), data)
-
-    async def fetch(self, sha256: str, size_bytes: int) -> bytes:
-        return await self.links.fetch_blob(self.target, sha256, size_bytes)
-
-
-@contextlib.asynccontextmanager
-async def meeting(folder: Path) -> AsyncIterator[Meeting]:
-    async with listening(folder, Layout((3 * 4096,), (1, 1))) as (caller, called):
-        desk = RecordingDesk({caller.identity.worker_id})
-        called.network.rounds.desk = desk
-        usage = Usage()
-        links = RoundLinks(caller.identity, usage)
-        try:
-            yield Meeting(caller, called, desk, links, usage)
-        finally:
-            await links.close()
-
-
-def key_of(data: bytes, **changes: Any) -> PartKey:
-    fields: dict[str, Any] = {
-        "run_id": RunId("run-test"),
-        "round": 3,
-        "span": 1,
-        "cluster": ClusterId("c1"),
-        "rank": 0,
-        "codec": 0,
-        "size_bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "steps": 4,
-        "tokens": 99,
-        "blocks": (Blocks(start=0, stop=8),),
-    }
-    return PartKey(**(fields | changes))
-
-
-def noise(size: int) -> bytes:
-    return np.random.default_rng(size).bytes(size)
-
-
-async def pieces(first: bytes, *payloads: bytes) -> AsyncIterator[bytes]:
-    yield first
-    for payload in payloads:
-        yield PartPiece(payload=payload).SerializeToString()
-
-
-def opening(key: bytes, payload: bytes = b"") -> bytes:
-    return PartPiece(key=key, payload=payload).SerializeToString()
-
-
-async def refusal(call: Any) -> grpc.aio.AioRpcError:
-    """How a call that is not answered ends."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value
-
-
-async def sent(meet: Meeting, body: AsyncIterator[bytes]) -> grpc.aio.AioRpcError:
-    """What a caller is told that does not keep to the rules."""
-    async with channel_as(meet.caller.identity, meet.called) as channel:
-        return await refusal(channel.stream_unary(SERVICE + "SendPart")(body))
-
-
-class Endless:
-    """A body that never ends, 1 MiB at a time; counts what the transport took from it."""
-
-    def __init__(self, first: bytes) -> None:
-        self.taken = 0
-        self._first = first
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        piece = PartPiece(payload=bytes(MIB)).SerializeToString()
-        yield self._first
-        while True:
-            self.taken += 1
-            yield piece
-
+from legion.messages import Member
 
 # Who is let in.
 
@@ -378,112 +253,3 @@ async def test_a_mistake_of_the_others_program_is_said_and_no_reason_to_give_up(
         assert "a call failed" in caplog.text
         meet.desk.refuse_part = None
         await meet.send(b"part")
-
-
-# Updates.
-
-
-@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 11])
-async def test_an_update_arrives_whole(tmp_path: Path, size: int) -> None:
-    data = noise(size)
-    async with meeting(tmp_path) as meet:
-        meet.desk.updates[DIGEST] = data
-        assert await meet.fetch(DIGEST, size) == data
-        assert meet.usage.received_bytes == meet.called.network.rounds.usage.sent_bytes
-        assert size <= meet.usage.received_bytes <= size + 100
-
-
-async def fetched(meet: Meeting, *requests: bytes) -> bytes:
-    async def body() -> AsyncIterator[bytes]:
-        for request in requests:
-            yield request
-
-    async with channel_as(meet.caller.identity, meet.called) as channel:
-        call = channel.stream_stream(SERVICE + "FetchBlob")(body())
-        return b"".join([BlobPiece.FromString(piece).payload async for piece in call])
-
-
-@pytest.mark.parametrize("offset", [0, 1, MIB, 2 * MIB + 2, 2 * MIB + 3])
-async def test_an_update_from_an_offset_on(tmp_path: Path, offset: int) -> None:
-    data = noise(2 * MIB + 3)
-    async with meeting(tmp_path) as meet:
-        meet.desk.updates[DIGEST] = data
-        request = BlobRequest(sha256=DIGEST, offset=offset).SerializeToString()
-        assert await fetched(meet, request) == data[offset:]
-
-
-@pytest.mark.parametrize(("sha256", "offset"), [("6" * 64, 0), ("../../etc/passwd", 0), ("", 0), (DIGEST, 11)])
-async def test_what_is_not_here_is_not_found(tmp_path: Path, sha256: str, offset: int) -> None:
-    async with meeting(tmp_path) as meet:
-        meet.desk.updates[DIGEST] = noise(10)
-        if not offset:
-            with pytest.raises(NotFound, match=f"{meet.target.worker_id}: no update"):
-                await meet.fetch(sha256, 10)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await fetched(meet, BlobRequest(sha256=sha256, offset=offset).SerializeToString())
-        assert caught.value.details().startswith("not-found: no update")
-
-
-async def test_an_update_that_is_longer_than_announced_is_not_read_on(tmp_path: Path) -> None:
-    async with meeting(tmp_path) as meet:
-        meet.desk.updates[DIGEST] = noise(30 * MIB)
-        with pytest.raises(PartInvalid, match=f"{meet.target.worker_id} sends more than the 100 bytes"):
-            await meet.fetch(DIGEST, 100)
-        assert meet.usage.received_bytes < 2 * MIB
-
-
-async def test_an_update_that_is_shorter_comes_as_it_is(tmp_path: Path) -> None:
-    """Its digest tells, and whoever asked checks that anyway."""
-    async with meeting(tmp_path) as meet:
-        meet.desk.updates[DIGEST] = noise(10)
-        assert await meet.fetch(DIGEST, 11) == noise(10)
-
-
-async def test_a_request_without_a_word(tmp_path: Path) -> None:
-    async with meeting(tmp_path) as meet:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await fetched(meet)
-        assert caught.value.details() == "part-invalid: a call without a request"
-
-
-# Peers that are gone.
-
-
-async def test_a_peer_that_is_gone_is_lost(tmp_path: Path) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        async with meeting(tmp_path) as meet:
-            endpoint = Endpoint(host="127.0.0.1", port=nobody.getsockname()[1])
-            gone = Member(worker_id=meet.called.identity.worker_id, endpoint=endpoint, share=1)
-            with pytest.raises(PeerLost, match=f"{gone.worker_id}: unavailable"):
-                await meet.links.send_part(gone, key_of(b"part"), b"part")
-            with pytest.raises(PeerLost, match=f"{gone.worker_id}: unavailable"):
-                await meet.links.fetch_blob(gone, DIGEST, 10)
-            await meet.send(b"part")  # at his old place he is still himself
-
-
-async def test_a_connection_that_breaks_costs_the_call_only(tmp_path: Path) -> None:
-    data = noise(4 * MIB)
-    async with meeting(tmp_path) as meet, CutProxy.to(meet.called.network.port) as proxy:
-        endpoint = Endpoint(host="127.0.0.1", port=proxy.port)
-        target = Member(worker_id=meet.called.identity.worker_id, endpoint=endpoint, share=1)
-        proxy.cut_after(2 * MIB)
-        with pytest.raises(PeerLost):
-            await meet.links.send_part(target, key_of(data), data)
-        assert meet.desk.taken == []
-        await meet.links.send_part(target, key_of(data), data)
-        assert [kept for *_, kept in meet.desk.taken] == [data]
-
-
-async def test_a_silent_peer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It took the part and never says so."""
-    monkeypatch.setattr(rounds, "SILENT_S", 0.3)
-    async with meeting(tmp_path) as meet:
-        forever = asyncio.Event()
-
-        async def take_part(*_: Any) -> None:
-            await forever.wait()
-
-        meet.desk.take_part = take_part  # type: ignore[method-assign]
-        with pytest.raises(PeerLost, match="deadline_exceeded"):
-            await meet.send(b"part")

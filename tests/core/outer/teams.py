@@ -15,7 +15,7 @@ from legion.ids import ClusterId, Rank
 from legion.layout import Bounds, Layout
 from legion.outer.member import Outgoing, Place, RoundMember
 from legion.outer.reducer import Closing, SpanReducer
-from legion.rounds import PartKey, RootReport, RoundPlan, RoundRecord
+from legion.rounds import Blocks, PartKey, RootReport, RoundPlan, RoundRecord
 from tests.core.outer.small_rounds import (
     MICRO_BATCHES,
     RUN,
@@ -230,3 +230,21 @@ def world_of(*clusters: str, rounds: int = 4, codec: str = "none", **config: Any
 
 def some_work(seed: int) -> Floats:
     return (np.random.default_rng(seed).normal(size=TOTAL) * 0.01).astype(np.float32)
+
+
+def names_of(team: Team, round_number: int) -> list[PartKey]:
+    return [key for keys in team.sent(round_number).values() for key in keys]
+
+
+def the_work(team: Team, round_number: int) -> tuple[int, int, tuple[Blocks, ...]]:
+    """Steps, tokens and blocks that the cluster's parts name; every part the same."""
+    return team.same((key.steps, key.tokens, key.blocks) for key in names_of(team, round_number))
+
+
+def blocks(start: int, steps: int) -> Blocks:
+    return Blocks(start=start, stop=start + steps * MICRO_BATCHES)
+
+
+def train(team: Team, steps: int, seed: int = 0) -> None:
+    for number in range(steps):
+        assert team.step(some_work(100 * seed + number))

@@ -1,8 +1,7 @@
 """Spans at work on the event loop: when they close, what their parts are told, and what becomes of dropped values."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +18,9 @@ from legion.outer.log import blob_of, values_of
 from legion.outer.reducer import Closing, SpanReducer
 from legion.outer.reducing import EARLY_S, Reducing
 from legion.rounds import PartKey, RoundPlan, SpanReport
+from tests.core.outer.post_office import raised
 from tests.core.outer.small_rounds import SHARES, fragments_of, part_key, participant_of, plan_of, record_of, worker_of
-from tests.core.outer.virtual_time import in_virtual_time, settled
+from tests.core.outer.virtual_time import in_virtual_time, later, settled
 
 A, B, C = sorted(SHARES)
 ME = worker_of(C, 0)  # the reducer of every span in term 0
@@ -32,8 +32,8 @@ Test = Callable[["Desk"], Awaitable[None]]
 class Desk:
     """Reducing by itself, and what it has finished."""
 
-    reducing: Reducing
     changes: Changes
+    reducing: Reducing = field(init=False)
     finished: list[tuple[float, SpanReport, bytes]] = field(default_factory=list)
     failure: Exception | None = None
 
@@ -73,30 +73,22 @@ def parts_of(
     return found
 
 
-@contextlib.asynccontextmanager
-async def desk_of(**config: Any) -> AsyncIterator[Desk]:
-    settings = RoundsConfig.model_validate({"update_codec": "none", "grace_s": GRACE_S, "quorum": 0.6} | config)
-    changes, tasks = Changes(), asyncio.TaskGroup()
-    started: list[asyncio.Task[None]] = []
-
-    def spawn(work: Coroutine[Any, Any, None], name: str) -> None:
-        started.append(tasks.create_task(work, name=name))
-
-    async def finish(report: SpanReport, blob: bytes) -> None:
-        await desk.finish(report, blob)
-
-    reducing = Reducing(ME, settings, changes, spawn, finish, asyncio.get_running_loop().time)
-    desk = Desk(reducing, changes)
-    async with tasks:
-        yield desk
-        for task in started:
-            task.cancel()
-
-
 def at_a_desk(test: Test, **config: Any) -> None:
+    settings = RoundsConfig.model_validate({"update_codec": "none", "grace_s": GRACE_S, "quorum": 0.6} | config)
+
     async def run() -> None:
-        async with desk_of(**config) as desk:
+        desk, tasks = Desk(Changes()), asyncio.TaskGroup()
+        started: list[asyncio.Task[None]] = []
+
+        def spawn(work: Coroutine[Any, Any, None], name: str) -> None:
+            started.append(tasks.create_task(work, name=name))
+
+        clock = asyncio.get_running_loop().time
+        desk.reducing = Reducing(ME, settings, desk.changes, spawn, desk.finish, clock)
+        async with tasks:
             await test(desk)
+            for task in started:
+                task.cancel()
 
     in_virtual_time(run())
 
@@ -105,10 +97,6 @@ def mine(plan: RoundPlan, *spans: int) -> RoundPlan:
     """Of the plan's two spans these are ours; the others are in a later term, somebody else's."""
     terms = tuple(0 if span in spans else 1 for span in range(len(plan.spans)))
     return plan.model_copy(update={"terms": terms})
-
-
-def raised(plan: RoundPlan, *terms: int) -> RoundPlan:
-    return plan.model_copy(update={"terms": terms, "revision": plan.revision + 1})
 
 
 # When a span closes.
@@ -134,11 +122,11 @@ def test_a_quorum_waits_for_the_others_for_its_grace() -> None:
     async def test(desk: Desk) -> None:
         desk.reducing.plan_arrived(plan := mine(plan_of(0), 0))
         await desk.contribute(plan, A)
-        await asyncio.sleep(3)
+        await later(3)
         await desk.contribute(plan, B)  # two of three
-        await asyncio.sleep(GRACE_S - 0.01)
+        await later(GRACE_S - 0.01)
         assert desk.finished == []
-        await asyncio.sleep(0.02)
+        await later(0.02)
         await settled()
         assert [at for at, *_ in desk.finished] == [pytest.approx(3 + GRACE_S)]
         assert desk.included == [[A, B]]
@@ -150,7 +138,7 @@ def test_below_the_quorum_it_waits_for_the_deadline() -> None:
     async def test(desk: Desk) -> None:
         desk.reducing.plan_arrived(plan := mine(plan_of(0), 0))
         await desk.contribute(plan, A)
-        await asyncio.sleep(plan.deadline_s + 1)
+        await later(plan.deadline_s + 1)
         assert [at for at, *_ in desk.finished] == [pytest.approx(plan.deadline_s)]
         assert desk.included == [[A]]
 
@@ -160,7 +148,7 @@ def test_below_the_quorum_it_waits_for_the_deadline() -> None:
 def test_with_nothing_it_waits_longer_than_that() -> None:
     async def test(desk: Desk) -> None:
         desk.reducing.plan_arrived(plan := mine(plan_of(0), 0))
-        await asyncio.sleep(2 * plan.deadline_s)
+        await later(2 * plan.deadline_s)
         assert desk.finished == []
         await desk.contribute(plan, B)
         assert desk.included == [[B]]
@@ -174,7 +162,7 @@ def test_an_incomplete_contribution_is_none() -> None:
         first, *_ = parts_of(plan, C)
         await desk.reducing.take_part(*first)
         await desk.contribute(plan, A, B)
-        await asyncio.sleep(GRACE_S + 1)
+        await later(GRACE_S + 1)
         assert desk.included == [[A, B]]
         assert desk.reports[0].refused == {"incomplete": 1}
 
@@ -258,7 +246,7 @@ def test_the_same_part_twice_counts_once_and_a_late_one_not() -> None:
         with pytest.raises(PartRefused) as caught:
             await desk.contribute(plan, A, value=2.0)
         assert caught.value.reason == "late"
-        await asyncio.sleep(1000)
+        await later(1000)
         assert len(desk.finished) == 1
 
     at_a_desk(test)
@@ -280,7 +268,7 @@ def test_a_part_of_a_round_that_is_over_is_refused_at_once() -> None:
 def test_a_part_that_waits_for_its_plan_learns_that_its_round_is_over() -> None:
     async def test(desk: Desk) -> None:
         early = asyncio.create_task(desk.reducing.take_part(*parts_of(plan_of(1), A)[0]))
-        await asyncio.sleep(EARLY_S - 1)
+        await later(EARLY_S - 1)
         desk.reducing.plan_arrived(plan_of(2))
         with pytest.raises(PartRefused, match="round 1 is over"):
             await early
@@ -313,7 +301,7 @@ def test_a_new_term_begins_anew() -> None:
             update={"spans": tuple(s.model_copy(update={"reducers": (*s.reducers, ME)}) for s in again.spans)}
         )
         desk.reducing.plan_arrived(again)
-        await asyncio.sleep(GRACE_S + 1)
+        await later(GRACE_S + 1)
         assert desk.finished == []  # what came in the term before does not count
         await desk.contribute(again, A, B, C)
         assert [(report.term, len(report.included)) for report in desk.reports] == [(3, 3)]
@@ -337,7 +325,7 @@ def test_a_span_that_passes_to_another_is_ours_no_more() -> None:
         desk.reducing.plan_arrived(plan := mine(plan_of(0), 0))
         await desk.contribute(plan, A, B)
         desk.reducing.plan_arrived(raised(plan, 1, 1))
-        await asyncio.sleep(1000)
+        await later(1000)
         assert desk.finished == []
         with pytest.raises(Unavailable):
             await desk.contribute(plan, C)
@@ -350,7 +338,7 @@ def test_the_next_round_ends_what_is_left_of_the_one_before() -> None:
         desk.reducing.plan_arrived(plan := mine(plan_of(0), 0))
         await desk.contribute(plan, A, B)
         desk.reducing.plan_arrived(following := mine(plan_of(1), 0))
-        await asyncio.sleep(1000)
+        await later(1000)
         assert desk.finished == []
         await desk.contribute(following, A, B, C)
         assert [report.round for report in desk.reports] == [1]

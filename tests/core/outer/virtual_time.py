@@ -60,3 +60,12 @@ async def settled() -> None:
         await asyncio.sleep(0)
         quiet_turns = 0 if loop.threads_at_work else quiet_turns + 1
     assert loop.now == now
+
+
+async def later(seconds: float) -> None:
+    """That much virtual time has passed, and everything that follows from it has happened."""
+    loop = asyncio.get_running_loop()
+    passed = loop.create_future()
+    loop.call_later(seconds, passed.set_result, None)
+    await passed
+    await settled()

@@ -1,0 +1,138 @@
+"""Updates between workers of different clusters, over mutual TLS; and peers that are gone."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cut_proxy import CutProxy
+from meeting import (
+    DIGEST,
+    MIB,
+    Meeting,
+    key_of,
+    meeting,
+    noise,
+)
+from tls_members import channel_as
+
+from legion.comm import rounds
+from legion.comm.rounds import PIECE_BYTES, SERVICE
+from legion.errors import (
+    NotFound,
+    PartInvalid,
+    PeerLost,
+)
+from legion.messages import Endpoint, Member
+from legion.proto.peer_pb2 import BlobPiece, BlobRequest
+
+# Updates.
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 11])
+async def test_an_update_arrives_whole(tmp_path: Path, size: int) -> None:
+    data = noise(size)
+    async with meeting(tmp_path) as meet:
+        meet.desk.updates[DIGEST] = data
+        assert await meet.fetch(DIGEST, size) == data
+        assert meet.usage.received_bytes == meet.called.network.rounds.usage.sent_bytes
+        assert size <= meet.usage.received_bytes <= size + 100
+
+
+async def fetched(meet: Meeting, *requests: bytes) -> bytes:
+    async def body() -> AsyncIterator[bytes]:
+        for request in requests:
+            yield request
+
+    async with channel_as(meet.caller.identity, meet.called) as channel:
+        call = channel.stream_stream(SERVICE + "FetchBlob")(body())
+        return b"".join([BlobPiece.FromString(piece).payload async for piece in call])
+
+
+@pytest.mark.parametrize("offset", [0, 1, MIB, 2 * MIB + 2, 2 * MIB + 3])
+async def test_an_update_from_an_offset_on(tmp_path: Path, offset: int) -> None:
+    data = noise(2 * MIB + 3)
+    async with meeting(tmp_path) as meet:
+        meet.desk.updates[DIGEST] = data
+        request = BlobRequest(sha256=DIGEST, offset=offset).SerializeToString()
+        assert await fetched(meet, request) == data[offset:]
+
+
+@pytest.mark.parametrize(("sha256", "offset"), [("6" * 64, 0), ("../../etc/passwd", 0), ("", 0), (DIGEST, 11)])
+async def test_what_is_not_here_is_not_found(tmp_path: Path, sha256: str, offset: int) -> None:
+    async with meeting(tmp_path) as meet:
+        meet.desk.updates[DIGEST] = noise(10)
+        if not offset:
+            with pytest.raises(NotFound, match=f"{meet.target.worker_id}: no update"):
+                await meet.fetch(sha256, 10)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await fetched(meet, BlobRequest(sha256=sha256, offset=offset).SerializeToString())
+        assert caught.value.details().startswith("not-found: no update")
+
+
+async def test_an_update_that_is_longer_than_announced_is_not_read_on(tmp_path: Path) -> None:
+    async with meeting(tmp_path) as meet:
+        meet.desk.updates[DIGEST] = noise(30 * MIB)
+        with pytest.raises(PartInvalid, match=f"{meet.target.worker_id} sends more than the 100 bytes"):
+            await meet.fetch(DIGEST, 100)
+        assert meet.usage.received_bytes < 2 * MIB
+
+
+async def test_an_update_that_is_shorter_comes_as_it_is(tmp_path: Path) -> None:
+    """Its digest tells, and whoever asked checks that anyway."""
+    async with meeting(tmp_path) as meet:
+        meet.desk.updates[DIGEST] = noise(10)
+        assert await meet.fetch(DIGEST, 11) == noise(10)
+
+
+async def test_a_request_without_a_word(tmp_path: Path) -> None:
+    async with meeting(tmp_path) as meet:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await fetched(meet)
+        assert caught.value.details() == "part-invalid: a call without a request"
+
+
+# Peers that are gone.
+
+
+async def test_a_peer_that_is_gone_is_lost(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        async with meeting(tmp_path) as meet:
+            endpoint = Endpoint(host="127.0.0.1", port=nobody.getsockname()[1])
+            gone = Member(worker_id=meet.called.identity.worker_id, endpoint=endpoint, share=1)
+            with pytest.raises(PeerLost, match=f"{gone.worker_id}: unavailable"):
+                await meet.links.send_part(gone, key_of(b"part"), b"part")
+            with pytest.raises(PeerLost, match=f"{gone.worker_id}: unavailable"):
+                await meet.links.fetch_blob(gone, DIGEST, 10)
+            await meet.send(b"part")  # at his old place he is still himself
+
+
+async def test_a_connection_that_breaks_costs_the_call_only(tmp_path: Path) -> None:
+    data = noise(4 * MIB)
+    async with meeting(tmp_path) as meet, CutProxy.to(meet.called.network.port) as proxy:
+        endpoint = Endpoint(host="127.0.0.1", port=proxy.port)
+        target = Member(worker_id=meet.called.identity.worker_id, endpoint=endpoint, share=1)
+        proxy.cut_after(2 * MIB)
+        with pytest.raises(PeerLost):
+            await meet.links.send_part(target, key_of(data), data)
+        assert meet.desk.taken == []
+        await meet.links.send_part(target, key_of(data), data)
+        assert [kept for *_, kept in meet.desk.taken] == [data]
+
+
+async def test_a_silent_peer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took the part and never says so."""
+    monkeypatch.setattr(rounds, "SILENT_S", 0.3)
+    async with meeting(tmp_path) as meet:
+        forever = asyncio.Event()
+
+        async def take_part(*_: Any) -> None:
+            await forever.wait()
+
+        meet.desk.take_part = take_part  # type: ignore[method-assign]
+        with pytest.raises(PeerLost, match="deadline_exceeded"):
+            await meet.send(b"part")
