@@ -9,7 +9,6 @@ import typer
 from legion.errors import Unusable
 from legion_server.simulate.options import Options
 
-
 Mode = Annotated[
     Literal["distributed", "baseline", "both"],
     typer.Option(help="Clusters by rounds; or the same steps in one process; or one after the other."),
