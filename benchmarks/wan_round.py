@@ -31,6 +31,7 @@ from wan.peers import PeerFailed, Took
 
 from legion.codec.api import bits_per_value
 from legion.codec.registry import by_name
+from legion.layout import CHUNK
 
 WORKERS = 4
 BARS = {"int8": "<= 1.3", "none": "<= 1.25"}  # of the bound, at 100 Mbit/s and 50 ms
@@ -82,6 +83,8 @@ def main() -> int:
         help="its environment's folder",
     )
     given = made.parse_args()
+    if given.rounds < 1 or given.values < WORKERS * CHUNK:
+        made.error(f"it takes a round and {WORKERS * CHUNK} values at least")
     reason = missing()
     if reason:
         print(f"wan_round.py cannot run here: {reason}.")

@@ -1,10 +1,12 @@
 """Rounds of hivemind's averager, and the environment that it needs: its 8-bit codecs fail with today's numpy."""
 
 import contextlib
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from wan.peers import Peers, Took
 
 PROGRAM = Path(__file__).with_name("hivemind_peer.py")
 PATIENCE_S = 300.0
+INSTALL_S = 1800.0
 SOCKETS = Path("/tmp")
 # Every process of a peer, its daemon too, ends with it: they are in a PID namespace whose first process it is.
 CONFINED = ("unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
@@ -20,15 +23,31 @@ CONFINED = ("unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
 
 def environment(folder: Path) -> str:
     """What keeps hivemind from running in the environment in `folder`, made if it is not there; empty: nothing."""
+    if not shutil.which(CONFINED[0]):
+        return f"the command {CONFINED[0]} is missing: install util-linux"
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        wanted = ["hivemind==1.1.12", "numpy<2.3", "torch"]
-        made = subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], capture_output=True, text=True)
-        if made.returncode:
-            return f"it cannot be installed: {made.stderr.strip().splitlines()[-1]}"
-    tried = subprocess.run([python, "-c", "import hivemind"], capture_output=True, text=True)
-    return f"it cannot be imported: {tried.stderr.strip().splitlines()[-1]}" if tried.returncode else ""
+        # Our own torch first: others may bring gigabytes for GPUs.
+        failed = ""
+        for torch in (f"torch=={version('torch')}", "torch"):
+            failed = _failure(python, "-m", "pip", "install", "--quiet", "hivemind==1.1.12", "numpy<2.3", torch)
+            if not failed:
+                break
+        if failed:
+            shutil.rmtree(folder)
+            return f"it cannot be installed: {failed}"
+    failed = _failure(python, "-c", "import hivemind")
+    return f"it cannot be imported (remove {folder} to install it anew): {failed}" if failed else ""
+
+
+def _failure(*command: str | Path) -> str:
+    """What the command says last when it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S)
+    except subprocess.TimeoutExpired:
+        return f"it took more than {INSTALL_S:.0f} s"
+    return (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1] if done.returncode else ""
 
 
 def measure(sites: Sequence[Site], folder: Path, *, codec: str, values: int, rounds: int) -> list[Took]:
