@@ -20,6 +20,7 @@ from legion.outer.log import Anchor, OuterStep, apply
 from legion.outer.member import Outgoing, Place, RoundMember
 from legion.outer.reducer import Closing, SpanReducer
 from legion.rounds import Blocks, Participant, RootReport, RoundPlan, RoundRecord, SpanPlan, SpanRecord
+from legion_server.domain.round_plan import flushes
 
 RUN = RunId("run-convergence")
 SPANS = 2
@@ -172,7 +173,6 @@ class Averaging:
 
     def _plan(self, round_number: int, newcomers: set[int]) -> RoundPlan:
         arm = self.arm
-        every, last = arm.flush_every, round_number + 1 == arm.rounds
         return RoundPlan(
             run_id=RUN,
             round=round_number,
@@ -185,8 +185,7 @@ class Averaging:
                 SpanPlan(start=span.start, stop=span.stop, reducers=(worker_id(number % arm.clusters),))
                 for number, span in enumerate(self._spans)
             ),
-            # The last round too, so that what is judged has everybody's work.
-            flush=(round_number + 1) % every == 0 or last,
+            flush=flushes(self.config, round_number),
             contribute_s=1.0,
             deadline_s=1.0,
         )
