@@ -185,7 +185,7 @@ def _advance(moment: Moment, now: float) -> None:
         return
     plan = moment.rounds.plan
     if plan is not None and rd.live_workers(plan, moment.run.clusters):
-        moment.taking(rd.overdue(moment.rounds, moment.run.clusters, moment.run.config.rounds.grace_s, now))
+        moment.taking(rd.overdue(moment.rounds, moment.run.clusters, moment.run.config.rounds, now))
     elif any(cluster.round <= moment.rounds.committed for cluster in moment.run.clusters):
         moment.taking(round_plan.publish(moment.rounds, moment.run, now))
 

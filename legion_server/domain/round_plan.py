@@ -44,7 +44,8 @@ def publish(rounds: Rounds, run: Run, now: float) -> Outcome:
     for name in sorted(rounds.seats.keys() - {cluster.cluster for cluster in run.clusters}):
         rounds = without(rounds, name)
     rounds = _seated(rounds, config, number, clusters)
-    contribute_s, deadline_s = times(config, rounds.round_s)
+    flush = flushes(config, number)
+    contribute_s, deadline_s = times(config, None if flush else rounds.round_s)
     steps = steps_of(config, number)
     plan = RoundPlan(
         run_id=run.run_id,
@@ -59,7 +60,7 @@ def publish(rounds: Rounds, run: Run, now: float) -> Outcome:
             SpanPlan(start=start, stop=stop, reducers=reducers)
             for (start, stop), reducers in zip(rounds.bounds, reducers_of(rounds, clusters), strict=True)
         ),
-        flush=flushes(config, number),
+        flush=flush,
         contribute_s=contribute_s,
         deadline_s=deadline_s,
     )
@@ -74,7 +75,10 @@ def flushes(config: RunConfig, number: int) -> bool:
 
 
 def times(config: RunConfig, round_s: float | None) -> tuple[float, float]:
-    """`contribute_s` and `deadline_s`, from a round's measured time; the configuration is the upper bound."""
+    """`contribute_s` and `deadline_s`, from a round's measured time; the configuration is the upper bound.
+
+    Of a flush nothing is known: it may have thirty times the bytes of the rounds before.
+    """
     deadline_s = config.rounds.deadline_s
     if round_s is not None:
         deadline_s = min(deadline_s, max(SHORTEST_DEADLINE_S, DEADLINE_ROUNDS * round_s))

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from legion.config import RunConfig
+from legion.config import RoundsConfig, RunConfig
 from legion.counters import RoundCounters
 from legion.ids import ClusterId, WorkerId
 from legion.layout import spans
@@ -190,8 +190,12 @@ def gone(plan: RoundPlan | None, clusters: tuple[Plan, ...]) -> tuple[ClusterId,
 # Terms.
 
 
-def overdue(rounds: Rounds, clusters: tuple[Plan, ...], grace_s: float, now: float) -> Outcome:
-    """Spans whose reducer is gone or silent, before its update is in storage, are the next one's."""
+def overdue(rounds: Rounds, clusters: tuple[Plan, ...], config: RoundsConfig, now: float) -> Outcome:
+    """Spans whose reducer is gone or silent, before its update is in storage, are the next one's.
+
+    Silence may mean that the deadline, made of the rounds before, is too short for this one: the next term has twice
+    the time, up to the configuration's bound.
+    """
     plan = rounds.plan
     if plan is None:
         return Outcome(rounds, [])
@@ -199,18 +203,21 @@ def overdue(rounds: Rounds, clusters: tuple[Plan, ...], grace_s: float, now: flo
     if not live:
         return Outcome(rounds, [])
     happenings: list[Happening] = []
-    limit_s = plan.deadline_s * PATIENCE + grace_s
+    limit_s = plan.deadline_s * PATIENCE + config.grace_s
+    deadline_s = plan.deadline_s
     for span, turn in enumerate(rounds.turns):
         if turn.done:
             continue
-        if rounds.reducer(span) not in live or now - turn.since > limit_s:
+        silent = now - turn.since > limit_s
+        if rounds.reducer(span) not in live or silent:
+            deadline_s = min(config.deadline_s, 2 * plan.deadline_s) if silent else deadline_s
             changed = _next_term(rounds.plan or plan, span, live)
             turns = (*rounds.turns[:span], Turn(now), *rounds.turns[span + 1 :])
             rounds = replace(rounds, plan=changed, turns=turns).counted(terms_raised=1, residuals_lost=1)
             public = {"round": plan.round, "span": span, "term": changed.term(span)}
             happenings.append(Happening("round_term", public, {"reducer": changed.reducer(span)}))
     if rounds.plan is not None and rounds.plan is not plan:
-        changed = rounds.plan.model_copy(update={"revision": plan.revision + 1})
+        changed = rounds.plan.model_copy(update={"revision": plan.revision + 1, "deadline_s": deadline_s})
         return Outcome(replace(rounds, plan=changed), [published(changed), *happenings])
     return Outcome(rounds, happenings)
 

@@ -243,6 +243,24 @@ def test_a_silent_reducer_loses_its_term_and_lists_grow() -> None:
     assert table.plan.spans[0].reducers[0] == table.records[0].spans[0].reducer  # who managed goes on
 
 
+def test_a_term_after_silence_has_twice_the_time_and_a_flush_all_of_it() -> None:
+    """Deadlines come from the rounds before; a dense round after sparse ones would never arrive in time."""
+    table = Table(config_of(2, deadline_s=1000.0, feedback="residual", flush_every=3), "ab")
+    table.follow()
+    assert table.plan.deadline_s == 1000.0
+    table.tick(10.0)
+    table.whole_round()
+    assert table.plan.deadline_s == 40.0
+    for deadline_s in (80.0, 160.0, 320.0, 640.0, 1000.0, 1000.0):
+        assert table.report(0) is None
+        table.tick(table.plan.deadline_s * rd.PATIENCE + 5.1)
+        assert table.plan.deadline_s == deadline_s
+    table.set("b" if table.plan.reducer(1) == WorkerId("b" * 32) else "a", state="offline")
+    assert table.plan.deadline_s == 1000.0
+    assert table.report(1) is None
+    assert (table.plan.round, table.plan.flush, table.plan.deadline_s) == (2, True, 1000.0)
+
+
 def test_all_gone_and_back() -> None:
     table = Table(config_of(2), "ab")
     table.follow()
