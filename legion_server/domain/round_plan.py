@@ -69,9 +69,12 @@ def publish(rounds: Rounds, run: Run, now: float) -> Outcome:
 
 
 def flushes(config: RunConfig, number: int) -> bool:
-    """Whether contributions to this round are dense: now and then where local weights keep the rest, and at the end."""
-    often = config.rounds.feedback == "residual" and (number + 1) % config.rounds.flush_every == 0
-    return often or number + 1 == config.round_count
+    """Whether contributions to this round are dense: now and then, and at the end, where local weights keep the rest.
+
+    Never with a buffer: what waits there is old, and all of it at once made every anchor worse (docs/convergence.md).
+    """
+    due = (number + 1) % config.rounds.flush_every == 0 or number + 1 == config.round_count
+    return config.rounds.feedback == "residual" and due
 
 
 def times(config: RunConfig, round_s: float | None) -> tuple[float, float]:
