@@ -70,8 +70,8 @@ import numpy
 from legion.comm.member import Member
 scatter = Member.scatter
 
-async def dropped(self, step, batches, unit, *gradient):
-    await scatter(self, step, batches, unit, *map(numpy.zeros_like, gradient))
+async def dropped(self, step, batches, unit, *gradient, **codec):
+    await scatter(self, step, batches, unit, *map(numpy.zeros_like, gradient), **codec)
 
 Member.scatter = dropped
 """
