@@ -97,16 +97,7 @@ class Coordinator:
         record = RoundRecord(
             run_id=RUN,
             round=plan.round,
-            spans=tuple(
-                SpanRecord(
-                    term=report.term,
-                    reducer=plan.reducer(report.span),
-                    digest=report.digest,
-                    size_bytes=report.size_bytes,
-                    included=report.included,
-                )
-                for report in reports
-            ),
+            spans=tuple(SpanRecord.of(report, plan.reducer(report.span)) for report in reports),
             bounds=tuple((span.start, span.stop) for span in plan.spans),
             tokens=len(self._members),
             total_tokens=len(self._members) * (plan.round + 1),

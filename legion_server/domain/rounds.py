@@ -289,16 +289,7 @@ def _record(rounds: Rounds, plan: RoundPlan, reports: list[SpanReport], now: flo
     return RoundRecord(
         run_id=plan.run_id,
         round=plan.round,
-        spans=tuple(
-            SpanRecord(
-                term=report.term,
-                reducer=rounds.reducer(span),
-                digest=report.digest,
-                size_bytes=report.size_bytes,
-                included=report.included,
-            )
-            for span, report in enumerate(reports)
-        ),
+        spans=tuple(SpanRecord.of(report, rounds.reducer(span)) for span, report in enumerate(reports)),
         bounds=rounds.bounds,
         flush=plan.flush,
         tokens=tokens,

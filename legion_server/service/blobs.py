@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +16,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from legion.checkpoint.storage import sync_folder
 from legion.errors import NotFound, ReportInvalid, StorageFailed, Unusable
+from legion_server.service import uploads
 
 T = TypeVar("T")
-PIECE_BYTES = 2**20  # read and written at a time
+PIECE_BYTES = 2**20  # read at a time
 PART = ".part"
 
 
@@ -75,7 +77,7 @@ class Blobs:
             left = stop - start
             while left > 0:
                 size = min(left, PIECE_BYTES)
-                data = await self._stored(lambda size=size: bytes(file.read(size)), sha256)  # type: ignore[misc]
+                data = await self._stored(partial(file.read, size), sha256)
                 if not data:
                     raise StorageFailed(f"blob {sha256[:12]} ends {left} bytes early")
                 left -= len(data)
@@ -132,31 +134,12 @@ class Blobs:
             await asyncio.to_thread(part.unlink, missing_ok=True)
 
     async def _write(self, part: Path, size_bytes: int, body: AsyncIterator[bytes]) -> str:
-        await asyncio.to_thread(part.parent.mkdir, parents=True, exist_ok=True)
-        digest, received, waiting = hashlib.sha256(), 0, bytearray()
-        with part.open("wb") as file:
-
-            def flush() -> None:
-                digest.update(waiting)
-                file.write(waiting)
-                waiting.clear()
-
-            def finish() -> None:
-                flush()
-                file.flush()
-                os.fsync(file.fileno())
-
-            async for chunk in body:
-                received += len(chunk)
-                if received > size_bytes:
-                    raise ReportInvalid(f"the blob is longer than the {size_bytes} bytes that were reported")
-                waiting += chunk
-                if len(waiting) >= PIECE_BYTES:
-                    await asyncio.to_thread(flush)
-            await asyncio.to_thread(finish)
-        if received != size_bytes:
-            raise ReportInvalid(f"the blob has {received} bytes, {size_bytes} were reported", hint="Send it again.")
-        return digest.hexdigest()
+        too_long = ReportInvalid(f"the blob is longer than the {size_bytes} bytes that were reported")
+        written = await uploads.receive(part, body, size_bytes, too_long)
+        if written.size_bytes != size_bytes:
+            found = written.size_bytes
+            raise ReportInvalid(f"the blob has {found} bytes, {size_bytes} were reported", hint="Send it again.")
+        return written.sha256
 
     def _enter(self, part: Path, sha256: str) -> None:
         if self._is_local:

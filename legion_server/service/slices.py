@@ -1,7 +1,6 @@
 """Slice files and checkpoint folders on disk: they appear whole, or not at all."""
 
 import asyncio
-import hashlib
 import logging
 import os
 import shutil
@@ -12,11 +11,11 @@ from legion.checkpoint.storage import sync_folder
 from legion.errors import CheckpointInvalid, StorageFailed
 from legion.messages import SliceRef
 from legion_server.domain.checkpoints import Checkpoint
+from legion_server.service import uploads
 
 logger = logging.getLogger(__name__)
 
 PART = ".part"
-WRITE_BYTES = 2**20  # collected before a thread writes them
 
 
 class SliceFiles:
@@ -47,10 +46,11 @@ class SliceFiles:
         target = self.slice(checkpoint, rank, sha256)
         part = target.with_name(f".{target.name}.{os.urandom(4).hex()}{PART}")
         try:
-            size_bytes, found = await self._write(part, most_bytes, body)
-            if found != sha256:
+            too_long = CheckpointInvalid(f"the slice is longer than the {most_bytes} bytes its rank can hold")
+            written = await uploads.receive(part, body, most_bytes, too_long)
+            if written.sha256 != sha256:
                 raise CheckpointInvalid(
-                    f"the slice arrived with SHA-256 {found[:12]}, not {sha256[:12]}", hint="Upload it again."
+                    f"the slice arrived with SHA-256 {written.sha256[:12]}, not {sha256[:12]}", hint="Upload it again."
                 )
             await asyncio.to_thread(part.replace, target)
             await asyncio.to_thread(sync_folder, target.parent)
@@ -59,32 +59,7 @@ class SliceFiles:
         finally:
             if part.exists():
                 _delete(part)
-        return SliceRef(rank=rank, sha256=found, size_bytes=size_bytes)
-
-    async def _write(self, part: Path, most_bytes: int, body: AsyncIterator[bytes]) -> tuple[int, str]:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        size_bytes, digest, waiting = 0, hashlib.sha256(), bytearray()
-        with part.open("wb") as file:
-
-            def flush() -> None:
-                digest.update(waiting)
-                file.write(waiting)
-                waiting.clear()
-
-            def finish() -> None:
-                flush()
-                file.flush()
-                os.fsync(file.fileno())
-
-            async for chunk in body:
-                size_bytes += len(chunk)
-                if size_bytes > most_bytes:
-                    raise CheckpointInvalid(f"the slice is longer than the {most_bytes} bytes its rank can hold")
-                waiting += chunk
-                if len(waiting) >= WRITE_BYTES:
-                    await asyncio.to_thread(flush)
-            await asyncio.to_thread(finish)
-        return size_bytes, digest.hexdigest()
+        return SliceRef(rank=rank, sha256=sha256, size_bytes=written.size_bytes)
 
     def sweep(self, known: Iterable[Checkpoint]) -> None:
         """What a killed process left: parts of uploads, slices nobody recorded, folders half assembled."""

@@ -155,6 +155,17 @@ class SpanRecord(Message):
     size_bytes: Annotated[int, Field(gt=0)]
     included: tuple[Inclusion, ...]
 
+    @classmethod
+    def of(cls, report: SpanReport, reducer: WorkerId) -> Self:
+        """What stays of a report that was accepted."""
+        return cls(
+            term=report.term,
+            reducer=reducer,
+            digest=report.digest,
+            size_bytes=report.size_bytes,
+            included=report.included,
+        )
+
     def inclusion(self, cluster: ClusterId) -> Inclusion | None:
         return next((i for i in self.included if i.cluster == cluster), None)
 

@@ -144,16 +144,7 @@ class Table:
         record = RoundRecord(
             run_id=RUN,
             round=plan.round,
-            spans=tuple(
-                SpanRecord(
-                    term=report.term,
-                    reducer=plan.reducer(report.span),
-                    digest=report.digest,
-                    size_bytes=report.size_bytes,
-                    included=report.included,
-                )
-                for report in reports
-            ),
+            spans=tuple(SpanRecord.of(report, plan.reducer(report.span)) for report in reports),
             bounds=tuple((span.start, span.stop) for span in plan.spans),
             flush=plan.flush,
             tokens=tokens,

@@ -15,7 +15,8 @@ from legion_server.domain import checkpoints as cp
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.membership import Worker
 from legion_server.domain.plan import make_plan
-from legion_server.service.slices import WRITE_BYTES, SliceFiles
+from legion_server.service.slices import SliceFiles
+from legion_server.service.uploads import PIECE_BYTES
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def everything(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("sizes", [[0], [1], [WRITE_BYTES], [WRITE_BYTES - 1, 2], [7] * 5, [WRITE_BYTES + 3, 0, 1]])
+@pytest.mark.parametrize("sizes", [[0], [1], [PIECE_BYTES], [PIECE_BYTES - 1, 2], [7] * 5, [PIECE_BYTES + 3, 0, 1]])
 async def test_bytes_arrive_as_they_were_sent(files: SliceFiles, checkpoint: Checkpoint, sizes: list[int]) -> None:
     chunks = [bytes([i + 1]) * size for i, size in enumerate(sizes)]
     content = b"".join(chunks)
@@ -60,7 +61,7 @@ async def test_too_much_or_something_else_leaves_nothing(
 
 async def test_a_sender_that_vanishes_leaves_nothing(files: SliceFiles, checkpoint: Checkpoint, tmp_path: Path) -> None:
     async def cut_off() -> AsyncIterator[bytes]:
-        yield b"x" * (2 * WRITE_BYTES)
+        yield b"x" * (2 * PIECE_BYTES)
         raise ClientDisconnect
 
     with pytest.raises(ClientDisconnect):
