@@ -124,8 +124,8 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise NotFound(f"no update {wanted.sha256[:12]} is here from {wanted.offset} on")
         for start in range(wanted.offset, update.nbytes, PIECE_BYTES):
             piece = BlobPiece(payload=bytes(update[start : start + PIECE_BYTES])).SerializeToString()
+            self.usage.sent_bytes += len(piece)  # before: the caller may have it, and look, while we still wait
             await context.write(piece)
-            self.usage.sent_bytes += len(piece)
 
 
 class RoundLinks:
