@@ -27,6 +27,7 @@ class CutProxy:
             yield proxy
         finally:
             server.close()
+            await asyncio.sleep(0)  # who was accepted a moment ago is served by now, and so ended below
             proxy.cut()
             for task in tuple(proxy._tasks):
                 task.cancel()
@@ -34,7 +35,7 @@ class CutProxy:
 
     def cut(self) -> None:
         """Every connection dies at once."""
-        for writer in self._writers:
+        for writer in tuple(self._writers):
             writer.transport.abort()
         self._budget_bytes = None
 
@@ -50,14 +51,19 @@ class CutProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        ends = {writer}
+        self._writers.add(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-            self._writers |= {writer, far_writer}
+            ends.add(far_writer)
+            self._writers.add(far_writer)
             await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
-            self._writers -= {writer, far_writer}
         except (OSError, asyncio.CancelledError):
-            writer.transport.abort()
+            pass  # the far end is gone, or the test is over
         finally:
+            self._writers -= ends
+            for end in ends:  # a writer left open would complain in whichever test its memory is freed
+                end.transport.abort()
             self._tasks.discard(task)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
