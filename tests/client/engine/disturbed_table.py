@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from legion.ids import ClusterId
-from legion.rounds import RoundPlan, SpanReport
+from legion.rounds import SpanReport
 from legion_client.engine.protocol import AnchorReached, RoundNews, SpanReduced
 from tests.client.engine.engine_processes import EngineProcess
 from tests.client.engine.round_table import Cluster, Table
@@ -17,7 +17,6 @@ class DisturbedTable(Table):
     away: list[Cluster] = field(default_factory=list)
     on_reduced: Callable[["DisturbedTable", EngineProcess, SpanReport], bool] = lambda *_: True  # whether it counts
     on_root: Callable[["DisturbedTable", int], None] = lambda *_: None
-    on_commit: Callable[["DisturbedTable"], None] = lambda *_: None
 
     def cluster_of(self, engine: EngineProcess) -> Cluster:
         return next(cluster for cluster in (*self.clusters, *self.away) if engine in cluster.engines)
@@ -61,7 +60,3 @@ class DisturbedTable(Table):
         if isinstance(report, AnchorReached):
             with self.lock:
                 self.on_root(self, report.report.round)
-
-    def _commit(self, plan: RoundPlan) -> None:
-        super()._commit(plan)
-        self.on_commit(self)

@@ -1,6 +1,7 @@
 """Clusters of real engine processes that average by rounds."""
 
 import signal
+import threading
 
 import pytest
 
@@ -8,7 +9,7 @@ from legion.ids import ClusterId
 from legion.rounds import SpanReport
 from legion_client.engine.protocol import Evaluated, Finished, StepDone
 from tests.client.engine.disturbed_table import DisturbedTable
-from tests.client.engine.engine_processes import Dataset, EngineProcess, Engines, with_config
+from tests.client.engine.engine_processes import WAIT_S, Dataset, EngineProcess, Engines, with_config
 from tests.client.engine.round_table import seated
 
 
@@ -66,20 +67,24 @@ def test_a_cluster_that_was_stopped_for_some_rounds_catches_up(engines: Engines,
     three = engines.start(3, patches={1: uses("int8"), 2: uses("onebit")})
     sleeper = three[2]
 
-    def stop_after_two(table: DisturbedTable, anchor: int) -> None:
-        """The others have what it reduced: who asks a computer that hangs waits for half a minute."""
-        there = {cluster for cluster, _, _ in table.roots.get(2, set())}
-        if anchor == 2 and there >= {"c1", "c2"} and not table.away:
-            sleeper.signal(signal.SIGSTOP)
-            table.lose(sleeper, dead=False)
+    all_there = threading.Event()
 
-    def wake_after_five(table: DisturbedTable) -> None:
-        if len(table.records) == 5:
-            sleeper.signal(signal.SIGCONT)
-            table.take_back(sleeper)
+    def have_two(table: DisturbedTable, anchor: int) -> None:
+        """Then all take part in the round that has just ended or ends soon, however busy this machine is."""
+        if anchor == 2 and len(table.roots[2]) == 3:
+            all_there.set()
 
-    hooks = {"on_root": stop_after_two, "on_commit": wake_after_five}
-    table = seated(data, [[engine] for engine in three], DisturbedTable, **hooks)
+    table = seated(data, [[engine] for engine in three], DisturbedTable, hold=3, on_root=have_two)
+    assert all_there.wait(WAIT_S), table.roots
+    sleeper.signal(signal.SIGSTOP)
+    with table.lock:
+        table.lose(sleeper, dead=False)
+    table.go_on(until=5)
+    table.wait_until_held()
+    sleeper.signal(signal.SIGCONT)
+    with table.lock:
+        table.take_back(sleeper)
+    table.go_on()
     assert [engine.ended() for engine in three] == [0, 0, 0], "".join(engine.log for engine in three)
     assert_equal_anchors(table, three)
     names = [cluster.name for cluster in table.clusters]
