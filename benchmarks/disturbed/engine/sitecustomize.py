@@ -1,0 +1,28 @@
+"""Run by Python in the workers of a benchmark before anything else: a codec of its own, and its anchors written down.
+
+A run has one codec for all; which one a contribution has is its sender's matter, so that runs with several are valid.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+CODEC = os.environ.get("DISTURBED_CODEC")  # of this worker's contributions
+ROOTS_FILE = os.environ.get("DISTURBED_ROOTS")  # a line of JSON for each anchor that an engine of this worker reached
+
+if CODEC and ROOTS_FILE and "legion_client.engine" in sys.orig_argv:
+    from legion.codec.registry import any_by_name
+    from legion.outer.courier import Courier
+    from legion.rounds import RootReport
+
+    codec, roots_file = any_by_name(CODEC), Path(ROOTS_FILE)
+    applied = Courier.applied
+
+    def noted(self: Courier, report: RootReport) -> None:
+        with roots_file.open("a") as file:
+            file.write(json.dumps({"round": report.round, "root": report.root}) + "\n")
+        applied(self, report)
+
+    Courier.codec = lambda self: codec  # type: ignore[method-assign]
+    Courier.applied = noted  # type: ignore[method-assign]

@@ -1,0 +1,195 @@
+"""A server and its workers as processes of their own on this machine, each a cluster, each with its own codec."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from legion.errors import NotFound
+from legion.messages import MetricsView, WorkerView
+from legion.rounds import RoundPlan, RoundRecord, RoundsPage
+from legion_server.client import call
+from legion_server.settings import Settings
+from legion_server.up.processes import Child, Children, Command, kill_all
+
+POLL_S = 0.2
+FAREWELL_S = 120.0  # for workers to end once the run is complete
+ENGINE = "legion_client.engine"
+_PATCH = Path(__file__).parent / "engine"
+
+
+@dataclass(slots=True)
+class Worker:
+    """One volunteer's computer. `child` is its newest client; `asleep`: stopped by us."""
+
+    name: str
+    home: Path
+    codec: str
+    child: Child
+    worker_id: str = ""
+    asleep: bool = False
+    starts: int = 1
+
+    @property
+    def roots_file(self) -> Path:
+        return self.home.with_suffix(".roots")
+
+    @property
+    def family(self) -> list[psutil.Process]:
+        """The client and its engine, as far as they live."""
+        try:
+            client = psutil.Process(self.child.pid)
+            return [client, *client.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def send(self, number: signal.Signals) -> None:
+        """To the client and its engine."""
+        for process in self.family:
+            process.send_signal(number)
+        self.asleep = number == signal.SIGSTOP
+
+    def kill_engine(self) -> bool:
+        """kill -9; False when no engine is up."""
+        engines = [process for process in self.family if ENGINE in process.cmdline()]
+        for process in engines:
+            process.kill()
+        return bool(engines)
+
+    def kill(self) -> None:
+        """kill -9 of the client and all it started."""
+        kill_all([self.child.pid])
+
+    def roots(self) -> list[tuple[int, str]]:
+        """Round and root of every anchor that it has reached, in order, those of former engines included."""
+        lines = self.roots_file.read_text().splitlines() if self.roots_file.exists() else []
+        return [(entry["round"], entry["root"]) for entry in map(json.loads, lines)]
+
+
+class Site:
+    """`open` once; all processes are the `children`'s, which end them."""
+
+    def __init__(self, folder: Path, children: Children) -> None:
+        self._folder = folder
+        self._children = children
+        self._settings = Settings.model_construct(data_dir=folder / "server")
+        self.workers: list[Worker] = []
+
+    async def open(self, config: dict[str, Any]) -> None:
+        """The server, with a run that waits for workers."""
+        ready = self._folder / "server.ready"
+        arguments = ["serve", "--data-dir", str(self._settings.data_dir), "--host", "127.0.0.1", "--port", "0"]
+        server = await self._children.start(
+            Command("server", _python("legion_server", *arguments, "--ready-file", str(ready)), _environment())
+        )
+        while not ready.exists():
+            if server.exit_code is not None:
+                raise RuntimeError(f"the server ended with exit code {server.exit_code}: {self.log('server')}")
+            await asyncio.sleep(POLL_S)
+        await self._ask("PUT", "/training/config", json=config)
+
+    async def join(self, codec: str) -> Worker:
+        """One more worker is on its way."""
+        invite = json.loads(await self._ask("POST", "/invites", json={}))["invite"]
+        name = f"worker-{len(self.workers) + 1}"
+        home = self._folder / name
+        child = await self._children.start(_client(name, home, codec, invite))
+        self.workers.append(Worker(name, home, codec, child))
+        return self.workers[-1]
+
+    async def planned(self) -> RoundPlan:
+        """The first plan that has all workers in it; from then on they know their ids."""
+        while True:
+            await self.revive()
+            plan = await self.plan()
+            if plan is not None and len(plan.workers) == len(self.workers):
+                ids = {view.name: view.worker_id for view in await self._views()}
+                for worker in self.workers:
+                    worker.worker_id = ids[worker.name]
+                return plan
+            await asyncio.sleep(POLL_S)
+
+    async def revive(self) -> None:
+        """Whoever ended for another reason than the run's end is started again, with the same home."""
+        for worker in self.workers:
+            if worker.child.exit_code:
+                worker.child = await self._children.start(_client(worker.name, worker.home, worker.codec, None))
+                worker.starts += 1
+
+    async def complete(self) -> bool:
+        """RuntimeError when the run will never be."""
+        view = await self.metrics()
+        if view.phase == "failed":
+            raise RuntimeError(f"the run failed: {view.failure}")
+        return view.phase == "complete"
+
+    async def farewell(self) -> None:
+        """Until every client has ended, with what it had to say delivered; those that do not end are left out."""
+        until_s = time.monotonic() + FAREWELL_S
+        while any(worker.child.exit_code is None for worker in self.workers) and time.monotonic() < until_s:
+            await asyncio.sleep(POLL_S)
+
+    async def leave(self) -> None:
+        """All clients are asked to end."""
+        await self._children.stop([worker.child for worker in self.workers], FAREWELL_S)
+
+    # What the server says.
+
+    async def metrics(self) -> MetricsView:
+        return MetricsView.model_validate_json(await self._ask("GET", "/metrics"))
+
+    async def plan(self) -> RoundPlan | None:
+        """Of the round being trained, if there is one."""
+        try:
+            return RoundPlan.model_validate_json(await self._ask("GET", "/training/rounds/plan"))
+        except NotFound:
+            return None
+
+    async def log_since(self, since: int) -> tuple[list[RoundRecord], dict[int, RoundPlan]]:
+        """Records from `since` on, and plans by round, in their newest revisions."""
+        records: list[RoundRecord] = []
+        plans: dict[int, RoundPlan] = {}
+        while True:
+            query = {"since": since, "limit": 64}
+            page = RoundsPage.model_validate_json(await self._ask("GET", "/training/rounds", params=query))
+            plans |= {plan.round: plan for plan in page.plans}
+            if not page.records:
+                return records, plans
+            records += page.records
+            since = page.records[-1].round + 1
+
+    async def _views(self) -> list[WorkerView]:
+        return [WorkerView.model_validate(view) for view in json.loads(await self._ask("GET", "/workers"))]
+
+    async def _ask(self, method: str, path: str, **arguments: Any) -> bytes:
+        return await asyncio.to_thread(call, self._settings, method, path, **arguments)
+
+    # What processes wrote.
+
+    def log(self, name: str) -> str:
+        return (self._folder / "logs" / f"{name}.log").read_text()
+
+
+def _client(name: str, home: Path, codec: str, invite: str | None) -> Command:
+    """The invite goes in by standard input, once; later the home has an enrolment."""
+    arguments = ["--no-gui", "--home", str(home), "--name", name, *(["--join", "-"] if invite else [])]
+    path = os.pathsep.join(filter(None, (str(_PATCH), os.environ.get("PYTHONPATH"))))
+    own = {"PYTHONPATH": path, "DISTURBED_CODEC": codec, "DISTURBED_ROOTS": str(home.with_suffix(".roots"))}
+    return Command(name, _python("legion_client", *arguments), _environment() | own, stdin=invite)
+
+
+def _python(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", module, *arguments)
+
+
+def _environment() -> dict[str, str]:
+    """Ours without the settings of another server or client."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("LEGION_")}
+    return own | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
