@@ -39,7 +39,7 @@ SLEEPER = 2  # sends 1-bit values
 PAUSED_CODEC = "int4"
 KILL_EVERY = 5  # rounds
 SLEEP_ROUNDS = 8
-SPARE_ROUNDS = 8  # for the worker that is killed last
+SPARE_ROUNDS = 10  # for the worker that is killed last
 SEQ_LEN = 128
 UNLIMITED = 100_000  # rounds, more than any machine makes
 
@@ -81,12 +81,12 @@ async def run(folder: Path, options: Namespace, disturbance: Disturbance | None)
 
 
 def rounds(folder: Path, options: Namespace) -> list[Row]:
-    first = options.rounds * 2 // 5
     disturbance = Disturbance(
         rounds=options.rounds,
         kill_every=KILL_EVERY,
         sleeper=SLEEPER,
-        sleep=range(first, first + SLEEP_ROUNDS),
+        sleep_from=options.rounds * 2 // 5,
+        sleep=SLEEP_ROUNDS,
         spare=SPARE_ROUNDS,
         chance=random.Random(options.seed),
     )

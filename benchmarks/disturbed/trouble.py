@@ -24,17 +24,19 @@ class Disturbance:
     """`act` does what is due, one look after another.
 
     A reducer dies every `kill_every` rounds, somewhere in the round, until `spare` rounds before the end: whoever is
-    killed last shall be back for the last anchor. The `sleeper` is stopped once, for the rounds in `sleep`.
+    killed last shall be back for the last anchor. The `sleeper` is stopped once, for `sleep` rounds: in the first round
+    from `sleep_from` on that it takes part in.
     """
 
     rounds: int
     kill_every: int
     sleeper: int  # number of a worker
-    sleep: range  # rounds
+    sleep_from: int  # round
+    sleep: int  # rounds
     spare: int
     chance: random.Random
     kills: list[Kill] = field(default_factory=list)
-    slept: bool = False
+    slept_from: int | None = None  # round
 
     @property
     def planned(self) -> int:
@@ -43,11 +45,12 @@ class Disturbance:
 
     async def act(self, site: Site, plan: RoundPlan) -> None:
         sleeper = site.workers[self.sleeper]
-        if sleeper.asleep and plan.round >= self.sleep.stop:
+        if self.slept_from is None:
+            if plan.round >= self.sleep_from and sleeper.worker_id in plan.workers and sleeper.family:
+                sleeper.send(signal.SIGSTOP)
+                self.slept_from = plan.round
+        elif sleeper.asleep and plan.round >= self.slept_from + self.sleep:
             sleeper.send(signal.SIGCONT)
-        elif not self.slept and plan.round in self.sleep:
-            sleeper.send(signal.SIGSTOP)
-            self.slept = True
         due = self.kill_every // 2 + self.kill_every * len(self.kills)
         if plan.round >= due and len(self.kills) < self.planned:
             await self._kill_one(site)

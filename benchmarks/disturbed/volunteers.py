@@ -1,11 +1,11 @@
 """A server and its workers as processes of their own on this machine, each a cluster, each with its own codec."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,9 +132,10 @@ class Site:
 
     async def farewell(self) -> None:
         """Until every client has ended, with what it had to say delivered; those that do not end are left out."""
-        until_s = time.monotonic() + FAREWELL_S
-        while any(worker.child.exit_code is None for worker in self.workers) and time.monotonic() < until_s:
-            await asyncio.sleep(POLL_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                for worker in self.workers:
+                    await worker.child.ended()
 
     async def leave(self) -> None:
         """All clients are asked to end."""
