@@ -12,16 +12,23 @@ class RoundCounters(Figures):
 
     refused: dict[str, int] = Field(default_factory=dict)  # contributions that reducers turned away, by reason
     reports_refused: int = 0  # by the server: they did not fit the plan
-    conflicts: int = 0  # reports of a past round or term, of somebody else, or a second digest for a span
+    conflicts: int = 0  # reports of a past round or term, or of somebody else
+    digests_differ: int = 0  # a second digest for a span and term
+    undelivered: int = 0  # updates that were reported and never came into storage: the span's next reducer made another
     terms_raised: int = 0
     residuals_lost: int = 0  # a reducer gone or silent, and with it what encoding had dropped
     duplicate_blocks: int = 0  # delivered again; counted once
     uncounted_tokens: int = 0  # named beyond what the plan allows
     empty_spans: int = 0  # updates that nobody contributed to
+    below_quorum: int = 0  # updates with less than `rounds.quorum` of the plan's weight in them, made at the deadline
     clusters_lost: int = 0
     root_mismatches: int = 0
+    replays_differ: int = 0  # rounds that the assembler applied again, with another root than before
     blobs_refused: int = 0  # of another size or digest than reported
-    storage_failures: int = 0  # updates that could not be stored: a full disk, a store out of reach
+    blobs_damaged: int = 0  # in storage: they are not what their name says, and were deleted
+    updates_damaged: int = 0  # that reached a worker: not what their name says
+    storage_failures: int = 0  # updates that could not be stored or read: a full disk, a store out of reach
+    worker_storage_failures: int = 0  # workers in rounds that stopped because their disk takes no more
     blobs_missing: int = 0  # now: committed, and no longer in storage
 
 

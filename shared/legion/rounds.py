@@ -4,7 +4,7 @@ A round is H steps of every cluster from one anchor, then a compressed average. 
 their digests; the values travel between workers.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, PositiveInt
 from pydantic import model_validator as check
@@ -124,6 +124,14 @@ class PartKey(Message):
     blocks: tuple[Blocks, ...]  # that the cluster trained on in those steps
 
 
+class UpdateKey(NamedTuple):
+    """The update that a reducer makes of a span in a term; there is at most one, whose digest nobody knows before."""
+
+    round: int
+    span: int
+    term: int
+
+
 class Inclusion(Message):
     """A contribution that entered an update."""
 
@@ -196,6 +204,9 @@ class RootReport(Message):
     cluster: ClusterId
     rank: Annotated[int, Field(ge=0)]
     root: Sha256
+    # What the worker has met since its last report and no report of a span can tell.
+    refused: dict[str, int] = Field(default_factory=dict)  # parts turned away, by reason
+    damaged: Annotated[int, Field(ge=0)] = 0  # updates that came under another's name, and were fetched again
 
 
 class RootReply(Message):
