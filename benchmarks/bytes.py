@@ -1,20 +1,30 @@
-"""Bytes of a round by kind, simulated, and how much less they are than fp32 gradients in every step.
+"""Bytes of a round by kind, simulated and measured, and how much less they are than fp32 gradients in every step.
 
-Rounds of sparse contributions (`topk`, 1.56 %) and sparse updates between clusters of one, as of a model of 1.2B
-parameters. A run's last round is a dense flush; what an ordinary round costs is half the difference between a run of
-three and a run of one. How many steps a round has changes nothing but heartbeats, so few are made.
+Rounds of sparse contributions (`topk`, 1.56 %) and sparse updates between clusters of one. How many steps a round has
+changes nothing but heartbeats, so few are made.
 
-python benchmarks/bytes.py [--participants N ...] [--json FILE]
+simulated  as of a model of 1.2B parameters. A run's last round is a dense flush; what an ordinary round costs is half
+           the difference between a run of three and a run of one.
+measured   four clients and a server, real programs in network namespaces of their own, and the `small` model: every
+           byte that leaves a computer, TLS, TCP and IP headers included, between two commits; beside it what the
+           simulator says of the same run. Needs root, and says so otherwise.
+
+python benchmarks/bytes.py [--only simulated measured] [--participants N ...] [--json FILE]
 """
 
+import math
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
 
 from rows import Row, parser, show
+from wan import runs
+from wan.kinds import Worker, between
+from wan.network import Uplink, missing, netted
 
 from legion import logs
 from legion.errors import LegionError
@@ -28,6 +38,12 @@ PARAMETERS = 1.2e9
 H = 32  # steps of a round, for the ratios
 STEPS = 2  # that are made
 FLUSH_EVERY = 16  # rounds
+MOST_UP = 0.75  # bit a parameter and round
+MEASURED = 4  # participants
+MODEL = "small"
+ROUNDS, FIRST, LAST = 10, 1, 7  # that are made, and between whose commits is measured: the last is a flush
+RATE_MBIT, RTT_MS = 100.0, 20.0  # bytes hardly depend on them
+PATIENCE_S = 400.0
 SETTINGS = (
     "data.seq_len=16",
     "batch.micro_batch_blocks=1",
@@ -38,17 +54,21 @@ SETTINGS = (
 )
 
 
-def course(participants: int, rounds: int, folder: Path) -> Course:
-    options = Options(
+def options_of(participants: int, rounds: int, parameters: float | None, model: str = "tiny") -> Options:
+    return Options(
         workers=participants,
+        model=model,
         dataset="distributed_dummy",
         compress="topk",
         steps=STEPS * rounds,
         devices="4090",
         bandwidth="10000/10000",  # bytes do not depend on it, and no deadline passes
-        parameters=PARAMETERS,
+        parameters=parameters,
         settings=SETTINGS,
     )
+
+
+def course(options: Options, folder: Path) -> Course:
     return Simulation(options, folder, _quiet).distributed()
 
 
@@ -56,11 +76,12 @@ def _quiet(_name: str, _point: Point) -> None:
     """A benchmark prints its table."""
 
 
-def spent(found: Course) -> dict[str, float]:
+def spent(found: Course, parameters: float) -> dict[str, float]:
     """Bits a parameter in the whole run; mean of all workers, but for `most`."""
-    table, bits = found.bytes_by_kind(), 8 / PARAMETERS
+    table, bits = found.bytes_by_kind(), 8 / parameters
     every = {f"{kind}, {way}": table[kind][f"{way}_mean"] * bits for kind in KINDS for way in ("up", "down")}
     return every | {
+        "contribution, most": table["contribution"]["up_max"] * bits,
         "update down": table["serving"]["down_mean"] * bits,
         "total up": (table["total"]["up_mean"] - table["checkpoint"]["up_mean"]) * bits,
         "total up, most": (table["total"]["up_max"] - table["checkpoint"]["up_max"]) * bits,
@@ -68,38 +89,95 @@ def spent(found: Course) -> dict[str, float]:
     }
 
 
-def rows(participants: int, folder: Path) -> list[Row]:
-    flush, three = (spent(course(participants, rounds, folder)) for rounds in (1, 3))
-    usual = {name: (three[name] - flush[name]) / 2 for name in three}
+def rounds_of(participants: int, folder: Path, model: str, scaled: float | None) -> tuple[dict[str, float], ...]:
+    """An ordinary round and a flush."""
+    found = []
+    for rounds in (1, 3):
+        options = options_of(participants, rounds, scaled, model)
+        parameters = scaled or Simulation(options, folder, _quiet).parameters
+        found.append(spent(course(options, folder), parameters))
+    flush, three = found
+    return {name: (three[name] - flush[name]) / 2 for name in three}, flush
+
+
+def simulated(participants: int, folder: Path) -> list[Row]:
+    usual, flush = rounds_of(participants, folder, "tiny", PARAMETERS)
     mean = ((FLUSH_EVERY - 1) * usual["total up"] + flush["total up"]) / FLUSH_EVERY
+    rarely = math.ceil((flush["total up"] - usual["total up"]) / (MOST_UP - usual["total up"]))
     unit, who = "bit/parameter", f"{participants} participants"
+    most = f"most {usual['contribution, most']:.4f}; the own span does not travel"
     found = [
-        Row(f"{who}: contribution up", usual["contribution, up"], unit, "<= 0.17", "the own span does not travel"),
+        Row(f"{who}: contribution up", usual["contribution, up"], unit, "<= 0.17", most),
         Row(f"{who}: update down", usual["update down"], unit, "<= 0.6"),
-        Row(f"{who}: total up", usual["total up"], unit, "<= 0.75", "mean, without storage seeding"),
+        Row(f"{who}: total up", usual["total up"], unit, f"<= {MOST_UP}", "mean, without storage seeding"),
         Row(f"{who}: total up, most", usual["total up, most"], unit),
         Row(f"{who}: total down", usual["total down"], unit),
         Row(f"{who}: storage seeding up", usual["checkpoint, up"], unit, note="each update once"),
         Row(f"{who}: control up", usual["control, up"], unit, note="plans, records, heartbeats, frames"),
-        Row(f"{who}: flush, total up", flush["total up"], unit, note=f"one round in {FLUSH_EVERY}, and the last"),
-        Row(f"{who}: total up, {FLUSH_EVERY} rounds with a flush", mean, unit, note="a round"),
+        Row(f"{who}: flush, total up", flush["total up"], unit, note="of such a round, and of the last"),
+        Row(f"{who}: total up, {FLUSH_EVERY} rounds with a flush", mean, unit, note="a round, as by default"),
+        Row(f"{who}: rounds for a flush", rarely, "", note=f"rounds.flush_every for a mean total up <= {MOST_UP}"),
     ]
-    per_round = FP32_BITS * H
+    return found + ratios(who, {name: usual[name] for name in ("contribution, up", "total up", "total down")})
+
+
+def ratios(who: str, bits: dict[str, float]) -> list[Row]:
     published = {"contribution, up": (">= 5000", "SparseLoCo's upload: 4,400x at H = 30"), "total up": (">= 1300", "")}
-    for name in ("contribution, up", "total up", "total down"):
+    found = []
+    for name, value in bits.items():
         bar, note = published.get(name, ("", "INTELLECT-1: 400x"))
-        found.append(Row(f"{who}: {name}, fp32 of {H} steps to it", per_round / usual[name], "x", bar, note))
+        found.append(Row(f"{who}: {name}, fp32 of {H} steps to it", FP32_BITS * H / value, "x", bar, note))
     return found
+
+
+def measured(folder: Path) -> list[Row]:
+    """OSError, LegionError. Needs root."""
+    options = options_of(MEASURED, ROUNDS, None, MODEL)
+    body = options.config().model_dump(mode="json")
+    uplinks = [Uplink(RATE_MBIT, RTT_MS / 4)] * MEASURED + [Uplink(None, 0.0)]
+    with netted(uplinks) as net:
+        workers = between(runs.train(net, folder, body, PATIENCE_S), FIRST, LAST)
+    parameters = Simulation(options, folder, _quiet).parameters
+    usual, _ = rounds_of(MEASURED, folder, MODEL, None)
+    return compared(workers, usual, 8 / parameters / (LAST - FIRST))
+
+
+def compared(workers: Sequence[Worker], usual: dict[str, float], bits: float) -> list[Row]:
+    """`bits`: a parameter and round, that a byte is."""
+    who, unit, found = f"{MEASURED} measured", "bit/parameter", []
+    means: dict[str, float] = {}
+    for field, name, label, bar in (
+        ("contribution_up", "contribution, up", "contribution up", "<= 0.17"),
+        ("serving_up", "serving, up", "update up", ""),
+        ("serving_down", "update down", "update down", "<= 0.6"),
+        ("control_up", "control, up", "control up", ""),
+        ("total_up", "total up", "total up", f"<= {MOST_UP}"),
+        ("total_down", "total down", "total down", ""),
+        ("seeding_up", "checkpoint, up", "storage seeding up", ""),
+    ):
+        each = [getattr(worker, field) * bits for worker in workers]
+        means[name] = sum(each) / len(each)
+        apart = f"simulated {usual[name]:.4f}, {means[name] / usual[name] - 1:+.1%}; most {max(each):.4f}"
+        found.append(Row(f"{who}: {label}", means[name], unit, bar, apart))
+    return found + ratios(who, {name: means[name] for name in ("contribution, up", "total up", "total down")})
 
 
 def main() -> int:
     arguments = parser(__doc__.splitlines()[0])
-    arguments.add_argument("--participants", nargs="+", type=int, default=[4, 8, 20], metavar="N")
+    parts = ("simulated", "measured")
+    arguments.add_argument("--only", nargs="+", choices=parts, default=parts)
+    arguments.add_argument("--participants", nargs="+", type=int, default=[4, 8, 20], metavar="N", help="simulated")
     options = arguments.parse_args()
     logs.configure(level="error")
+    found: list[Row] = []
     try:
         with tempfile.TemporaryDirectory() as folder:
-            found = [row for count in options.participants for row in rows(count, Path(folder))]
+            if "simulated" in options.only:
+                found += [row for count in options.participants for row in simulated(count, Path(folder))]
+            if "measured" in options.only and missing():
+                print(f"bytes.py can measure nothing here: {missing()}.", file=sys.stderr)
+            elif "measured" in options.only:
+                found += measured(Path(folder))
     except LegionError as error:
         print(f"bytes.py: {error}. {error.hint}", file=sys.stderr)
         return error.exit_code

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from wan.kernel import enter_network, leave_network, open_tun
 
@@ -52,22 +52,65 @@ def missing() -> str:
     )
 
 
+class Carried(NamedTuple):
+    """What went one way between two ports, in bytes on the wire from the IP header on."""
+
+    source: str
+    target: str
+    source_port: int
+    target_port: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Net:
+    """Sites, and the hub between them."""
+
+    sites: Sequence[Site]
+    hub: "subprocess.Popen[bytes]"
+
+    def carried(self) -> list[Carried]:
+        """Since the net is there."""
+        assert self.hub.stdin is not None
+        assert self.hub.stdout is not None
+        self.hub.stdin.write(b"\n")
+        self.hub.stdin.flush()
+        return [Carried(*line) for line in json.loads(self.hub.stdout.readline())]
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """A site's. Its rate down is the machine's."""
+
+    rate_mbit: float | None  # up; None: the machine's too
+    delay_ms: float  # to the hub, and as much from there
+
+
 @contextlib.contextmanager
 def joined(count: int, rate_mbit: float, rtt_ms: float) -> Iterator[Sequence[Site]]:
     """`count` sites, each with `rate_mbit` up, any rate down, and half of `rtt_ms` to any other."""
+    with netted([Uplink(rate_mbit, rtt_ms / 4)] * count) as net:
+        yield net.sites
+
+
+@contextlib.contextmanager
+def netted(uplinks: Sequence[Uplink]) -> Iterator[Net]:
+    """A site for each, at 10.78.0.1 and on."""
     with contextlib.ExitStack() as stack:
         sites, devices = [], []
-        for place in range(1, count + 1):
-            site, device = _in_thread(lambda place=place: _site(f"10.78.0.{place}", rate_mbit))
+        for place, uplink in enumerate(uplinks, start=1):
+            site, device = _in_thread(lambda place=place, rate=uplink.rate_mbit: _site(f"10.78.0.{place}", rate))
             stack.callback(os.close, site.descriptor)
             sites.append(site)
             devices.append(device)
-        command = [sys.executable, str(HUB), str(rtt_ms / 2), *map(str, devices)]
-        hub = stack.enter_context(subprocess.Popen(command, pass_fds=devices, start_new_session=True))
+        ports = [f"{device}:{uplink.delay_ms}" for device, uplink in zip(devices, uplinks, strict=True)]
+        command, pipe = [sys.executable, str(HUB), *ports], subprocess.PIPE
+        hub = subprocess.Popen(command, stdin=pipe, stdout=pipe, pass_fds=devices, start_new_session=True)
+        stack.enter_context(hub)
         stack.callback(hub.kill)
         for device in devices:
             os.close(device)
-        yield sites
+        yield Net(sites, hub)
 
 
 def measured_rtt_ms(here: Site, there: Site, tries: int = 9) -> float:
@@ -92,19 +135,21 @@ def _udp(address: str) -> socket.socket:
     return made
 
 
-def _site(address: str, rate_mbit: float) -> tuple[Site, int]:
+def _site(address: str, rate_mbit: float | None) -> tuple[Site, int]:
     """In a thread of its own, which is in the new namespace from now on."""
     site = Site(address, leave_network())
     device = open_tun(DEVICE)
     os.set_inheritable(device, True)
-    for command in (
+    commands = [
         "ip link set lo up",
         f"ip addr add {address}/24 dev {DEVICE}",
         f"ip link set {DEVICE} mtu 1500 txqueuelen 5000 up",
         # What most home machines run, whatever this one does.
         f"ip route replace 10.78.0.0/24 dev {DEVICE} src {address} congctl cubic",
-        f"tc qdisc add dev {DEVICE} root tbf rate {rate_mbit}mbit burst 64kb latency 300ms",
-    ):
+    ]
+    if rate_mbit is not None:
+        commands.append(f"tc qdisc add dev {DEVICE} root tbf rate {rate_mbit}mbit burst 64kb latency 300ms")
+    for command in commands:
         subprocess.run(command.split(), check=True)
     return site, device
 
