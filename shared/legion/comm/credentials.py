@@ -55,7 +55,7 @@ CHANNEL_OPTIONS = [
     *_KEEPALIVE,
     ("grpc.enable_retries", 0),  # the retry policy is in peers.py, once
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", HANDSHAKE_S * 1000),  # in truth, how long an attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),
 ]

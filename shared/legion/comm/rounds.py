@@ -6,32 +6,36 @@ one before it; that is checked before a message is read.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 from pydantic import ValidationError
 
 from legion.comm.api import Usage
 from legion.comm.credentials import CHANNEL_OPTIONS, channel_credentials
-from legion.comm.server import parsed, refuse
+from legion.comm.server import parsed, refuse, single
 from legion.errors import LegionError, NotFound, PartInvalid, PeerLost, PeerRefused, by_slug
 from legion.identity import Identity, host_name
 from legion.ids import WorkerId
 from legion.messages import Member
-from legion.proto.peer_pb2 import BlobPiece, BlobRequest, PartPiece, Receipt
-from legion.rounds import PartKey
+from legion.proto.peer_pb2 import BlobPiece, BlobRequest, PartPiece, Receipt, UpdatePiece, UpdateRequest
+from legion.rounds import PartKey, UpdateKey
 
 logger = logging.getLogger(__name__)
 
 SERVICE: Final = "/legion.peer.v1.Rounds/"
 PIECE_BYTES: Final = 1 << 20
 KEY_BYTES: Final = 1 << 16
+UPDATE_PIECE_BYTES: Final = 1 << 18  # of updates, which many may fetch at once: each shows soon that it moves
 SILENT_S: Final = 30.0  # of a call, beyond what its bytes take
+HANGING_S: Final = 5.0  # who does not begin to answer within this time is not waited for: storage has it too
 OPENING_BYTES: Final = 1 << 19  # of values that follow a part's name at once, so that the line is not idle meanwhile
 ADMITTED: Final = ("legion-admitted", "1")  # what a reducer answers to a part's name; then the values may come
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
 Handler = Callable[..., Awaitable[Any]]
+Piece = TypeVar("Piece", BlobPiece, UpdatePiece)
 
 
 class Desk(Protocol):
@@ -46,6 +50,9 @@ class Desk(Protocol):
 
     def update(self, sha256: str) -> memoryview | None: ...
 
+    async def made(self, key: UpdateKey) -> str:
+        """The digest of our update, once it is made. NotFound when it never will be."""
+
 
 class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Refuses everybody until `desk` is set."""
@@ -56,6 +63,7 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._handlers = {
             SERVICE + "SendPart": grpc.stream_unary_rpc_method_handler(self._answer(self._send_part)),
             SERVICE + "FetchBlob": grpc.stream_stream_rpc_method_handler(self._answer(self._fetch_blob)),
+            SERVICE + "AwaitUpdate": grpc.stream_stream_rpc_method_handler(self._answer(self._await_update)),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
@@ -115,17 +123,35 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
         return Receipt().SerializeToString()
 
     async def _fetch_blob(self, desk: Desk, caller: WorkerId, requests: AsyncIterator[bytes], context: Context) -> None:
-        first = await anext(requests, None)
-        if first is None:
-            raise PartInvalid("a call without a request")
-        wanted = parsed(BlobRequest, first)
+        wanted = await single(requests, BlobRequest)
         update = desk.update(wanted.sha256)
         if update is None or wanted.offset > update.nbytes:
             raise NotFound(f"no update {wanted.sha256[:12]} is here from {wanted.offset} on")
-        for start in range(wanted.offset, update.nbytes, PIECE_BYTES):
-            piece = BlobPiece(payload=bytes(update[start : start + PIECE_BYTES])).SerializeToString()
-            self.usage.sent_bytes += len(piece)  # before: the caller may have it, and look, while we still wait
-            await context.write(piece)
+        await self._write(context, BlobPiece())
+        for payload in _cut(update[wanted.offset :]):
+            await self._write(context, BlobPiece(payload=payload))
+
+    async def _await_update(
+        self, desk: Desk, caller: WorkerId, requests: AsyncIterator[bytes], context: Context
+    ) -> None:
+        wanted = await single(requests, UpdateRequest)
+        sha256 = await desk.made(UpdateKey(wanted.round, wanted.span, wanted.term))
+        update = desk.update(sha256)
+        if update is None:
+            raise NotFound(f"update {sha256[:12]} is here no more")
+        await self._write(context, UpdatePiece(sha256=sha256, size_bytes=update.nbytes))
+        for payload in _cut(update):
+            await self._write(context, UpdatePiece(payload=payload))
+
+    async def _write(self, context: Context, piece: BlobPiece | UpdatePiece) -> None:
+        message = piece.SerializeToString()
+        self.usage.sent_bytes += len(message)  # before: the caller may have it, and look, while we still wait
+        await context.write(message)
+
+
+def _cut(update: memoryview) -> Iterator[bytes]:
+    for start in range(0, update.nbytes, UPDATE_PIECE_BYTES):
+        yield bytes(update[start : start + UPDATE_PIECE_BYTES])
 
 
 class RoundLinks:
@@ -162,20 +188,54 @@ class RoundLinks:
         return bytes(message)
 
     async def fetch_blob(self, member: Member, sha256: str, size_bytes: int) -> bytes:
-        """PartInvalid when it is longer; NotFound when the worker does not have it."""
+        """PartInvalid when it is longer; NotFound when the worker does not have it; PeerLost when it hangs."""
         request = BlobRequest(sha256=sha256).SerializeToString()
         call = self._channel(member).unary_stream(SERVICE + "FetchBlob")(request, timeout=_patience_s(size_bytes))
-        data = bytearray()
         try:
-            async for piece in call:
-                self._usage.received_bytes += len(piece)
-                data += parsed(BlobPiece, piece).payload
-                if len(data) > size_bytes:
-                    raise PartInvalid(f"{member.worker_id} sends more than the {size_bytes} bytes of an update")
+            opening = await self._read(member, BlobPiece, call, HANGING_S)
+            return await self._payloads(member, BlobPiece, call, opening.payload, size_bytes)
         except grpc.aio.AioRpcError as error:
             raise _named(member.worker_id, error) from error
         finally:
             call.cancel()  # else one that sends too much would go on
+
+    async def await_update(
+        self, member: Member, key: UpdateKey, most_bytes: int, arriving: AbstractAsyncContextManager[object]
+    ) -> tuple[str, bytes]:
+        """Its digest, which is not checked, and the update; as long as it takes: the caller says when to give up.
+
+        The values come inside `arriving`. PartInvalid beyond `most_bytes`, else as `fetch_blob`.
+        """
+        request = UpdateRequest(round=key.round, span=key.span, term=key.term).SerializeToString()
+        call = self._channel(member).unary_stream(SERVICE + "AwaitUpdate")(request)
+        try:
+            opening = await self._read(member, UpdatePiece, call, None)
+            if opening.size_bytes > most_bytes:
+                raise PartInvalid(f"{member.worker_id} announces an update of {opening.size_bytes} bytes")
+            async with arriving:
+                return opening.sha256, await self._payloads(member, UpdatePiece, call, b"", opening.size_bytes)
+        except grpc.aio.AioRpcError as error:
+            raise _named(member.worker_id, error) from error
+        finally:
+            call.cancel()
+
+    async def _read(self, member: Member, kind: type[Piece], call: Any, within_s: float | None) -> Piece:
+        try:
+            async with asyncio.timeout(within_s):
+                message = await call.read()
+        except TimeoutError:
+            raise PeerLost(f"{member.worker_id}: nothing came for {within_s:g} s") from None
+        if message is grpc.aio.EOF:
+            raise PartInvalid(f"{member.worker_id} sends less of an update than it announced")
+        self._usage.received_bytes += len(message)
+        return parsed(kind, message)
+
+    async def _payloads(self, member: Member, kind: type[Piece], call: Any, first: bytes, size_bytes: int) -> bytes:
+        data = bytearray(first)
+        while len(data) < size_bytes:
+            data += (await self._read(member, kind, call, SILENT_S)).payload
+        if len(data) > size_bytes:
+            raise PartInvalid(f"{member.worker_id} sends more than the {size_bytes} bytes of an update")
         return bytes(data)
 
     def _channel(self, member: Member) -> Any:

@@ -154,13 +154,13 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
         member.mailbox.delivered()
 
     async def _claim(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:
-        wanted = await _single(requests, ClaimRequest)
+        wanted = await single(requests, ClaimRequest)
         sender = member.group.members[caller]
         index = member.give_claim(sender, Step(wanted.step), wanted.serial, wanted.batch_count)
         return ClaimReply(index=index).SerializeToString()
 
     async def _vote(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:
-        message = await _single(requests, BallotMessage)
+        message = await single(requests, BallotMessage)
         ballot = ballot_of(message)
         verdict = await member.take_vote(member.group.members[caller], Step(message.step), ballot)
         return VerdictMessage(
@@ -232,7 +232,7 @@ async def _gradient_values(member: Member, opening: Opening, frames: PartFrames,
     writer.finish()
 
 
-async def _single(requests: AsyncIterator[bytes], kind: type[Request]) -> Request:
+async def single(requests: AsyncIterator[bytes], kind: type[Request]) -> Request:
     """The one request of a call."""
     first = await anext(requests, None)
     if first is None:

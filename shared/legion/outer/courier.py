@@ -1,4 +1,4 @@
-"""The loop's side of rounds: plans and records come in, parts go to reducers, updates come from whoever has them.
+"""The loop's side of rounds: plans and records come in, parts go to reducers, updates come back.
 
 Lives on the event loop and owns every task of rounds; implements `member.Office` for the compute thread. Nothing here
 decides what the weights become: that follows from the log.
@@ -16,31 +16,29 @@ from legion.codec.registry import any_by_name
 from legion.comm.bridge import Bridge
 from legion.comm.waiting import Changes
 from legion.config import RoundsConfig
-from legion.errors import FingerprintMismatch, LegionError, NotFinite, PartInvalid, PartRefused
+from legion.errors import LegionError, NotFinite, NotFound, PartInvalid, PartRefused
 from legion.ids import ClusterId, WorkerId
 from legion.layout import CHUNK, Bounds
 from legion.messages import Member
+from legion.outer.arriving import RETRY_S, Arriving, Sources
 from legion.outer.blobs import BlobFolder
 from legion.outer.member import Outgoing, Place
 from legion.outer.reducing import Reducing
-from legion.rounds import PartKey, RootReport, RoundPlan, RoundRecord, SpanRecord, SpanReport
+from legion.rounds import PartKey, RootReport, RoundPlan, RoundRecord, SpanReport, UpdateKey
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # pauses between tries; the last repeats
 UPLINK_SHARE = 0.5  # of the time for a contribution, that sending it may take
 UNMEASURED_BYTES_PER_S = 1_250_000.0  # 10 Mbit/s
 SMALL_BYTES = 65_536
-AT_ONCE = 8  # updates that arrive side by side, each in memory until it is whole
+SIDE_BY_SIDE = 2  # parts to one reducer: while one waits for an answer, the line is not idle
 SERVED_ROUNDS = 4  # whose updates are kept for others
 
 
-class Links(Protocol):
-    """Calls to workers of other clusters. PeerError when one cannot be reached, or its own error when it refuses."""
+class Links(Sources, Protocol):
+    """Calls to workers of other clusters."""
 
     async def send_part(self, member: Member, key: PartKey, data: bytes) -> None: ...
-
-    async def fetch_blob(self, member: Member, sha256: str, size_bytes: int) -> bytes: ...
 
 
 class Control(Protocol):
@@ -99,14 +97,15 @@ class Courier:
         self._plans: dict[int, RoundPlan] = {}
         self._records: dict[int, RoundRecord] = {}
         self._oldest = anchor  # round whose record may still be of use
-        self._made: dict[int, set[str]] = {}  # digests of the updates that we reduced, by round: not all are committed
+        self._updates: dict[UpdateKey, str] = {}  # digests of those that we reduced: not all are committed
         self._here: set[int] = set()  # rounds whose updates are here, as far as our slice needs them
         self._newest = -1  # round of the newest plan
         self._late_at = 0.0
         self._ready = anchor - 1
         self._waking = False
         self._uplink = Uplink()
-        self._arriving = asyncio.Semaphore(AT_ONCE)
+        self._turns: dict[WorkerId, asyncio.Semaphore] = {}  # of parts to one reducer, in the order of spans
+        self._arriving = Arriving(me, links, control.download, blobs, self._needs, self._spawn, self._all_here)
         self._reducing = Reducing(me, config, self._changes, self._spawn, self._reduced, self._clock)
 
     @contextlib.asynccontextmanager
@@ -123,11 +122,19 @@ class Courier:
         finally:
             self._group = None
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         assert self._group is not None
         task = self._group.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _needs(self, span: Bounds) -> bool:
+        return bool(self._place.layout.fragments(self._place.rank, span))
+
+    def _all_here(self, round_number: int) -> None:
+        self._here.add(round_number)
+        self._advance()
 
     # From the coordinator.
 
@@ -148,7 +155,7 @@ class Courier:
             return
         self._records[record.round] = record
         self._reducing.record_arrived(record)
-        self._fetch(record)
+        self._arriving.committed(record, self._plans.get(record.round))
         self._changes.happened()
 
     def clusters_gone(self, gone: frozenset[ClusterId]) -> None:
@@ -218,6 +225,22 @@ class Courier:
         """An update that we have."""
         return self._blobs.read(sha256) if self._blobs.has(sha256) else None
 
+    async def made(self, key: UpdateKey) -> str:
+        """For who waits for an update of ours. NotFound when there will be none."""
+        await self._changes.until(lambda: key in self._updates or not self._makes(key))
+        if key not in self._updates:
+            raise NotFound(f"span {key.span} of round {key.round} is not reduced here in term {key.term}")
+        return self._updates[key]
+
+    def _makes(self, key: UpdateKey) -> bool:
+        """Or may do so, as far as we know."""
+        plan = self._plans.get(key.round)
+        if plan is None:
+            return key.round == self._newest + 1
+        if self._is_over(key.round) or key.span >= len(plan.spans):
+            return False
+        return key.term > plan.term(key.span) or (key.term, self._me) == (plan.term(key.span), plan.reducer(key.span))
+
     # Tasks.
 
     def _deliver_all(self, parts: Sequence[Outgoing]) -> None:
@@ -241,6 +264,8 @@ class Courier:
                 logger.info("part not sent round=%d span=%d retry_s=%.1f why=%s", key.round, key.span, pause_s, error)
                 await self._pause(pause_s)
                 continue
+            if not moved_on():
+                self._arriving.expect(plan, key.span)
             await self._changes.until(moved_on)
 
     def _is_over(self, round_number: int) -> bool:
@@ -267,9 +292,10 @@ class Courier:
         elif member is None:
             raise PartRefused(f"the plan does not say where {reducer} is", reason="stranger")
         else:
-            started = self._clock()
-            await self._links.send_part(member, part.key, part.data)
-            self._uplink.measured(len(part.data), self._clock() - started)
+            async with self._turns.setdefault(reducer, asyncio.Semaphore(SIDE_BY_SIDE)):
+                started = self._clock()
+                await self._links.send_part(member, part.key, part.data)
+                self._uplink.measured(len(part.data), self._clock() - started)
 
     async def _pause(self, pause_s: float) -> None:
         """Shorter, if anything happens."""
@@ -279,72 +305,17 @@ class Courier:
         except TimeoutError:
             return
 
-    def _fetch(self, record: RoundRecord) -> None:
-        """All that our slice needs, side by side: each holder has an uplink of its own."""
-        wanted = {
-            span.digest: span
-            for (start, stop), span in zip(record.bounds, record.spans, strict=True)
-            if self._place.layout.fragments(self._place.rank, Bounds(start, stop))
-        }
-        missing = set(wanted)
-        for span in wanted.values():
-            self._spawn(self._fetch_update(record.round, span, missing), f"update of round {record.round}")
-        if not wanted:  # a slice of nothing, as a member with a tiny share has it
-            self._here.add(record.round)
-            self._advance()
-
-    async def _fetch_update(self, round_number: int, span: SpanRecord, missing: set[str]) -> None:
-        """Takes its digest from `missing`; the last one to do so has brought the round here."""
-        await self._bring(round_number, span)
-        missing.discard(span.digest)
-        if not missing:
-            self._here.add(round_number)
-            self._advance()
-
-    async def _bring(self, round_number: int, span: SpanRecord) -> None:
-        tries = 0
-        while not self._blobs.has(span.digest):
-            holder = self._reducer_of(round_number, span) if tries % 2 == 0 else None
-            async with self._arriving:
-                try:
-                    if holder is not None:
-                        data = await self._links.fetch_blob(holder, span.digest, span.size_bytes)
-                    else:
-                        data = await self._control.download(span.digest, span.size_bytes)
-                except LegionError as error:
-                    logger.info("update not here round=%d sha256=%s why=%s", round_number, span.digest[:12], error)
-                else:
-                    if await self._keep(span, data, holder.worker_id if holder else "storage"):
-                        return
-            if tries % 2:
-                await asyncio.sleep(RETRY_S[min(tries // 2, len(RETRY_S) - 1)])
-            tries += 1
-
-    def _reducer_of(self, round_number: int, span: SpanRecord) -> Member | None:
-        """Where to find it; None for ourselves, and for one that no plan tells of."""
-        plan = self._plans.get(round_number)
-        return plan.workers.get(span.reducer) if plan and span.reducer != self._me else None
-
-    async def _keep(self, span: SpanRecord, data: bytes, holder: str) -> bool:
-        """False when it is damaged, and to be fetched again. StorageFailed ends the engine: waiting frees no disk."""
-        try:
-            await asyncio.to_thread(self._blobs.put, span.digest, data)
-        except FingerprintMismatch as error:
-            logger.warning("update damaged holder=%s why=%s", holder, error)
-            return False
-        return True
-
     def _moved(self, report: RootReport) -> None:
         self._control.applied(report)
         self._oldest = max(self._oldest, report.round - SERVED_ROUNDS)
         self._forget_before(self._oldest)
 
     def _forget_before(self, oldest: int) -> None:
-        dropped: set[str] = set()
+        dropped = self._arriving.forget_before(oldest)
         for number in [number for number in self._records if number < oldest]:
             dropped |= {span.digest for span in self._records.pop(number).spans}
-        for number in [number for number in self._made if number < oldest]:
-            dropped |= self._made.pop(number)
+        for key in [key for key in self._updates if key.round < oldest]:
+            dropped.add(self._updates.pop(key))
         self._plans = {number: plan for number, plan in self._plans.items() if number >= oldest}
         self._here = {number for number in self._here if number >= oldest}
         # Two rounds may have the same update: of a span that nobody changes.
@@ -353,8 +324,9 @@ class Courier:
             self._blobs.forget(digest)
 
     async def _reduced(self, report: SpanReport, blob: bytes) -> None:
-        self._made.setdefault(report.round, set()).add(report.digest)
         await asyncio.to_thread(self._blobs.put, report.digest, blob)
+        self._updates[UpdateKey(report.round, report.span, report.term)] = report.digest
+        self._changes.happened()
         await self._control.reduced(report, self._blobs)
 
     def _advance(self) -> None:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 EARLY_S = 20.0  # a part may come this long before we hear of its round; less than a caller waits
 
-Spawn = Callable[[Coroutine[Any, Any, None], str], None]
+Spawn = Callable[[Coroutine[Any, Any, None], str], object]
 Finished = Callable[[SpanReport, bytes], Awaitable[None]]
 
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17legion/proto/peer.proto\x12\x0elegion.peer.v1\")\n\tPartPiece\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"-\n\x0b\x42lobRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x1c\n\tBlobPiece\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\"Q\n\x05\x46rame\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.legion.peer.v1.PartHeader\x12\x0b\n\x03\x63rc\x18\x02 \x01(\x07\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"*\n\x0c\x46\x65tchRequest\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04unit\x18\x02 \x01(\r\"{\n\nPartHeader\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04unit\x18\x02 \x01(\r\x12\r\n\x05\x63odec\x18\x03 \x01(\r\x12\r\n\x05numel\x18\x04 \x01(\x04\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x06 \x03(\r\x12\x0e\n\x06tokens\x18\x07 \x01(\x04\"\t\n\x07Receipt\"A\n\x0c\x43laimRequest\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0e\n\x06serial\x18\x02 \x01(\r\x12\x13\n\x0b\x62\x61tch_count\x18\x03 \x01(\r\"*\n\nClaimReply\x12\x12\n\x05index\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_index\"\xd8\x01\n\rBallotMessage\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x14\n\x0cnorm_squared\x18\x03 \x01(\x01\x12\x10\n\x08loss_sum\x18\x04 \x01(\x01\x12\x0f\n\x07\x62\x61tches\x18\x05 \x03(\r\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x13\n\x0b\x62\x61tch_count\x18\x08 \x01(\r\x12\x12\n\nevaluation\x18\t \x01(\x08\x12\x0e\n\x06\x62order\x18\n \x01(\x08\x12\r\n\x05ready\x18\x0b \x01(\x04\x12\x0c\n\x04late\x18\x0c \x01(\x08\"\x85\x01\n\x0eVerdictMessage\x12\x0e\n\x06\x63ommit\x18\x01 \x01(\x08\x12\x14\n\x0cnorm_squared\x18\x02 \x01(\x01\x12\x10\n\x08loss_sum\x18\x03 \x01(\x01\x12\x0e\n\x06tokens\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05ready\x18\x06 \x01(\x04\x12\x0c\n\x04late\x18\x07 \x01(\x08\"\x0e\n\x0cWatchRequest\"+\n\x08Presence\x12\x0f\n\x07leaving\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xd9\x02\n\x04Peer\x12@\n\x05\x46\x65tch\x12\x1c.legion.peer.v1.FetchRequest\x1a\x15.legion.peer.v1.Frame(\x01\x30\x01\x12\x42\n\x0cSendGradient\x12\x15.legion.peer.v1.Frame\x1a\x17.legion.peer.v1.Receipt(\x01\x30\x01\x12\x41\n\x05\x43laim\x12\x1c.legion.peer.v1.ClaimRequest\x1a\x1a.legion.peer.v1.ClaimReply\x12\x45\n\x04Vote\x12\x1d.legion.peer.v1.BallotMessage\x1a\x1e.legion.peer.v1.VerdictMessage\x12\x41\n\x05Watch\x12\x1c.legion.peer.v1.WatchRequest\x1a\x18.legion.peer.v1.Presence0\x01\x32\x91\x01\n\x06Rounds\x12@\n\x08SendPart\x12\x19.legion.peer.v1.PartPiece\x1a\x17.legion.peer.v1.Receipt(\x01\x12\x45\n\tFetchBlob\x12\x1b.legion.peer.v1.BlobRequest\x1a\x19.legion.peer.v1.BlobPiece0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17legion/proto/peer.proto\x12\x0elegion.peer.v1\")\n\tPartPiece\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\"-\n\x0b\x42lobRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x1c\n\tBlobPiece\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\":\n\rUpdateRequest\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x0c\n\x04span\x18\x02 \x01(\r\x12\x0c\n\x04term\x18\x03 \x01(\r\"B\n\x0bUpdatePiece\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"Q\n\x05\x46rame\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.legion.peer.v1.PartHeader\x12\x0b\n\x03\x63rc\x18\x02 \x01(\x07\x12\x0f\n\x07payload\x18\x03 \x01(\x0c\"*\n\x0c\x46\x65tchRequest\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04unit\x18\x02 \x01(\r\"{\n\nPartHeader\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0c\n\x04unit\x18\x02 \x01(\r\x12\r\n\x05\x63odec\x18\x03 \x01(\r\x12\r\n\x05numel\x18\x04 \x01(\x04\x12\x12\n\nsize_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x06 \x03(\r\x12\x0e\n\x06tokens\x18\x07 \x01(\x04\"\t\n\x07Receipt\"A\n\x0c\x43laimRequest\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\x0e\n\x06serial\x18\x02 \x01(\r\x12\x13\n\x0b\x62\x61tch_count\x18\x03 \x01(\r\"*\n\nClaimReply\x12\x12\n\x05index\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_index\"\xd8\x01\n\rBallotMessage\x12\x0c\n\x04step\x18\x01 \x01(\x04\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x14\n\x0cnorm_squared\x18\x03 \x01(\x01\x12\x10\n\x08loss_sum\x18\x04 \x01(\x01\x12\x0f\n\x07\x62\x61tches\x18\x05 \x03(\r\x12\x0e\n\x06tokens\x18\x06 \x01(\x04\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x13\n\x0b\x62\x61tch_count\x18\x08 \x01(\r\x12\x12\n\nevaluation\x18\t \x01(\x08\x12\x0e\n\x06\x62order\x18\n \x01(\x08\x12\r\n\x05ready\x18\x0b \x01(\x04\x12\x0c\n\x04late\x18\x0c \x01(\x08\"\x85\x01\n\x0eVerdictMessage\x12\x0e\n\x06\x63ommit\x18\x01 \x01(\x08\x12\x14\n\x0cnorm_squared\x18\x02 \x01(\x01\x12\x10\n\x08loss_sum\x18\x03 \x01(\x01\x12\x0e\n\x06tokens\x18\x04 \x01(\x04\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05ready\x18\x06 \x01(\x04\x12\x0c\n\x04late\x18\x07 \x01(\x08\"\x0e\n\x0cWatchRequest\"+\n\x08Presence\x12\x0f\n\x07leaving\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t2\xd9\x02\n\x04Peer\x12@\n\x05\x46\x65tch\x12\x1c.legion.peer.v1.FetchRequest\x1a\x15.legion.peer.v1.Frame(\x01\x30\x01\x12\x42\n\x0cSendGradient\x12\x15.legion.peer.v1.Frame\x1a\x17.legion.peer.v1.Receipt(\x01\x30\x01\x12\x41\n\x05\x43laim\x12\x1c.legion.peer.v1.ClaimRequest\x1a\x1a.legion.peer.v1.ClaimReply\x12\x45\n\x04Vote\x12\x1d.legion.peer.v1.BallotMessage\x1a\x1e.legion.peer.v1.VerdictMessage\x12\x41\n\x05Watch\x12\x1c.legion.peer.v1.WatchRequest\x1a\x18.legion.peer.v1.Presence0\x01\x32\xde\x01\n\x06Rounds\x12@\n\x08SendPart\x12\x19.legion.peer.v1.PartPiece\x1a\x17.legion.peer.v1.Receipt(\x01\x12\x45\n\tFetchBlob\x12\x1b.legion.peer.v1.BlobRequest\x1a\x19.legion.peer.v1.BlobPiece0\x01\x12K\n\x0b\x41waitUpdate\x12\x1d.legion.peer.v1.UpdateRequest\x1a\x1b.legion.peer.v1.UpdatePiece0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,28 +37,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BLOBREQUEST']._serialized_end=131
   _globals['_BLOBPIECE']._serialized_start=133
   _globals['_BLOBPIECE']._serialized_end=161
-  _globals['_FRAME']._serialized_start=163
-  _globals['_FRAME']._serialized_end=244
-  _globals['_FETCHREQUEST']._serialized_start=246
-  _globals['_FETCHREQUEST']._serialized_end=288
-  _globals['_PARTHEADER']._serialized_start=290
-  _globals['_PARTHEADER']._serialized_end=413
-  _globals['_RECEIPT']._serialized_start=415
-  _globals['_RECEIPT']._serialized_end=424
-  _globals['_CLAIMREQUEST']._serialized_start=426
-  _globals['_CLAIMREQUEST']._serialized_end=491
-  _globals['_CLAIMREPLY']._serialized_start=493
-  _globals['_CLAIMREPLY']._serialized_end=535
-  _globals['_BALLOTMESSAGE']._serialized_start=538
-  _globals['_BALLOTMESSAGE']._serialized_end=754
-  _globals['_VERDICTMESSAGE']._serialized_start=757
-  _globals['_VERDICTMESSAGE']._serialized_end=890
-  _globals['_WATCHREQUEST']._serialized_start=892
-  _globals['_WATCHREQUEST']._serialized_end=906
-  _globals['_PRESENCE']._serialized_start=908
-  _globals['_PRESENCE']._serialized_end=951
-  _globals['_PEER']._serialized_start=954
-  _globals['_PEER']._serialized_end=1299
-  _globals['_ROUNDS']._serialized_start=1302
-  _globals['_ROUNDS']._serialized_end=1447
+  _globals['_UPDATEREQUEST']._serialized_start=163
+  _globals['_UPDATEREQUEST']._serialized_end=221
+  _globals['_UPDATEPIECE']._serialized_start=223
+  _globals['_UPDATEPIECE']._serialized_end=289
+  _globals['_FRAME']._serialized_start=291
+  _globals['_FRAME']._serialized_end=372
+  _globals['_FETCHREQUEST']._serialized_start=374
+  _globals['_FETCHREQUEST']._serialized_end=416
+  _globals['_PARTHEADER']._serialized_start=418
+  _globals['_PARTHEADER']._serialized_end=541
+  _globals['_RECEIPT']._serialized_start=543
+  _globals['_RECEIPT']._serialized_end=552
+  _globals['_CLAIMREQUEST']._serialized_start=554
+  _globals['_CLAIMREQUEST']._serialized_end=619
+  _globals['_CLAIMREPLY']._serialized_start=621
+  _globals['_CLAIMREPLY']._serialized_end=663
+  _globals['_BALLOTMESSAGE']._serialized_start=666
+  _globals['_BALLOTMESSAGE']._serialized_end=882
+  _globals['_VERDICTMESSAGE']._serialized_start=885
+  _globals['_VERDICTMESSAGE']._serialized_end=1018
+  _globals['_WATCHREQUEST']._serialized_start=1020
+  _globals['_WATCHREQUEST']._serialized_end=1034
+  _globals['_PRESENCE']._serialized_start=1036
+  _globals['_PRESENCE']._serialized_end=1079
+  _globals['_PEER']._serialized_start=1082
+  _globals['_PEER']._serialized_end=1427
+  _globals['_ROUNDS']._serialized_start=1430
+  _globals['_ROUNDS']._serialized_end=1652
 # @@protoc_insertion_point(module_scope)

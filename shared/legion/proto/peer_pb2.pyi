@@ -28,6 +28,26 @@ class BlobPiece(_message.Message):
     payload: bytes
     def __init__(self, payload: _Optional[bytes] = ...) -> None: ...
 
+class UpdateRequest(_message.Message):
+    __slots__ = ("round", "span", "term")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    SPAN_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    round: int
+    span: int
+    term: int
+    def __init__(self, round: _Optional[int] = ..., span: _Optional[int] = ..., term: _Optional[int] = ...) -> None: ...
+
+class UpdatePiece(_message.Message):
+    __slots__ = ("sha256", "size_bytes", "payload")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    size_bytes: int
+    payload: bytes
+    def __init__(self, sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
 class Frame(_message.Message):
     __slots__ = ("header", "crc", "payload")
     HEADER_FIELD_NUMBER: _ClassVar[int]

@@ -1,5 +1,6 @@
 """Two workers of different clusters with real servers and mutual TLS, one of which calls the other."""
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator
@@ -21,9 +22,9 @@ from legion.ids import ClusterId, RunId, WorkerId
 from legion.layout import Layout
 from legion.messages import Member
 from legion.proto.peer_pb2 import PartPiece
-from legion.rounds import Blocks, PartKey
+from legion.rounds import Blocks, PartKey, UpdateKey
 
-METHODS = ("SendPart", "FetchBlob")
+METHODS = ("SendPart", "FetchBlob", "AwaitUpdate")
 DIGEST = "5" * 64
 MIB = 1 << 20
 
@@ -36,6 +37,7 @@ class RecordingDesk:
     updates: dict[str, bytes] = field(default_factory=dict)
     taken: list[tuple[WorkerId, PartKey, bytes]] = field(default_factory=list)
     admitted: list[PartKey] = field(default_factory=list)
+    to_come: dict[UpdateKey, asyncio.Future[str]] = field(default_factory=dict)
     refuse_name: LegionError | None = None
     refuse_part: Exception | None = None
 
@@ -54,6 +56,9 @@ class RecordingDesk:
 
     def update(self, sha256: str) -> memoryview | None:
         return memoryview(self.updates[sha256]) if sha256 in self.updates else None
+
+    async def made(self, key: UpdateKey) -> str:
+        return await self.to_come[key]
 
 
 @dataclass

@@ -20,7 +20,7 @@ from meeting import (
 from tls_members import channel_as
 
 from legion.comm import rounds
-from legion.comm.rounds import PIECE_BYTES, SERVICE
+from legion.comm.rounds import PIECE_BYTES, SERVICE, UPDATE_PIECE_BYTES
 from legion.errors import (
     NotFound,
     PartInvalid,
@@ -28,6 +28,7 @@ from legion.errors import (
 )
 from legion.messages import Endpoint, Member
 from legion.proto.peer_pb2 import BlobPiece, BlobRequest
+from legion.rounds import UpdateKey
 
 # Updates.
 
@@ -81,11 +82,63 @@ async def test_an_update_that_is_longer_than_announced_is_not_read_on(tmp_path: 
         assert meet.usage.received_bytes < 2 * MIB
 
 
-async def test_an_update_that_is_shorter_comes_as_it_is(tmp_path: Path) -> None:
-    """Its digest tells, and whoever asked checks that anyway."""
+async def test_an_update_that_ends_early_is_refused(tmp_path: Path) -> None:
     async with meeting(tmp_path) as meet:
         meet.desk.updates[DIGEST] = noise(10)
-        assert await meet.fetch(DIGEST, 11) == noise(10)
+        with pytest.raises(PartInvalid, match="less of an update"):
+            await meet.fetch(DIGEST, 11)
+
+
+# Updates that are still to be made.
+
+KEY = UpdateKey(3, 1, 0)
+
+
+@pytest.mark.parametrize("size", [0, 1, UPDATE_PIECE_BYTES - 1, UPDATE_PIECE_BYTES, 3 * UPDATE_PIECE_BYTES + 11])
+async def test_an_update_comes_once_it_is_made(tmp_path: Path, size: int) -> None:
+    data = noise(size)
+    async with meeting(tmp_path) as meet:
+        made = meet.desk.to_come[KEY] = asyncio.get_running_loop().create_future()
+        arriving = asyncio.Semaphore(1)
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(meet.links.await_update(meet.target, KEY, size, arriving))
+            async with arriving:  # nothing but its announcement comes meanwhile
+                meet.desk.updates[DIGEST] = data
+                made.set_result(DIGEST)
+                await meet.links.fetch_blob(meet.target, DIGEST, size)
+                assert not asked.done()
+        assert asked.result() == (DIGEST, data)
+
+
+async def test_an_update_that_will_never_be_made_is_not_waited_for(tmp_path: Path) -> None:
+    async with meeting(tmp_path) as meet:
+        made = meet.desk.to_come[KEY] = asyncio.get_running_loop().create_future()
+        made.set_exception(NotFound("span 1 is not reduced here"))
+        with pytest.raises(NotFound, match="span 1 is not reduced here"):
+            await meet.links.await_update(meet.target, KEY, 10, asyncio.Semaphore())
+
+
+async def test_an_update_that_is_too_large_is_not_taken(tmp_path: Path) -> None:
+    async with meeting(tmp_path) as meet:
+        made = meet.desk.to_come[KEY] = asyncio.get_running_loop().create_future()
+        made.set_result(DIGEST)
+        meet.desk.updates[DIGEST] = noise(4 * MIB)
+        with pytest.raises(PartInvalid, match=f"announces an update of {4 * MIB} bytes"):
+            await meet.links.await_update(meet.target, KEY, 4 * MIB - 1, asyncio.Semaphore())
+        assert meet.usage.received_bytes < 200
+
+
+async def test_who_waits_no_more_is_not_waited_for(tmp_path: Path) -> None:
+    async with meeting(tmp_path) as meet:
+        made = meet.desk.to_come[KEY] = asyncio.get_running_loop().create_future()
+        given_up = asyncio.Event()
+        made.add_done_callback(lambda _: given_up.set())
+        asking = asyncio.create_task(meet.links.await_update(meet.target, KEY, 10, asyncio.Semaphore()))
+        meet.desk.updates[DIGEST] = noise(10)
+        await meet.links.fetch_blob(meet.target, DIGEST, 10)  # on the same connection: the other call is there too
+        asking.cancel()
+        await given_up.wait()
+        assert made.cancelled()
 
 
 async def test_a_request_without_a_word(tmp_path: Path) -> None:
@@ -136,3 +189,34 @@ async def test_a_silent_peer_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
         meet.desk.take_part = take_part  # type: ignore[method-assign]
         with pytest.raises(PeerLost, match="deadline_exceeded"):
             await meet.send(b"part")
+
+
+async def test_a_holder_that_does_not_begin_to_answer_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "HANGING_S", 0.3)
+    with socket.socket() as hanging:
+        hanging.bind(("127.0.0.1", 0))
+        hanging.listen()
+        async with meeting(tmp_path) as meet:
+            endpoint = Endpoint(host="127.0.0.1", port=hanging.getsockname()[1])
+            target = Member(worker_id=meet.called.identity.worker_id, endpoint=endpoint, share=1)
+            with pytest.raises(PeerLost, match=r"nothing came for 0.3 s"):
+                await meet.links.fetch_blob(target, DIGEST, 10)
+
+
+async def test_a_holder_that_stops_in_the_middle_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "SILENT_S", 0.3)
+    async with meeting(tmp_path) as meet:
+        meet.desk.updates[DIGEST] = noise(UPDATE_PIECE_BYTES + 1)
+        forever = asyncio.Event()
+        write = meet.called.network.rounds._write
+
+        async def stopping(context: Any, piece: Any) -> None:
+            await write(context, piece)
+            if piece.payload:
+                await forever.wait()
+
+        monkeypatch.setattr(meet.called.network.rounds, "_write", stopping)
+        with pytest.raises(PeerLost, match=r"nothing came for 0.3 s"):
+            await meet.fetch(DIGEST, UPDATE_PIECE_BYTES + 1)

@@ -46,7 +46,7 @@ def nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a message of a stranger was read")
 
-    for name in ("parsed", "_key"):
+    for name in ("parsed", "single", "_key"):
         monkeypatch.setattr(rounds, name, refuse)
 
 

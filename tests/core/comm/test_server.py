@@ -45,7 +45,7 @@ def nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a message of a stranger was read")
 
-    for name in ("_single", "parsed", "_gradient_opening", "decode_opening", "PartWriter"):
+    for name in ("single", "parsed", "_gradient_opening", "decode_opening", "PartWriter"):
         monkeypatch.setattr(server, name, refuse)
 
 

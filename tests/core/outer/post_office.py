@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from legion.messages import Member
 from legion.outer.blobs import BlobFolder
 from legion.outer.courier import Courier
 from legion.outer.member import Outgoing, Place
-from legion.rounds import PartKey, RootReport, RoundPlan, RoundRecord, SpanReport
+from legion.rounds import PartKey, RootReport, RoundPlan, RoundRecord, SpanReport, UpdateKey
 from tests.core.outer.small_rounds import RUN, SHARES, UNITS, fragments_of, part_key, plan_of, record_of, worker_of
 from tests.core.outer.virtual_time import in_virtual_time, settled
 
@@ -46,6 +47,8 @@ class MemoryLinks:
     of_blobs: dict[WorkerId, list[Exception | bytes]] = field(default_factory=dict)
     hanging: set[WorkerId] = field(default_factory=set)
     given_up: list[WorkerId] = field(default_factory=list)
+    awaited: list[tuple[WorkerId, UpdateKey]] = field(default_factory=list)
+    to_come: dict[UpdateKey, asyncio.Future[tuple[str, bytes]]] = field(default_factory=dict)
 
     async def send_part(self, member: Member, key: PartKey, data: bytes) -> None:
         worker = member.worker_id
@@ -65,6 +68,15 @@ class MemoryLinks:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    async def await_update(
+        self, member: Member, key: UpdateKey, most_bytes: int, arriving: AbstractAsyncContextManager[object]
+    ) -> tuple[str, bytes]:
+        self.awaited.append((member.worker_id, key))
+        answer = self.to_come.get(key) or asyncio.get_running_loop().create_future()
+        sha256, data = await asyncio.shield(answer)
+        async with arriving:
+            return sha256, data
 
 
 def _next(answers: list[Any]) -> Any:

@@ -18,7 +18,8 @@ from legion.errors import (
     Unavailable,
 )
 from legion.ids import ClusterId, WorkerId
-from legion.outer.courier import RETRY_S, SERVED_ROUNDS
+from legion.outer.arriving import RETRY_S
+from legion.outer.courier import SERVED_ROUNDS
 from legion.outer.reducing import EARLY_S
 from legion.rounds import PartKey, RoundPlan
 from tests.core.outer.post_office import (

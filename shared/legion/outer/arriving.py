@@ -1,0 +1,154 @@
+"""Updates on their way here: asked of reducers before a round is committed, and afterwards of whoever has them.
+
+An update is made, reported, stored and committed before anybody applies it. Who has contributed asks for it at once, so
+that most of it is here when the record comes; what came and was not committed is forgotten with its round.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from legion.errors import FingerprintMismatch, LegionError
+from legion.ids import WorkerId
+from legion.layout import Bounds
+from legion.messages import Member
+from legion.outer.blobs import BlobFolder
+from legion.rounds import RoundPlan, RoundRecord, SpanRecord, UpdateKey
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # pauses between tries; the last repeats
+AT_ONCE = 8  # updates that arrive side by side, each in memory until it is whole
+COMING_S = 5.0  # after its record, for an update that was asked for before, beyond what its bytes take at SLOW
+SLOW_BYTES_PER_S = 125_000  # 1 Mbit/s
+
+Needs = Callable[[Bounds], object]  # whether our slice meets a span
+Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+
+
+class Sources(Protocol):
+    """Workers of other clusters. PeerError when one cannot be reached, or its own error when it refuses."""
+
+    async def fetch_blob(self, member: Member, sha256: str, size_bytes: int) -> bytes: ...
+
+    async def await_update(
+        self, member: Member, key: UpdateKey, most_bytes: int, arriving: AbstractAsyncContextManager[object]
+    ) -> tuple[str, bytes]:
+        """The digest and the values, once the worker has made it; the values inside `arriving`."""
+
+
+Download = Callable[[str, int], Coroutine[Any, Any, bytes]]  # from storage, by digest and size
+
+
+class Arriving:
+    """`spawn` starts a task that its owner ends; `here` is called with a round all of whose updates are here."""
+
+    def __init__(
+        self,
+        me: WorkerId,
+        sources: Sources,
+        download: Download,
+        blobs: BlobFolder,
+        needs: Needs,
+        spawn: Spawn,
+        here: Callable[[int], None],
+    ) -> None:
+        self._me = me
+        self._sources = sources
+        self._download = download
+        self._blobs = blobs
+        self._needs = needs
+        self._spawn = spawn
+        self._here = here
+        self._arriving = asyncio.Semaphore(AT_ONCE)
+        self._coming: dict[UpdateKey, asyncio.Task[None]] = {}
+        self._came: dict[int, set[str]] = {}  # by round: what came before it was committed
+
+    # Before the record.
+
+    def expect(self, plan: RoundPlan, span: int) -> None:
+        """Ask the reducer of the plan's term; of others nothing is awaited any more."""
+        key = UpdateKey(plan.round, span, plan.term(span))
+        reducer = plan.reducer(span)
+        holder = plan.workers.get(reducer)
+        if key in self._coming or holder is None or reducer == self._me:
+            return
+        for other in [other for other in self._coming if other[:2] == key[:2]]:
+            self._coming.pop(other).cancel()
+        most_bytes = 8 * len(plan.spans[span].bounds)  # twice what values take as they are
+        self._coming[key] = self._spawn(self._await(key, holder, most_bytes), f"update of span {span} to be")
+
+    async def _await(self, key: UpdateKey, holder: Member, most_bytes: int) -> None:
+        try:
+            sha256, data = await self._sources.await_update(holder, key, most_bytes, self._arriving)
+        except LegionError as error:
+            logger.info("update not awaited round=%d span=%d why=%s", key.round, key.span, error)
+            return
+        if await self._keep(sha256, data, holder.worker_id):
+            self._came.setdefault(key.round, set()).add(sha256)
+
+    # After it.
+
+    def committed(self, record: RoundRecord, plan: RoundPlan | None) -> None:
+        """Bring all that our slice needs, side by side: each holder has an uplink of its own. `plan`: if we have it."""
+        wanted = {
+            span.digest: (number, span)
+            for number, (bounds, span) in enumerate(zip(record.bounds, record.spans, strict=True))
+            if self._needs(Bounds(*bounds))
+        }
+        missing = set(wanted)
+        for number, span in wanted.values():
+            holder = plan.workers.get(span.reducer) if plan and span.reducer != self._me else None
+            key = UpdateKey(record.round, number, span.term)
+            self._spawn(self._fetch(key, span, holder, missing), f"update of round {record.round}")
+        if not wanted:  # a slice of nothing, as a member with a tiny share has it
+            self._here(record.round)
+
+    async def _fetch(self, key: UpdateKey, span: SpanRecord, holder: Member | None, missing: set[str]) -> None:
+        """Takes its digest from `missing`; the last one to do so has brought the round here."""
+        coming = self._coming.pop(key, None)
+        if coming is not None:
+            await asyncio.wait({coming}, timeout=COMING_S + span.size_bytes / SLOW_BYTES_PER_S)
+            coming.cancel()
+        await self._bring(key.round, span, holder)
+        missing.discard(span.digest)
+        if not missing:
+            self._here(key.round)
+
+    async def _bring(self, round_number: int, span: SpanRecord, holder: Member | None) -> None:
+        tries = 0
+        while not self._blobs.has(span.digest):
+            source = holder if tries % 2 == 0 else None
+            async with self._arriving:
+                try:
+                    if source is not None:
+                        data = await self._sources.fetch_blob(source, span.digest, span.size_bytes)
+                    else:
+                        data = await self._download(span.digest, span.size_bytes)
+                except LegionError as error:
+                    logger.info("update not here round=%d sha256=%s why=%s", round_number, span.digest[:12], error)
+                else:
+                    if await self._keep(span.digest, data, source.worker_id if source else "storage"):
+                        return
+            if tries % 2:
+                await asyncio.sleep(RETRY_S[min(tries // 2, len(RETRY_S) - 1)])
+            tries += 1
+
+    async def _keep(self, sha256: str, data: bytes, holder: str) -> bool:
+        """False when it is damaged, and to be fetched again. StorageFailed ends the engine: waiting frees no disk."""
+        try:
+            await asyncio.to_thread(self._blobs.put, sha256, data)
+        except FingerprintMismatch as error:
+            logger.warning("update damaged holder=%s why=%s", holder, error)
+            return False
+        return True
+
+    # Leaving.
+
+    def forget_before(self, oldest: int) -> set[str]:
+        """Rounds that are long over; what came of them before they were committed."""
+        for key in [key for key in self._coming if key.round < oldest]:
+            self._coming.pop(key).cancel()
+        return {digest for number in [n for n in self._came if n < oldest] for digest in self._came.pop(number)}
