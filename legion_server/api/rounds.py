@@ -3,19 +3,27 @@
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 
-from legion.errors import NotFound, ReportInvalid, StorageFailed
+from legion.errors import NotFound, ReportInvalid
 from legion.rounds import GlobalVersion, RootReply, RootReport, RoundPlan, RoundsPage, SpanReport
 from legion_server.api.checkpoints import BINARY, FILE, SHA256
 from legion_server.api.deps import Anyone, AWorker, BackendDep, Known
 from legion_server.api.problems import answers
+from legion_server.service.updates import Updates
 
 router = APIRouter(tags=["rounds"])
 
 RoundPath = Annotated[int, Path(ge=0, le=2**31 - 1, description="The round's number, from 0.")]
 Digest = Annotated[str, Path(pattern=SHA256, description="As in the round's record.")]
+
+
+def _updates(backend: BackendDep) -> Updates:
+    return Updates(backend.round_log, backend.blobs)
+
+
+UpdatesDep = Annotated[Updates, Depends(_updates)]
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -65,26 +73,16 @@ async def report_root(body: RootReport, backend: BackendDep, worker: AWorker) ->
     responses=answers(403, 404, 507),
     openapi_extra={"requestBody": {"required": True, "content": BINARY}},
 )
-async def upload(request: Request, sha256: Digest, backend: BackendDep, worker: AWorker) -> Response:
+async def upload(request: Request, sha256: Digest, updates: UpdatesDep, worker: AWorker) -> Response:
     """An update, from the reducer that reported it. Answers once the whole is checked and stored; may be repeated."""
-    if await backend.blobs.size(sha256) is None:
-        size_bytes = backend.round_log.expected(worker, sha256)
-        try:
-            await backend.blobs.receive(sha256, size_bytes, request.stream())
-        except ReportInvalid:
-            await backend.round_log.count(blobs_refused=1)
-            raise
-        except StorageFailed:
-            await backend.round_log.count(storage_failures=1)
-            raise
-    await backend.round_log.arrived(sha256)
+    await updates.receive(worker, sha256, request.stream())
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 
 @router.get("/blobs/{sha256}", response_class=StreamingResponse, responses=answers(403, 404, 507) | FILE)
-async def download(request: Request, sha256: Digest, backend: BackendDep, _: Known) -> Response:
-    """An update, or by Range a part of it."""
-    size_bytes = await backend.blobs.size(sha256)
+async def download(request: Request, sha256: Digest, updates: UpdatesDep, _: Known) -> Response:
+    """An update, or by Range a part of it. What storage has lost is asked for: it may be there again later."""
+    size_bytes = await updates.size(sha256)
     if size_bytes is None:
         raise NotFound(f"blob {sha256[:12]} is not in storage", hint="It may still come: reducers have it first.")
     headers = {"Accept-Ranges": "bytes"}
@@ -99,7 +97,7 @@ async def download(request: Request, sha256: Digest, backend: BackendDep, _: Kno
             return Response(status_code=status.HTTP_416_RANGE_NOT_SATISFIABLE, headers=headers)
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size_bytes}"
     headers["Content-Length"] = str(stop - start)
-    body = backend.blobs.read(sha256, start, stop)
+    body = updates.read(sha256, size_bytes, start, stop)
     return StreamingResponse(body, code, headers, media_type="application/octet-stream")
 
 

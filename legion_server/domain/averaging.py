@@ -7,7 +7,7 @@ ends with the last committed round; the run is complete when the last anchor is 
 from dataclasses import dataclass, field, replace
 
 from legion.config import config_digest
-from legion.errors import ConfigInvalid
+from legion.errors import ConfigInvalid, StorageFailed
 from legion.ids import Epoch
 from legion.layout import Layout
 from legion.messages import Plan, RunPhase
@@ -153,7 +153,8 @@ def _lose(moment: Moment, workers: Workers) -> None:
             if w in workers and workers[w].state == "ready"
         ]
         if moment.rounds is not None:
-            moment.rounds = moment.rounds.counted(clusters_lost=1)
+            full = sum(w in workers and workers[w].failure == StorageFailed.slug for w in worker_ids)
+            moment.rounds = moment.rounds.counted(clusters_lost=1, worker_storage_failures=full)
     if len(kept) < len(moment.run.clusters):
         moment.run = replace(moment.run, clusters=tuple(kept))
 

@@ -7,6 +7,7 @@ from legion.ids import WorkerId
 from legion.rounds import RootReport
 from legion_server.domain.happenings import Happening
 from legion_server.domain.rounds import Mismatch, Rounds
+from legion_server.domain.span_reports import MOST_REFUSED, with_refused
 
 FORGIVEN_AFTER_S = 86_400.0
 MOST_MISMATCHES = 2  # within that time
@@ -40,12 +41,20 @@ def compared(rounds: Rounds, worker: WorkerId, report: RootReport, reference: st
     return Verdict(rounds, False, [told], excluded=len(recent) >= MOST_MISMATCHES)
 
 
+def noticed(rounds: Rounds, worker: WorkerId, report: RootReport) -> Rounds:
+    """With what the worker counted on its way to this anchor. A report that comes again adds nothing."""
+    if not (report.refused or report.damaged) or report.round <= rounds.noticed.get(worker, -1):
+        return rounds
+    rounds = replace(rounds, noticed={**rounds.noticed, worker: report.round})
+    return with_refused(rounds, report.refused).counted(updates_damaged=min(report.damaged, MOST_REFUSED))
+
+
 def known(rounds: Rounds, anchor: int, root: str) -> Rounds:
     """The reference of theta_anchor is computed; `due` tells whose reports can be compared now.
 
     The updates that led there have been in storage, whatever was noted in the meantime.
     """
-    awaited = {digest: blob for digest, blob in rounds.awaited.items() if blob.round >= anchor}
+    awaited = {digest: blob for digest, blob in rounds.awaited.items() if blob.round != anchor - 1}
     return replace(rounds, anchored=anchor, root=root, awaited=awaited)
 
 

@@ -24,10 +24,12 @@ from legion_server.domain.rounds import (
     published,
     step_at,
     steps_of,
+    unused,
     without,
 )
 from legion_server.domain.runs import Run
 
+MOST_EARLIER = 8  # rounds whose leases a cluster keeps without having contributed to all spans; then they go back
 BACKUPS = 2  # reducers in a span's list behind the first
 SPEED_MARGIN = 1.5  # a cluster may be this much faster than measured before its tokens stop counting
 NEW_SHARE = 4  # new identities weigh at most 1 part against 4 of the others: 20 %
@@ -109,14 +111,21 @@ def micro_batches(mean: int, speeds: Sequence[float | None]) -> list[int]:
 
 
 def _seated(rounds: Rounds, config: RunConfig, number: int, clusters: Sequence[Plan]) -> Rounds:
-    """Every cluster with a seat, and with leases for this round and the next."""
+    """Every cluster with a seat, and with leases for this round and the next.
+
+    What was leased too long ago goes back, else the plan would grow with every round that a cluster lives through and
+    never contributes to. Its work of then still goes with its next contribution, but counts for nothing: members name
+    no blocks that the plan does not know to be theirs.
+    """
     seats, pool = dict(rounds.seats), rounds.pool
     speeds = [rounds.speeds.get(cluster.cluster) for cluster in clusters]
     wanted = micro_batches(config.batch.micro_batches, speeds)
     for cluster, count in zip(clusters, wanted, strict=True):
         first = Seat(number, included=(number - 1,) * len(rounds.bounds))
         seat = seats.get(cluster.cluster, first)
-        held = dict(seat.leases)
+        past = [before for before in seat.leases if before < number - MOST_EARLIER]
+        pool = leases.give_back(pool, unused(seat, past)) if past else pool
+        held = {before: lease for before, lease in seat.leases.items() if before not in past}
         for ahead in (number, number + 1):
             size = steps_of(config, ahead) * count * config.batch.micro_batch_blocks
             if size and ahead not in held:

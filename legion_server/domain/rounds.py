@@ -8,7 +8,7 @@ The design commits on digests alone. But a reducer that dies between its report 
 nobody can apply, and with it the run; the upload has to be made anyway, and clusters train on meanwhile.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from legion.counters import RoundCounters
 from legion.ids import ClusterId, WorkerId
 from legion.layout import spans
 from legion.messages import ModelShape, Plan
-from legion.rounds import RootReport, RoundPlan, RoundRecord, SpanRecord, SpanReport
+from legion.rounds import Inclusion, RootReport, RoundPlan, RoundRecord, SpanRecord, SpanReport
 from legion_server.domain import leases
 from legion_server.domain.happenings import Happening
 from legion_server.domain.leases import Pool, Ranges
@@ -67,6 +67,7 @@ class Awaited:
     size_bytes: int
     round: int
     reducer: WorkerId
+    since: float = 0.0  # noticed; s since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Rounds:
     first_record: int = 0  # the oldest that is kept
     anchored: int = -1  # the newest anchor that the assembler has; -1: none yet
     root: str | None = None  # of that anchor
+    noticed: Mapping[WorkerId, int] = field(default_factory=dict)  # by anchor: whose counts up to it are in ours
     waiting_roots: Mapping[WorkerId, RootReport] = field(default_factory=dict)  # for the reference to be known
     mismatches: Mapping[WorkerId, tuple[Mismatch, ...]] = field(default_factory=dict)
 
@@ -147,11 +149,11 @@ def stored(rounds: Rounds, digest: str) -> Rounds:
     return replace(rounds, turns=turns, awaited=awaited)
 
 
-def missing(rounds: Rounds, record: RoundRecord, digests: Collection[str]) -> Rounds:
+def missing(rounds: Rounds, record: RoundRecord, digests: Collection[str], now: float) -> Rounds:
     """These updates of a committed round are not in storage."""
     spans = {span.digest: span for span in record.spans if span.digest in digests}
-    lacking = {d: Awaited(span.size_bytes, record.round, span.reducer) for d, span in spans.items()}
-    return replace(rounds, awaited={**rounds.awaited, **lacking})
+    lacking = {d: Awaited(span.size_bytes, record.round, span.reducer, now) for d, span in spans.items()}
+    return replace(rounds, awaited=lacking | dict(rounds.awaited))
 
 
 def forgotten(rounds: Rounds, before: int) -> Rounds:
@@ -165,14 +167,19 @@ def without(rounds: Rounds, gone: ClusterId) -> Rounds:
     seat = rounds.seats.get(gone)
     if seat is None:
         return rounds
-    newest = max(seat.included, default=seat.first - 1)
-    unused = [r for number, held in seat.leases.items() if number > newest for r in held]
     return replace(
         rounds,
         seats={name: other for name, other in rounds.seats.items() if name != gone},
         speeds={name: speed for name, speed in rounds.speeds.items() if name != gone},
-        pool=leases.give_back(rounds.pool, leases.minus(unused, seat.early)),
+        pool=leases.give_back(rounds.pool, unused(seat, seat.leases)),
     )
+
+
+def unused(seat: Seat, numbers: Collection[int]) -> Ranges:
+    """What of the leases for these rounds no span has counted, and somebody else may train on."""
+    newest = max(seat.included, default=seat.first - 1)
+    held = [r for number in numbers if number > newest for r in seat.leases[number]]
+    return leases.minus(held, seat.early)
 
 
 def live_workers(plan: RoundPlan, clusters: tuple[Plan, ...]) -> list[WorkerId]:
@@ -202,6 +209,7 @@ def overdue(rounds: Rounds, clusters: tuple[Plan, ...], config: RoundsConfig, no
     live = live_workers(plan, clusters)
     if not live:
         return Outcome(rounds, [])
+    there = set(live)
     happenings: list[Happening] = []
     limit_s = plan.deadline_s * PATIENCE + config.grace_s
     deadline_s = plan.deadline_s
@@ -209,11 +217,12 @@ def overdue(rounds: Rounds, clusters: tuple[Plan, ...], config: RoundsConfig, no
         if turn.done:
             continue
         silent = now - turn.since > limit_s
-        if rounds.reducer(span) not in live or silent:
+        if rounds.reducer(span) not in there or silent:
             deadline_s = min(config.deadline_s, 2 * plan.deadline_s) if silent else deadline_s
             changed = _next_term(rounds.plan or plan, span, live)
             turns = (*rounds.turns[:span], Turn(now), *rounds.turns[span + 1 :])
-            rounds = replace(rounds, plan=changed, turns=turns).counted(terms_raised=1, residuals_lost=1)
+            rounds = replace(rounds, plan=changed, turns=turns)
+            rounds = rounds.counted(terms_raised=1, residuals_lost=1, undelivered=turn.report is not None)
             public = {"round": plan.round, "span": span, "term": changed.term(span)}
             happenings.append(Happening("round_term", public, {"reducer": changed.reducer(span)}))
     if rounds.plan is not None and rounds.plan is not plan:
@@ -259,8 +268,12 @@ def commit(rounds: Rounds, now: float) -> Outcome:
     if plan is None or len(reports) < len(plan.spans):
         return Outcome(rounds, [])
     record = _record(rounds, plan, reports, now)
-    seats = {name: _settled(rounds, name, seat, record) for name, seat in rounds.seats.items()}
-    included = {i.cluster for span in record.spans for i in span.included}
+    by_span = [{i.cluster: i for i in span.included} for span in record.spans]
+    seats = {
+        name: _settled(seat, record.round, [spans.get(name) for spans in by_span])
+        for name, seat in rounds.seats.items()
+    }
+    included = {name for spans in by_span for name in spans}
     workers = [m.worker_id for p in plan.participants if p.cluster in included for m in p.members]
     took_s = None if rounds.published_at is None else now - rounds.published_at
     after = replace(
@@ -271,7 +284,7 @@ def commit(rounds: Rounds, now: float) -> Outcome:
         committed=plan.round + 1,
         total_tokens=record.total_tokens,
         seats={name: seat for name, (seat, _) in seats.items()},
-        pool=leases.give_back(rounds.pool, [r for _, unused in seats.values() for r in unused]),
+        pool=leases.give_back(rounds.pool, [r for _, left in seats.values() for r in left]),
         accepted={**rounds.accepted, **{w: rounds.accepted.get(w, 0) + 1 for w in workers}},
         round_s=rounds.round_s if took_s is None else _smoothed(rounds.round_s, took_s),
     ).counted(empty_spans=sum(not span.included for span in record.spans))
@@ -298,34 +311,31 @@ def _record(rounds: Rounds, plan: RoundPlan, reports: list[SpanReport], now: flo
     )
 
 
-def _settled(rounds: Rounds, cluster: ClusterId, seat: Seat, record: RoundRecord) -> tuple[Seat, Ranges]:
-    """The seat after the record, and the leased blocks that nobody will train on any more.
+def _settled(seat: Seat, committed: int, found: Sequence[Inclusion | None]) -> tuple[Seat, Ranges]:
+    """The seat after the round, and the leased blocks that nobody will train on any more.
 
     A contribution stands for all that its cluster has trained since the one before: what it does not name of leases
     up to its round was not used.
     """
-    found = [span.inclusion(cluster) for span in record.spans]
     if not any(found):
         return seat, ()
-    named = [r for inclusion in found if inclusion for r in inclusion.blocks]
-    included = tuple(
-        record.round if inclusion else before for inclusion, before in zip(found, seat.included, strict=True)
-    )
-    kept = {n: leases.overlap(held, named) if n <= record.round else held for n, held in seat.leases.items()}
+    named = leases.joined({r for blocks in {i.blocks for i in found if i} for r in blocks})
+    included = tuple(committed if inclusion else before for inclusion, before in zip(found, seat.included, strict=True))
+    kept = {n: leases.overlap(held, named) if n <= committed else held for n, held in seat.leases.items()}
     newest_before = max(seat.included)
-    unused = [
+    left = [
         r
         for number, held in seat.leases.items()
-        if newest_before < number <= record.round
+        if newest_before < number <= committed
         for r in leases.minus(held, (*named, *seat.early))
     ]
     after = replace(
         seat,
         included=included,
         leases={number: held for number, held in kept.items() if number > min(included)},
-        early=leases.overlap(seat.leases.get(record.round + 1, ()), named),
+        early=leases.overlap(seat.leases.get(committed + 1, ()), named),
     )
-    return after, tuple(unused)
+    return after, tuple(left)
 
 
 def _smoothed(before: float | None, newest: float) -> float:

@@ -1,5 +1,6 @@
 """Whether a reducer's report is believed: it must fit the plan, the term and what is already known. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,6 +19,7 @@ HEADER_BYTES = 2**16
 MOST_RANGES = 256  # of blocks in one contribution
 MOST_REASONS = 32  # that are counted apart
 LONGEST_REASON = 32  # characters
+MOST_REFUSED = 10**6  # in one report, of one reason: what a worker claims must not drown the others' counts
 
 
 class Verdict(NamedTuple):
@@ -33,9 +35,10 @@ def accept(rounds: Rounds, config: RunConfig, worker: WorkerId, report: SpanRepo
     try:
         plan = _current(rounds, worker, report)
         turn = rounds.turns[report.span]
-        if turn.report is not None:
-            _same(turn.report, report)
+        if turn.report is not None and turn.report.digest == report.digest:
             return Verdict(rounds)
+        if turn.report is not None:
+            return contradiction(rounds, report, turn.report.digest)
         counted, duplicates = _counted(rounds, config, plan, report)
     except RoundConflict as error:
         return Verdict(rounds.counted(conflicts=1), error)
@@ -43,7 +46,11 @@ def accept(rounds: Rounds, config: RunConfig, worker: WorkerId, report: SpanRepo
         return Verdict(rounds.counted(reports_refused=1), error)
     beyond = _tokens(report) - _tokens(counted)
     turns = (*rounds.turns[: report.span], Turn(turn.since, counted), *rounds.turns[report.span + 1 :])
-    rounds = _with_refused(rounds, report.refused).counted(duplicate_blocks=duplicates, uncounted_tokens=beyond)
+    rounds = with_refused(rounds, report.refused).counted(
+        duplicate_blocks=duplicates,
+        uncounted_tokens=beyond,
+        below_quorum=_weight(plan, counted) < config.rounds.quorum * sum(p.most_tokens for p in plan.participants),
+    )
     return Verdict(replace(rounds, turns=turns), None, accepted=True)
 
 
@@ -61,18 +68,20 @@ def _current(rounds: Rounds, worker: WorkerId, report: SpanReport) -> RoundPlan:
     return plan
 
 
-def _same(known: SpanReport, report: SpanReport) -> None:
-    if known.digest != report.digest:
-        raise RoundConflict(
-            f"span {report.span} of round {report.round} has another digest already: {known.digest[:12]}",
-            hint="Two digests for one span and term: the reducer's hardware or software is suspect.",
-        )
+def contradiction(rounds: Rounds, report: SpanReport, known: str) -> Verdict:
+    """For a reducer that has reported another digest, `known`, of the same span and term before."""
+    refusal = RoundConflict(
+        f"span {report.span} of round {report.round} has another digest already: {known[:12]}",
+        hint="Two digests for one span and term: the reducer's hardware or software is suspect.",
+    )
+    return Verdict(rounds.counted(digests_differ=1), refusal)
 
 
 def _counted(rounds: Rounds, config: RunConfig, plan: RoundPlan, report: SpanReport) -> tuple[SpanReport, int]:
     """The report with the tokens that count, and how many blocks it names that were delivered before."""
     where = f"span {report.span} of round {report.round}"
-    bounds = plan.spans[report.span].bounds
+    bounds, sizes = plan.spans[report.span].bounds, plan.shape.sizes
+    participants = {participant.cluster: participant for participant in plan.participants}
     if report.size_bytes > len(bounds) * MOST_BYTES_PER_ELEMENT + HEADER_BYTES:
         raise ReportInvalid(f"{where}: an update of {len(bounds)} elements cannot have {report.size_bytes} bytes")
     names = [inclusion.cluster for inclusion in report.included]
@@ -80,10 +89,10 @@ def _counted(rounds: Rounds, config: RunConfig, plan: RoundPlan, report: SpanRep
         raise ReportInvalid(f"{where}: a cluster is included twice")
     included, duplicates = [], 0
     for inclusion in report.included:
-        participant = plan.participant(inclusion.cluster)
+        participant = participants.get(inclusion.cluster)
         if participant is None:
             raise ReportInvalid(f"{where}: {inclusion.cluster} is no participant")
-        _check_parts(plan, bounds, participant, inclusion, where)
+        _check_parts(sizes, bounds, participant, inclusion, where)
         new = _new_blocks(rounds, report.span, inclusion, where)
         duplicates += sum(len(named) for named in inclusion.blocks) - new
         tokens = min(inclusion.tokens, new * config.data.seq_len)
@@ -98,8 +107,10 @@ def _meeting(sizes: tuple[int, ...], shares: tuple[int, ...], span: Bounds) -> i
     return sum(bool(layout.fragments(rank, span)) for rank in layout.ranks)
 
 
-def _check_parts(plan: RoundPlan, bounds: Bounds, participant: Participant, inclusion: Inclusion, where: str) -> None:
-    meeting = _meeting(plan.shape.sizes, tuple(member.share for member in participant.members), bounds)
+def _check_parts(
+    sizes: tuple[int, ...], bounds: Bounds, participant: Participant, inclusion: Inclusion, where: str
+) -> None:
+    meeting = _meeting(sizes, tuple(member.share for member in participant.members), bounds)
     if len(inclusion.parts) != meeting:
         raise ReportInvalid(
             f"{where}: {inclusion.cluster} is included with {len(inclusion.parts)} parts, {meeting} members hold some"
@@ -124,15 +135,20 @@ def _new_blocks(rounds: Rounds, span: int, inclusion: Inclusion, where: str) -> 
     return leases.count(leases.overlap(inclusion.blocks, leases.minus(since, seat.early)))
 
 
+def _weight(plan: RoundPlan, report: SpanReport) -> int:
+    included = {inclusion.cluster for inclusion in report.included}
+    return sum(p.most_tokens for p in plan.participants if p.cluster in included)
+
+
 def _tokens(report: SpanReport) -> int:
     return sum(inclusion.tokens for inclusion in report.included)
 
 
-def _with_refused(rounds: Rounds, refused: dict[str, int]) -> Rounds:
-    """Reasons are the reducers' own words: cut, and not endlessly many."""
+def with_refused(rounds: Rounds, refused: Mapping[str, int]) -> Rounds:
+    """With these parts counted. Reasons are the reducers' own words: cut, and not endlessly many."""
     known = dict(rounds.counters.refused)
     for reason, count in refused.items():
         name = printable(reason, LONGEST_REASON)
         name = name if name in known or len(known) < MOST_REASONS else "other"
-        known[name] = known.get(name, 0) + max(0, count)
+        known[name] = known.get(name, 0) + min(max(0, count), MOST_REFUSED)
     return replace(rounds, counters=rounds.counters.model_copy(update={"refused": known}))

@@ -36,6 +36,7 @@ from legion.messages import (
 from legion_server.domain import averaging, membership, runs
 from legion_server.domain import checkpoints as cp
 from legion_server.domain.happenings import Happening
+from legion_server.domain.lost_updates import asked_of
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds, gone, measured, with_patience
 from legion_server.domain.runs import Run
@@ -185,6 +186,7 @@ class Coordinator:
             round=round_plan.round if round_plan else -1,
             revision=round_plan.revision if round_plan else 0,
             gone=gone(round_plan, run.clusters),
+            wanted=asked_of(rounds, run, worker_id, self._clock()) if rounds else (),
         )
 
     async def leave(self, worker_id: WorkerId) -> None:

@@ -62,6 +62,7 @@ class Follower:
         self._dir = anchors_dir
         self._updates_dir = anchors_dir / "updates"  # local copies, while they are applied
         self._anchor = -1  # number of the newest; -1: not looked for yet
+        self._checked = False  # that it is what the log says
 
     async def serve(self) -> None:
         """Until cancelled."""
@@ -96,10 +97,9 @@ class Follower:
         if self._anchor < 0:
             await self._find(rounds)
             return True
-        if rounds.anchored < self._anchor:
+        if not self._checked:
             path = self._path(self._anchor)
-            number = self._anchor
-            await self._log.anchored(number, await self._in_thread(lambda: self._noted(number, _leaves_of(path))))
+            await self._reach(self._anchor, lambda: _leaves_of(path))
             return True
         if self._is_checkpoint_due():
             await self._make_checkpoint(rounds)
@@ -115,7 +115,7 @@ class Follower:
         if found is None:
             newest = cp.newest_complete(self._coordinator.state.checkpoints)
             found = await (self._restore(newest) if newest else self._begin(rounds))
-        self._anchor = found
+        self._anchor, self._checked = found, False
 
     def _newest(self, rounds: Rounds) -> int | None:
         from legion_server.service import anchors  # noqa: PLC0415  brings numpy: not for the start
@@ -164,21 +164,45 @@ class Follower:
         source, target = self._path(record.round), self._path(number)
         info = self._info(number, record.total_tokens)
 
-        def work() -> str:
+        def work() -> list[bytes]:
             from legion_server.service import anchors  # noqa: PLC0415  brings numpy: not for the start
 
-            return self._noted(number, anchors.advance(source, target, info, record, config, local))
+            return anchors.advance(source, target, info, record, config, local)
 
         try:
-            root = await self._in_thread(work)
+            await self._reach(number, work)
         except PartInvalid as error:
             await self._log.broken(record, error)
             raise RunError(f"round {record.round} cannot be applied: {error}") from error
-        await self._log.anchored(number, root)
-        self._anchor = number
         await self._in_thread(lambda: _removed(source, *local.values()))
-        logger.info("round applied round=%d root=%s", record.round, root[:12])
+        logger.info("round applied round=%d", record.round)
         return True
+
+    async def _reach(self, number: int, leaves: Callable[[], list[bytes]]) -> None:
+        """Theta_number becomes the reference, which `leaves` brings about.
+
+        RunError when it was another one before: a file is damaged, or this machine no longer computes what it did.
+        Workers must not be judged by that. It is made anew, of the newest checkpoint.
+        """
+        known = await self._log.reference_root(number)
+
+        def work() -> str:
+            from legion import digest  # noqa: PLC0415  brings numpy: not for the start
+
+            found = leaves()
+            root = digest.root(found)
+            if known in (None, root):
+                self._references.write(number, found)
+            return root
+
+        root = await self._in_thread(work)
+        if known not in (None, root):
+            await self._log.count(replays_differ=1)
+            self._anchor = -1
+            await self._in_thread(lambda: _removed(self._path(number), self._path(number - 1)))
+            raise RunError(f"theta_{number} was computed again and is another: {root[:12]}, not {str(known)[:12]}")
+        await self._log.anchored(number, root)
+        self._anchor, self._checked = number, True
 
     async def _updates(self, record: RoundRecord) -> dict[str, Path] | None:
         """Local copies of the round's updates; None while one is missing."""
@@ -197,13 +221,6 @@ class Follower:
         if rounds is not None and missing - rounds.awaited.keys():
             await self._log.missing(record, missing)
         return None if missing else local
-
-    def _noted(self, number: int, leaves: list[bytes]) -> str:
-        """The root, once the leaves are written down."""
-        from legion import digest  # noqa: PLC0415  brings numpy: not for the start
-
-        self._references.write(number, leaves)
-        return digest.root(leaves)
 
     # Checkpoints.
 

@@ -31,6 +31,8 @@ class RoundLog:
         self._coordinator = coordinator
         self._store = store
         self._references = references
+        self._named: dict[str, int] = {}  # rounds by the digests of their updates, as far as somebody asked
+        self._looked_until = 0  # the first round that is not in there
 
     @property
     def rounds(self) -> Rounds:
@@ -54,12 +56,15 @@ class RoundLog:
 
     async def report(self, worker_id: WorkerId, report: SpanReport) -> None:
         """From a reducer. RoundConflict, ReportInvalid; what was accepted may come again, also after the commit."""
-        rounds = self.rounds
-        if report.round < rounds.committed and await self._is_committed(worker_id, report):
+        known = await self._committed(worker_id, report) if report.round < self.rounds.committed else None
+        if known == report.digest:
             return
         async with self._coordinator.deciding() as draft:
             rounds = _rounds(draft)
-            verdict = span_reports.accept(rounds, draft.run.config, worker_id, report)
+            if known is None:
+                verdict = span_reports.accept(rounds, draft.run.config, worker_id, report)
+            else:
+                verdict = span_reports.contradiction(rounds, report, known)
             draft.rounds = verdict.rounds
         if verdict.refusal is not None:
             logger.warning(
@@ -71,12 +76,13 @@ class RoundLog:
             )
             raise verdict.refusal
 
-    async def _is_committed(self, worker_id: WorkerId, report: SpanReport) -> bool:
+    async def _committed(self, worker_id: WorkerId, report: SpanReport) -> str | None:
+        """The digest that the log has from this worker for the report's span and term."""
         record = await self.record(report.round)
         if record is None or report.span >= len(record.spans):
-            return False
+            return None
         span = record.spans[report.span]
-        return (span.digest, span.term, span.reducer) == (report.digest, report.term, worker_id)
+        return span.digest if (span.term, span.reducer) == (report.term, worker_id) else None
 
     async def record(self, number: int) -> RoundRecord | None:
         """None when it is not committed, or not kept any more."""
@@ -133,6 +139,7 @@ class RoundLog:
             )
         reference = await self._reference(plan, report)
         async with self._coordinator.deciding() as draft:
+            draft.rounds = roots.noticed(_rounds(draft), worker_id, report)
             agrees = _compare(draft, worker_id, report, reference)
         if agrees is False:
             logger.warning("root differs worker=%s round=%d", worker_id, report.round)
@@ -143,6 +150,14 @@ class RoundLog:
             return None
         layout = Layout(plan.shape.sizes, tuple(member.share for member in plan.members))
         return await asyncio.to_thread(self._references.root, report.round, layout, Rank(report.rank))
+
+    async def reference_root(self, anchor: int) -> str | None:
+        """Of theta_anchor, if it was computed before and is still known."""
+        rounds = self.rounds
+        if rounds.anchored == anchor:
+            return rounds.root
+        record = await self.record(anchor - 1) if anchor > 0 else None
+        return record.root if record else None
 
     async def anchored(self, anchor: int, root: str) -> None:
         """The assembler has theta_anchor; its root is the reference, and what workers said of it is compared now."""
@@ -193,7 +208,25 @@ class RoundLog:
     async def missing(self, record: RoundRecord, digests: set[str]) -> None:
         """These updates of a committed round are not in storage, whatever was noted before."""
         async with self._coordinator.deciding() as draft:
-            draft.rounds = rd.missing(_rounds(draft), record, digests)
+            draft.rounds = rd.missing(_rounds(draft), record, digests, draft.now)
+
+    async def lost(self, digest: str, **counted: int) -> None:
+        """Somebody wanted this blob, and storage does not have it. If the log names it, workers are asked for it."""
+        if digest not in self.rounds.awaited and (record := await self._naming(digest)) is not None:
+            logger.warning("update lost round=%d sha256=%s", record.round, digest[:12])
+            await self.missing(record, {digest})
+        if counted:
+            await self.count(**counted)
+
+    async def _naming(self, digest: str) -> RoundRecord | None:
+        """The newest record that names this blob. Records never change, so each is looked through once."""
+        rounds = self.rounds
+        self._named = {name: number for name, number in self._named.items() if number >= rounds.first_record}
+        self._looked_until = max(self._looked_until, rounds.first_record)
+        while records := await self._store.records(self._looked_until, MOST_RECORDS):
+            self._named |= {span.digest: record.round for record in records for span in record.spans}
+            self._looked_until = records[-1].round + 1
+        return await self.record(self._named[digest]) if digest in self._named else None
 
     # Checkpoints and pruning, for the follower.
 

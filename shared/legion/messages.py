@@ -170,6 +170,7 @@ class HeartbeatReply(Message):
     round: int = -1  # of the newest round plan; -1: none
     revision: int = 0  # of that plan; the worker fetches it when either differs
     gone: tuple[ClusterId, ...] = ()  # participants of that plan that nobody need wait for
+    wanted: tuple[Sha256, ...] = ()  # updates that storage has lost: to be uploaded, if this worker has them
 
 
 class Member(Message):

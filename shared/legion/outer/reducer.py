@@ -16,11 +16,11 @@ from typing import Final, Literal
 import numpy as np
 
 from legion.codec.api import AnyCodec, Floats
-from legion.codec.auto import for_flush
-from legion.codec.registry import any_by_wire_id
+from legion.codec.auto import LADDER, for_flush
+from legion.codec.registry import any_by_name, any_by_wire_id
 from legion.errors import PartInvalid, PartRefused
 from legion.ids import ClusterId, Rank, WorkerId
-from legion.layout import Fragment
+from legion.layout import CHUNK, Fragment
 from legion.outer.log import blob_of, values_of
 from legion.rounds import Inclusion, Participant, PartKey, RoundPlan, SpanReport
 
@@ -31,7 +31,13 @@ SMALLEST_SCALE: Final = 2.0**-126  # of a clipped contribution: a float32 that i
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """When a span closes: at once with all that are alive, after `grace_s` with a quorum, at the deadline anyhow."""
+    """When a span closes: at once with all that are alive, after `grace_s` with a quorum, at the deadline anyhow.
+
+    At the deadline also below the quorum, with one contribution if there is no more. The quorum is there so that nobody
+    waits long for a few, not to protect the average: what has not come is not lost but goes with the next round, while
+    a round that waited for those who do not come (half of all workers may vanish at once) would stop everybody. The
+    server counts such updates (`below_quorum`).
+    """
 
     quorum: float
     grace_s: float
@@ -65,9 +71,23 @@ class SpanReducer:
     """One term of one span of one round."""
 
     def __init__(
-        self, plan: RoundPlan, span: int, term: int, *, closing: Closing, mean_over: MeanOver, opened_s: float
+        self,
+        plan: RoundPlan,
+        span: int,
+        term: int,
+        *,
+        closing: Closing,
+        mean_over: MeanOver,
+        opened_s: float,
+        codecs: Set[int] | None = None,
+        afterwards: Counter[str] | None = None,
     ) -> None:
+        """`codecs`: wire ids that contributions may have, None: any. `afterwards`: what the report comes too early for:
+        refusals once the span is closed are counted there.
+        """
         self.plan, self.span, self.term = plan, span, term
+        self._codecs = codecs
+        self.afterwards = Counter() if afterwards is None else afterwards
         self.bounds = plan.spans[span].bounds
         self._closing = closing
         self._mean_over = mean_over
@@ -115,7 +135,8 @@ class SpanReducer:
         try:
             yield
         except (PartRefused, PartInvalid) as error:
-            self.refused[error.reason if isinstance(error, PartRefused) else "invalid"] += 1
+            counts = self.afterwards if self._closed else self.refused
+            counts[reason_of(error)] += 1
             raise
 
     def _require(self, sender: WorkerId, key: PartKey) -> Contribution:
@@ -132,6 +153,8 @@ class SpanReducer:
             raise PartRefused(f"rank {key.rank} of {key.cluster} holds nothing of span {self.span}", reason="span")
         if self._closed and contribution.keys.get(Rank(key.rank)) != key:
             raise PartRefused(f"span {self.span} of round {self.plan.round} is closed", reason="late")
+        if self._codecs is not None and key.codec not in self._codecs:
+            raise PartRefused(f"codec {key.codec} is none of this run's", reason="codec")
         if key.size_bytes > any_by_wire_id(key.codec).most_bytes(sum(len(fragment.flat) for fragment in fragments)):
             raise PartInvalid(f"a part of {key.size_bytes} bytes is longer than its codec ever writes")
         if not all(contribution.participant.leased(named) for named in key.blocks):
@@ -226,6 +249,20 @@ class SpanReducer:
     def _values(self, contribution: Contribution) -> Iterator[tuple[int, Floats]]:
         for rank, data in sorted(contribution.parts.items()):
             yield from self._decoded(contribution.keys[rank], data, contribution.fragments[rank])
+
+
+def reason_of(error: PartRefused | PartInvalid) -> str:
+    """The word under which a refusal is counted."""
+    return error.reason if isinstance(error, PartRefused) else "invalid"
+
+
+def codecs_of(name: str, density: float, *, flush: bool) -> frozenset[int]:
+    """The wire ids that contributions to a round may have: `rounds.codec`, and `rounds.density` for `topk`."""
+    if name == "auto":
+        allowed = list(LADDER)
+    else:
+        allowed = [any_by_name(f"topk{round(density * CHUNK)}" if name == "topk" else name)]
+    return frozenset((for_flush(codec) if flush else codec).wire_id for codec in allowed)
 
 
 def _story(key: PartKey) -> tuple[object, ...]:

@@ -23,9 +23,11 @@ NONE, INT8 = by_name("none"), by_name("int8")
 GRACE_S, DEADLINE_S = 5.0, 100.0
 
 
-def reducer_of(plan: RoundPlan, span: int = 0, *, mean_over: MeanOver = "participants", term: int = 0) -> SpanReducer:
+def reducer_of(
+    plan: RoundPlan, span: int = 0, *, mean_over: MeanOver = "participants", term: int = 0, **more: Any
+) -> SpanReducer:
     closing = Closing(quorum=0.6, grace_s=GRACE_S)
-    return SpanReducer(plan, span, term, closing=closing, mean_over=mean_over, opened_s=0.0)
+    return SpanReducer(plan, span, term, closing=closing, mean_over=mean_over, opened_s=0.0, **more)
 
 
 def span_values(plan: RoundPlan, span: int, seed: int, scale: float = 1.0) -> Floats:

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from legion.codec.auto import LADDER, for_flush
+from legion.codec.registry import any_by_name
 from legion.errors import PartInvalid, PartRefused
 from legion.ids import ClusterId, RunId, WorkerId
 from legion.layout import CHUNK
 from legion.outer.log import values_of
-from legion.outer.reducer import SpanReducer
+from legion.outer.reducer import SpanReducer, codecs_of
 from legion.rounds import Blocks, RoundPlan
 from tests.core.outer.offers import DEADLINE_S, INT8, NONE, A, B, C, Sent, offer_all, parts_of, reducer_of, span_values
 from tests.core.outer.small_rounds import (
@@ -27,10 +29,10 @@ from tests.core.outer.small_rounds import (
 def refusal(reducer: SpanReducer, sent: Sent) -> str:
     """The reason, which must be counted and must have changed nothing."""
     sender, key, data = sent
-    before = reducer.refused.copy()
+    before = reducer.refused + reducer.afterwards
     with pytest.raises(PartRefused) as caught:
         reducer.offer(sender, key, data)
-    assert reducer.refused - before == {caught.value.reason: 1}
+    assert reducer.refused + reducer.afterwards - before == {caught.value.reason: 1}
     return caught.value.reason
 
 
@@ -83,6 +85,7 @@ def test_what_comes_after_the_close_is_late_but_what_is_known_is_no_news() -> No
     offer_all(reducer, [first])
     _, report, _ = reducer.reduce(None, NONE)
     assert refusal(reducer, second) == "late"
+    assert (+reducer.refused, reducer.afterwards) == ({}, {"late": 1}), "the report was made before"
     offer_all(reducer, [first])
     assert reducer.reduce(None, NONE)[1].digest == report.digest
 
@@ -135,6 +138,25 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
     reducer = reducer_of(plan)
     assert refusal(reducer, parts_of(plan, 0, A, values)[0]) == "not-finite"
     assert not reducer.should_close(DEADLINE_S, frozenset()), "a refused part is no contribution"
+
+
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize("name", ["none", "int8", "int4", "int2", "onebit", "topk", "auto"])
+def test_a_part_of_a_codec_that_the_run_does_not_use_is_refused(name: str, flush: bool) -> None:
+    """What the run uses is what its members choose: see `Courier.codec` and `for_flush`."""
+    plan = plan_of(flush=flush)
+    chosen = LADDER if name == "auto" else [any_by_name("topk256" if name == "topk" else name)]
+    used = {(for_flush(codec) if flush else codec).name for codec in chosen}
+    taken = set()
+    for codec in [*map(any_by_name, ("none", "bf16", "int8", "int4", "int2", "onebit", "topk256", "topk64"))]:
+        reducer = reducer_of(plan, codecs=codecs_of(name, 256 / CHUNK, flush=flush))
+        sent = parts_of(plan, 0, A, span_values(plan, 0, 1), codec)[0]
+        if codec.name in used:
+            reducer.offer(*sent)
+            taken.add(codec.name)
+        else:
+            assert refusal(reducer, sent) == "codec"
+    assert taken == used
 
 
 @pytest.mark.parametrize("wire_id", [INT8.wire_id, 200])

@@ -53,7 +53,7 @@ def test_updates_that_led_to_an_anchor_are_not_missing() -> None:
             assert table.report(span, digest=digest) is None
     rounds = table.rounds
     for record in table.records:
-        rounds = missing(rounds, record, {span.digest for span in record.spans})
+        rounds = missing(rounds, record, {span.digest for span in record.spans}, 0.0)
     assert {name[0]: blob.round for name, blob in rounds.awaited.items()} == {"1": 0, "2": 1}
     assert [name[0] for name in roots.known(rounds, 1, RIGHT).awaited] == ["2"]
 
