@@ -1,6 +1,7 @@
 """The event stream over WebSocket."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, WebSocket, WebSocketDisconnect
@@ -13,6 +14,7 @@ from legion_server.backend import Backend
 router = APIRouter()
 
 GOING_AWAY = 1001
+ABNORMAL = 1006  # closed without a word, RFC 6455, 7.1.5
 
 
 @router.websocket("/ws/events")
@@ -39,10 +41,20 @@ async def follow(
 async def _send(websocket: WebSocket, backend: Backend, after: int | None, *, private: bool) -> None:
     try:
         async for event in backend.events.follow(after, private=private):
-            await websocket.send_text(event.model_dump_json())
-        await websocket.close(GOING_AWAY, "the server stops")
+            await _said(websocket.send_text(event.model_dump_json()))
+        await _said(websocket.close(GOING_AWAY, "the server stops"))
     except WebSocketDisconnect:
         return  # the other task notices as well
+
+
+async def _said(saying: Awaitable[None]) -> None:
+    """WebSocketDisconnect when the stream is closed."""
+    try:
+        await saying
+    except RuntimeError as error:
+        # uvicorn closes a stream whose peer does not answer pings. Until a peer that sleeps agrees to the end of TLS,
+        # or half a minute is over, nobody is told: only sending fails.
+        raise WebSocketDisconnect(ABNORMAL) from error
 
 
 async def _until_gone(websocket: WebSocket) -> None:

@@ -202,6 +202,35 @@ async def test_events_over_websocket(live: Live) -> None:
     assert refused.value.response.status_code == 401
 
 
+async def test_a_stream_whose_reader_sleeps_ends_without_an_error(live: Live, caplog: pytest.LogCaptureFixture) -> None:
+    """A laptop that is shut answers neither pings nor the end of TLS."""
+    live.server.config.ws_ping_interval = live.server.config.ws_ping_timeout = 0.05
+    request = (
+        f"GET /ws/events HTTP/1.1\r\nHost: 127.0.0.1:{live.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+
+    def fall_asleep() -> ssl.SSLSocket:
+        """Once the server has given the stream up; nothing is answered, not even its last frame."""
+        connection = socket.create_connection(("127.0.0.1", live.port))
+        sleeper = live.context.wrap_socket(connection, server_hostname="127.0.0.1")
+        sleeper.sendall(request.encode())
+        heard = b""
+        while b"keepalive ping timeout" not in heard:
+            heard += sleeper.recv(4096)
+        assert heard.startswith(b"HTTP/1.1 101 ")
+        return sleeper
+
+    with contextlib.closing(await asyncio.to_thread(fall_asleep)):
+        admin = {"Authorization": "Bearer an-admin-token-for-tests"}
+        async with live.client(headers=admin) as http:
+            async with connect(live.url("wss") + "/ws/events", ssl=live.context, proxy=None) as stream:
+                assert (await http.put("/training/config", json={"steps": 7})).status_code == 200
+                assert Event.model_validate_json(await stream.recv()).type == "config"
+            assert (await http.get("/health")).status_code == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_stopping_ends_streams_and_is_quick(settings: Settings) -> None:
     async with serving(settings) as live:
         stream = await connect(live.url("wss") + "/ws/events", ssl=live.context, proxy=None)
