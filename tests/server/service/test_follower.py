@@ -189,3 +189,58 @@ async def test_anchors_that_are_gone_come_back_from_a_checkpoint(
     assert (await log_of(house, 4))[0].root is not None
     assert records[-1].round == 3
     await close()
+
+
+async def test_an_anchor_that_changed_on_the_disk_is_no_reference(
+    settings: Any, clock: Any, open_house: Callable[..., Any], eventually: Eventually
+) -> None:
+    """Workers would be blamed for it. It is counted, and made anew of the newest checkpoint."""
+    house, close = await open_house(settings, clock)
+    bench = Bench(house, await house.start(2, **IN_ROUNDS))
+    for _ in range(3):
+        await bench.play()
+    await eventually(lambda: house.backend.coordinator.state.rounds.anchored == 3)
+    records = await log_of(house, 1)
+    await close()
+    (path,) = settings.anchors_dir.glob("theta-*")
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 6] ^= 1  # a weight: they come first
+    path.write_bytes(damaged)
+    house, close = await open_house(settings, clock)
+    rounds = house.backend.coordinator.state.rounds
+    await eventually(lambda: house.backend.coordinator.state.rounds.counters.replays_differ == 1)
+    assert (await house.http.get("/metrics")).json()["rounds"]["counters"]["replays_differ"] == 1
+    assert house.backend.coordinator.state.rounds.root == rounds.root
+    assert not path.exists()
+    await close()
+    house, close = await open_house(settings, clock)
+    await eventually(path.exists)
+    bench.house = house
+    for member in bench.members:
+        member.http = house.http
+    await bench.play()
+    await eventually(lambda: house.backend.coordinator.state.rounds.anchored == 4)
+    assert (await log_of(house, 1))[: len(records)] == records
+    assert house.backend.coordinator.state.rounds.counters.replays_differ == 1
+    await close()
+
+
+async def test_a_replay_that_ends_in_another_root_is_counted(
+    settings: Any, clock: Any, open_house: Callable[..., Any], eventually: Eventually
+) -> None:
+    """As after an upgrade that rounds otherwise: the log keeps the root that its workers agreed with."""
+    house, close = await open_house(settings, clock)
+    bench = Bench(house, await house.start(2, **IN_ROUNDS))
+    for _ in range(3):
+        await bench.play()
+    await eventually(lambda: house.backend.coordinator.state.rounds.anchored == 3)
+    (record,) = await log_of(house, 2)
+    async with house.backend.coordinator.deciding() as draft:
+        draft.records.append(record.model_copy(update={"root": "0" * 64}))
+    await close()
+    for path in settings.anchors_dir.glob("theta-*"):
+        path.unlink()
+    house, close = await open_house(settings, clock)
+    await eventually(lambda: house.backend.coordinator.state.rounds.counters.replays_differ == 1)
+    assert (await log_of(house, 2))[0].root == "0" * 64
+    await close()
