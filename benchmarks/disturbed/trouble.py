@@ -46,7 +46,7 @@ class Disturbance:
     async def act(self, site: Site, plan: RoundPlan) -> None:
         sleeper = site.workers[self.sleeper]
         if self.slept_from is None:
-            if plan.round >= self.sleep_from and sleeper.worker_id in plan.workers and sleeper.family:
+            if plan.round >= self.sleep_from and sleeper.worker_id in plan.workers and sleeper.engines:
                 sleeper.send(signal.SIGSTOP)
                 self.slept_from = plan.round
         elif sleeper.asleep and plan.round >= self.slept_from + self.sleep:
@@ -62,15 +62,15 @@ class Disturbance:
         plan = await site.plan()
         if plan is None:
             return
-        up = {worker.worker_id: worker for worker in site.workers if not worker.asleep and worker.family}
+        up = {worker.worker_id: worker for worker in site.workers if not worker.asleep and worker.engines}
         reducers = [plan.reducer(span) for span in range(len(plan.spans)) if plan.reducer(span) in up]
         if not reducers:
             return
         victim, way = up[self.chance.choice(reducers)], self._way
         if way == "client":
             victim.kill()
-        elif not victim.kill_engine():
-            return
+        else:
+            victim.kill_engine()
         self.kills.append(Kill(plan.round, victim.name, way))
 
     @property

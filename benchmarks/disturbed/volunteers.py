@@ -42,8 +42,18 @@ class Worker:
         return self.home.with_suffix(".roots")
 
     @property
-    def family(self) -> list[psutil.Process]:
-        """The client and its engine, as far as they live."""
+    def engines(self) -> list[psutil.Process]:
+        """One, if it is up."""
+        found = []
+        for process in self._family:
+            with contextlib.suppress(psutil.NoSuchProcess):  # nor is a zombie up
+                if ENGINE in process.cmdline():
+                    found.append(process)
+        return found
+
+    @property
+    def _family(self) -> list[psutil.Process]:
+        """The client and what it started, as far as they live."""
         try:
             client = psutil.Process(self.child.pid)
             return [client, *client.children(recursive=True)]
@@ -52,16 +62,16 @@ class Worker:
 
     def send(self, number: signal.Signals) -> None:
         """To the client and its engine."""
-        for process in self.family:
-            process.send_signal(number)
+        for process in self._family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
         self.asleep = number == signal.SIGSTOP
 
-    def kill_engine(self) -> bool:
-        """kill -9; False when no engine is up."""
-        engines = [process for process in self.family if ENGINE in process.cmdline()]
-        for process in engines:
-            process.kill()
-        return bool(engines)
+    def kill_engine(self) -> None:
+        """kill -9."""
+        for process in self.engines:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def kill(self) -> None:
         """kill -9 of the client and all it started."""
