@@ -158,7 +158,6 @@ def pauses(folder: Path, options: Namespace) -> list[Row]:
             Row(f"{name}: finished", finished, "tokens"),
             Row(f"{name}: of them in included contributions", 100 * delivered / finished, "%"),
             Row(f"{name}: tokens beyond what plans allow", counters.uncounted_tokens, "", "", "all workers'"),
-            Row(f"{name}: terms raised", counters.terms_raised, ""),
             Row(
                 f"{name}: roots that differ from the assembler's", anchors.mismatches, f"of {anchors.compared}", "<= 0"
             ),
