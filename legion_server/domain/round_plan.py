@@ -118,13 +118,14 @@ def _seated(rounds: Rounds, config: RunConfig, number: int, clusters: Sequence[P
     no blocks that the plan does not know to be theirs.
     """
     seats, pool = dict(rounds.seats), rounds.pool
+    given_back: list[Blocks] = []  # not leased again at once: it would be to the one who had it
     speeds = [rounds.speeds.get(cluster.cluster) for cluster in clusters]
     wanted = micro_batches(config.batch.micro_batches, speeds)
     for cluster, count in zip(clusters, wanted, strict=True):
         first = Seat(number, included=(number - 1,) * len(rounds.bounds))
         seat = seats.get(cluster.cluster, first)
         past = [before for before in seat.leases if before < number - MOST_EARLIER]
-        pool = leases.give_back(pool, unused(seat, past)) if past else pool
+        given_back += unused(seat, past)
         held = {before: lease for before, lease in seat.leases.items() if before not in past}
         for ahead in (number, number + 1):
             size = steps_of(config, ahead) * count * config.batch.micro_batch_blocks
@@ -132,7 +133,7 @@ def _seated(rounds: Rounds, config: RunConfig, number: int, clusters: Sequence[P
                 pool, lease = leases.take(pool, size)
                 held[ahead] = (lease,)
         seats[cluster.cluster] = replace(seat, leases=held)
-    return replace(rounds, seats=seats, pool=pool)
+    return replace(rounds, seats=seats, pool=leases.give_back(pool, given_back) if given_back else pool)
 
 
 def _participants(rounds: Rounds, config: RunConfig, number: int, clusters: Sequence[Plan]) -> list[Participant]:

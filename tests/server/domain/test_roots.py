@@ -68,3 +68,25 @@ def test_what_cannot_be_compared_yet_waits(rounds: Rounds) -> None:
     assert (compared.agrees, roots.due(compared.rounds)) == (False, [])
     past = roots.compared(rounds, A, of(1, WRONG), None, 0.0)  # so old that nobody knows any more
     assert (past.agrees, dict(past.rounds.waiting_roots)) == (None, {})
+
+
+def test_what_a_worker_counts_is_taken_once_for_an_anchor(rounds: Rounds) -> None:
+    told = of(3, RIGHT).model_copy(update={"refused": {"late": 2}, "damaged": 1})
+    once = roots.noticed(rounds, A, told)
+    assert (once.counters.refused, once.counters.updates_damaged) == ({"late": 2}, 1)
+    assert roots.noticed(once, A, told) == once
+    assert roots.noticed(once, A, of(4, RIGHT)) == once
+    other = roots.noticed(once, WorkerId("b" * 32), told)
+    later = roots.noticed(other, A, told.model_copy(update={"round": 4}))
+    assert (later.counters.refused, later.counters.updates_damaged) == ({"late": 6}, 3)
+
+
+def test_an_update_that_was_lost_after_it_was_applied_stays_missing(rounds: Rounds) -> None:
+    """Workers that were away still need it."""
+    table = Table(config_of(2), "ab")
+    for digest in "12":
+        for span in (0, 1):
+            assert table.report(span, digest=digest) is None
+    applied = roots.known(roots.known(table.rounds, 1, RIGHT), 2, RIGHT)
+    lost = missing(applied, table.records[0], {"1" * 64}, 0.0)
+    assert [name[0] for name in roots.known(lost, 3, RIGHT).awaited] == ["1"]

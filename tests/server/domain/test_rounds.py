@@ -11,7 +11,7 @@ from legion.errors import ReportInvalid, RoundConflict
 from legion.ids import ClusterId, WorkerId
 from legion.messages import Endpoint
 from legion.rounds import Blocks
-from legion_server.domain import leases, round_plan, span_reports
+from legion_server.domain import round_plan, span_reports
 from legion_server.domain import rounds as rd
 
 
@@ -37,26 +37,6 @@ def test_a_rest_smaller_than_a_cluster_waits() -> None:
     assert table.run.phase == "training"
     few = Table(config_of(1, size=2), "a")
     assert (few.run.phase, few.run.clusters) == ("waiting", ())
-
-
-def test_next_blocks_become_blocks() -> None:
-    table = Table(config_of(2), "ab")
-    table.follow()
-    for number in range(20):
-        before = table.plan
-        assert before.round == number
-        table.whole_round()
-        if number == 19:
-            break
-        for old, new in zip(before.participants, table.plan.participants, strict=True):
-            assert new.blocks == old.next_blocks
-    assert table.run.phase == "finishing"
-    assert [record.round for record in table.records] == list(range(20))
-    assert table.records[-1].flush
-    assert [record.round for record in table.records if record.flush] == [15, 19]
-    assert all(not len(p.next_blocks) for p in before.participants)
-    assert table.records[-1].total_tokens == 20 * 2 * 12 * SEQ_LEN
-    assert table.rounds.pool == leases.Pool(fresh=20 * 2 * 12)
 
 
 def test_a_short_last_round() -> None:
@@ -116,57 +96,17 @@ def test_the_same_report_is_fine_and_another_digest_is_not() -> None:
     assert table.rounds == before
     assert isinstance(table.report(0, digest="b"), RoundConflict)
     assert table.rounds.turns[0].report == before.turns[0].report
+    assert (table.rounds.counters.digests_differ, table.rounds.counters.conflicts) == (1, 0)
 
 
-def test_blocks_that_come_twice_count_once() -> None:
-    table = Table(config_of(2), "ab")
-    first, second = table.plan.participants
-    twice = inclusion(table.plan, 0, first, SEQ_LEN, blocks=(first.blocks, first.blocks))
-    one = Blocks(start=second.blocks.start, stop=second.blocks.start + 1)
-    few = inclusion(table.plan, 0, second, SEQ_LEN, blocks=(one,))
-    assert table.report(0, included=(twice, few)) is None
-    assert table.rounds.counters.duplicate_blocks == 12
-    assert table.rounds.counters.uncounted_tokens == 11 * SEQ_LEN
-    report = table.rounds.turns[0].report
-    assert report is not None
-    assert [i.tokens for i in report.included] == [12 * SEQ_LEN, SEQ_LEN]
-    assert table.report(1, included=(inclusion(table.plan, 1, second, SEQ_LEN),)) is None
-    # Again in the next round, as it may to span 1: span 0 has had them.
-    now = table.plan.participants[0]
-    old = inclusion(table.plan, 0, now, SEQ_LEN, blocks=(first.blocks, now.blocks))
-    assert table.report(0, included=(old,)) is None
-    assert table.rounds.counters.duplicate_blocks == 24
-    assert table.report(1, included=(old,)) is None
-    assert table.rounds.counters.duplicate_blocks == 24
-
-
-def test_a_cluster_that_was_left_out_delivers_with_the_next_round() -> None:
-    table = Table(config_of(2), "ab")
-    first, second = table.plan.participants
-    for span in (0, 1):
-        assert table.report(span, included=(inclusion(table.plan, span, first, SEQ_LEN),)) is None
-    late = table.plan.participants[1]
-    assert late.most_tokens == 24 * SEQ_LEN
-    assert [p.earlier for p in table.plan.participants] == [(), (second.blocks,)]
-    both = (second.blocks, late.blocks)
-    for span in (0, 1):
-        included = (inclusion(table.plan, span, late, SEQ_LEN, blocks=both, tokens=24 * SEQ_LEN),)
-        assert table.report(span, included=included) is None
-    assert [record.tokens for record in table.records] == [12 * SEQ_LEN, 24 * SEQ_LEN]
-    assert table.rounds.counters.duplicate_blocks == 0
-
-
-def test_unused_blocks_are_leased_again() -> None:
-    table = Table(config_of(2), "ab")
-    first, second = table.plan.participants
-    half = Blocks(start=first.blocks.start, stop=first.blocks.start + 6)
-    for span in (0, 1):
-        included = (
-            inclusion(table.plan, span, first, SEQ_LEN, blocks=(half,), tokens=6 * SEQ_LEN),
-            inclusion(table.plan, span, second, SEQ_LEN),
-        )
-        assert table.report(span, included=included) is None
-    assert table.rounds.pool.returned == (Blocks(start=6, stop=12),)
+def test_updates_below_the_quorum_are_counted() -> None:
+    table = Table(config_of(3), "abc")
+    table.follow()
+    p = table.plan.participants
+    for span, included in enumerate(((p[0],), (p[0], p[1]), ())):
+        assert table.report(span, included=tuple(inclusion(table.plan, span, one, SEQ_LEN) for one in included)) is None
+    assert table.rounds.counters.below_quorum == 2
+    assert table.rounds.counters.empty_spans == 1
 
 
 def test_a_gone_reducers_span_is_the_next_ones_at_once() -> None:
@@ -223,6 +163,7 @@ def test_who_reports_and_never_delivers_loses_its_term() -> None:
     table.tick(100.0 * rd.PATIENCE + 5.1)
     assert table.plan.terms == (1, 1)
     assert table.rounds.turns[0].report is None
+    assert table.rounds.counters.undelivered == 1
 
 
 def test_a_silent_reducer_loses_its_term_and_lists_grow() -> None:

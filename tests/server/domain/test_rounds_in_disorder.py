@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from coordinated_rounds import SEQ_LEN, Table, a_worker, config_of
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from round_workers import inclusion
 from legion.errors import RoundConflict
 from legion.ids import Epoch, WorkerId
 from legion.rounds import Blocks, Participant
+from legion_server.domain import round_plan
 from legion_server.domain import rounds as rd
 from legion_server.domain.leases import Ranges
 
@@ -24,13 +26,18 @@ class Disorder(RuleBasedStateMachine):
 
     names = "abcdef"
 
-    @initialize(size=st.sampled_from([1, 2]))
-    def start(self, size: int) -> None:
+    @initialize(size=st.sampled_from([1, 2]), earlier=st.sampled_from([0, 1, 2, round_plan.MOST_EARLIER]))
+    def start(self, size: int, earlier: int) -> None:
+        self.patched = pytest.MonkeyPatch()
+        self.patched.setattr(round_plan, "MOST_EARLIER", earlier)
         self.table = Table(config_of(4, size), "abcd")
         self.size = size
         self.published: dict[tuple[int, int], Any] = {}
         self.delivered: dict[int, set[int]] = {}  # blocks by span
         self.counted_rounds = 0
+
+    def teardown(self) -> None:
+        self.patched.undo()
 
     @rule(name=st.sampled_from(names))
     def dies(self, name: str) -> None:
@@ -118,6 +125,13 @@ class Disorder(RuleBasedStateMachine):
         free = numbers(self.table.rounds.pool.returned)
         assert len(set(held)) == len(held)
         assert not set(held) & set(free)
+
+    @invariant()
+    def no_lease_is_kept_forever(self) -> None:
+        rounds = self.table.rounds
+        kept = round_plan.MOST_EARLIER + 2  # this round's and the next one's
+        if rounds.plan is not None:
+            assert all(len(rounds.seats[p.cluster].leases) <= kept for p in rounds.plan.participants)
 
     @invariant()
     def a_plan_has_one_meaning(self) -> None:
