@@ -22,6 +22,7 @@ from legion.errors import PartInvalid, PartRefused
 from legion.ids import ClusterId, Rank, WorkerId
 from legion.layout import CHUNK, Fragment
 from legion.outer.log import blob_of, values_of
+from legion.outer.tally import Tally
 from legion.rounds import Inclusion, Participant, PartKey, RoundPlan, SpanReport
 
 MeanOver = Literal["participants", "senders"]
@@ -80,14 +81,12 @@ class SpanReducer:
         mean_over: MeanOver,
         opened_s: float,
         codecs: Set[int] | None = None,
-        afterwards: Counter[str] | None = None,
+        tally: Tally | None = None,
     ) -> None:
-        """`codecs`: wire ids that contributions may have, None: any. `afterwards`: what the report comes too early for:
-        refusals once the span is closed are counted there.
-        """
+        """`codecs`: wire ids that contributions may have, None: any. `tally`: of refusals once the span is closed."""
         self.plan, self.span, self.term = plan, span, term
         self._codecs = codecs
-        self.afterwards = Counter() if afterwards is None else afterwards
+        self._tally = tally or Tally()
         self.bounds = plan.spans[span].bounds
         self._closing = closing
         self._mean_over = mean_over
@@ -135,8 +134,11 @@ class SpanReducer:
         try:
             yield
         except (PartRefused, PartInvalid) as error:
-            counts = self.afterwards if self._closed else self.refused
-            counts[reason_of(error)] += 1
+            reason = error.reason if isinstance(error, PartRefused) else "invalid"
+            if self._closed:
+                self._tally.refused(reason)
+            else:
+                self.refused[reason] += 1
             raise
 
     def _require(self, sender: WorkerId, key: PartKey) -> Contribution:
@@ -249,11 +251,6 @@ class SpanReducer:
     def _values(self, contribution: Contribution) -> Iterator[tuple[int, Floats]]:
         for rank, data in sorted(contribution.parts.items()):
             yield from self._decoded(contribution.keys[rank], data, contribution.fragments[rank])
-
-
-def reason_of(error: PartRefused | PartInvalid) -> str:
-    """The word under which a refusal is counted."""
-    return error.reason if isinstance(error, PartRefused) else "invalid"
 
 
 def codecs_of(name: str, density: float, *, flush: bool) -> frozenset[int]:

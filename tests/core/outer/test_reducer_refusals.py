@@ -13,7 +13,8 @@ from legion.ids import ClusterId, RunId, WorkerId
 from legion.layout import CHUNK
 from legion.outer.log import values_of
 from legion.outer.reducer import SpanReducer, codecs_of
-from legion.rounds import Blocks, RoundPlan
+from legion.outer.tally import Tally
+from legion.rounds import Blocks, RootReport, RoundPlan
 from tests.core.outer.offers import DEADLINE_S, INT8, NONE, A, B, C, Sent, offer_all, parts_of, reducer_of, span_values
 from tests.core.outer.small_rounds import (
     SHARES,
@@ -25,14 +26,16 @@ from tests.core.outer.small_rounds import (
     worker_of,
 )
 
+ROOT = RootReport(round=1, cluster=A, rank=0, root="0" * 64)
+
 
 def refusal(reducer: SpanReducer, sent: Sent) -> str:
     """The reason, which must be counted and must have changed nothing."""
     sender, key, data = sent
-    before = reducer.refused + reducer.afterwards
+    before = reducer.refused.copy()
     with pytest.raises(PartRefused) as caught:
         reducer.offer(sender, key, data)
-    assert reducer.refused + reducer.afterwards - before == {caught.value.reason: 1}
+    assert reducer.refused - before == {caught.value.reason: 1}
     return caught.value.reason
 
 
@@ -79,13 +82,17 @@ def test_strangers_are_refused(sender: WorkerId, cluster: ClusterId, rank: int) 
 
 
 def test_what_comes_after_the_close_is_late_but_what_is_known_is_no_news() -> None:
-    plan = plan_of()
-    reducer = reducer_of(plan)
+    plan, tally = plan_of(), Tally()
+    reducer = reducer_of(plan, tally=tally)
     first, second = one_part(plan), parts_of(plan, 0, B, span_values(plan, 0, 2))[0]
     offer_all(reducer, [first])
     _, report, _ = reducer.reduce(None, NONE)
-    assert refusal(reducer, second) == "late"
-    assert (+reducer.refused, reducer.afterwards) == ({}, {"late": 1}), "the report was made before"
+    for refuse in (reducer.admit, lambda *name: reducer.offer(*name, second[2])):
+        with pytest.raises(PartRefused) as caught:
+            refuse(*second[:2])
+        assert caught.value.reason == "late"
+    assert not +reducer.refused, "its report was made before"
+    assert tally.told_with(ROOT).refused == {"late": 2}
     offer_all(reducer, [first])
     assert reducer.reduce(None, NONE)[1].digest == report.digest
 

@@ -15,6 +15,7 @@ from legion.errors import PartInvalid, PartRefused
 from legion.ids import ClusterId, Rank, WorkerId
 from legion.messages import ModelShape, TensorShape, UnitShape
 from legion.outer.reducer import Closing, SpanReducer, codecs_of
+from legion.outer.tally import Tally
 from legion.rounds import Blocks, Participant, PartKey, RootReport, RoundPlan, SpanReport
 from legion_server.domain.rounds import PATIENCE
 from legion_server.domain.span_reports import MOST_REFUSED
@@ -56,10 +57,11 @@ async def counted(house: Any) -> dict[str, Any]:
 # Parts that a reducer turns away: a real one, of the server's plan.
 
 
-def reducer_of(plan: RoundPlan, span: int = 0) -> SpanReducer:
+def reducer_of(plan: RoundPlan, tally: Tally | None = None) -> SpanReducer:
+    """Of span 0."""
     closing = Closing(quorum=0.6, grace_s=1.0)
     codecs = codecs_of("int4", 1 / 64, flush=False) | {NONE.wire_id}  # the latter can carry NaN
-    return SpanReducer(plan, span, 0, closing=closing, mean_over="participants", opened_s=0.0, codecs=codecs)
+    return SpanReducer(plan, 0, 0, closing=closing, mean_over="participants", opened_s=0.0, codecs=codecs, tally=tally)
 
 
 def part_of(
@@ -150,7 +152,8 @@ async def test_a_late_part_is_told_with_the_next_anchor(house: Any, eventually: 
     """The report of its span was made before it came."""
     bench = Bench(house, await house.start(2, **SOLO))
     plan = await plan_of(house)
-    reducer = reducer_of(plan)
+    tally = Tally()
+    reducer = reducer_of(plan, tally)
     first, second = plan.participants
     reducer.offer(*part_of(plan, first, 0))
     await reported(house, bench, plan, reducer.reduce(None, INT4))
@@ -159,7 +162,9 @@ async def test_a_late_part_is_told_with_the_next_anchor(house: Any, eventually: 
     await bench.deliver(plan, bench.report_of(plan, 1))
     member = bench.member(plan.reducer(0))
     cluster = next(p.cluster for p in plan.participants if p.members[0].worker_id == member.worker_id)
-    told = RootReport(round=1, cluster=cluster, rank=0, root="0" * 64, refused=dict(reducer.afterwards), damaged=3)
+    for _ in range(3):
+        tally.damaged()
+    told = tally.told_with(RootReport(round=1, cluster=cluster, rank=0, root="0" * 64))
     for _ in range(2):  # its answer may be lost
         assert (await report_root(house, member, told)).status_code == 200
     found = await counted(house)
