@@ -13,7 +13,7 @@ paused  one worker is stopped for 10 s of every 30 s, as one that reduces a span
         So what is under way at the end is finished and not committed.
 
 python benchmarks/disturbed_rounds.py [--only rounds paused] [--rounds N] [--pause S] [--period S] [--periods N]
-    [--seed N] [--json FILE]
+    [--seed N] [--folder FOLDER] [--json FILE]
 """
 
 import asyncio
