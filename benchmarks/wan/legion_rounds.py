@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from legion.config import RoundsConfig
-from legion.ids import ClusterId, Epoch, RunId
+from legion.ids import ClusterId, Epoch, RunId, WorkerId
 from legion.layout import Layout, spans
 from legion.messages import Endpoint, Member, ModelShape, TensorShape, UnitShape
 from legion.rounds import Blocks, Participant, RoundPlan, RoundRecord, SpanPlan, SpanRecord, SpanReport
@@ -35,7 +35,7 @@ class Coordinator:
 
     def plan(self, number: int) -> RoundPlan:
         workers = [member.worker_id for member in self._members]
-        cut = spans(Layout(self._shape.sizes, (1,)).total, len(workers))
+        cut = spans(Layout(self._shape.sizes, (1,)).total, 4 * len(workers))
         return RoundPlan(
             run_id=RUN,
             round=number,
@@ -56,7 +56,7 @@ class Coordinator:
                 for place, member in enumerate(self._members)
             ),
             spans=tuple(
-                SpanPlan(start=bounds.start, stop=bounds.stop, reducers=(*workers[place:], *workers[:place]))
+                SpanPlan(start=bounds.start, stop=bounds.stop, reducers=_from(workers, place % len(workers)))
                 for place, bounds in enumerate(cut)
             ),
             contribute_s=PATIENCE_S,
@@ -105,6 +105,10 @@ class Coordinator:
         )
         following = () if last else (self.plan(plan.round + 1),)
         self._peers.tell_all(RoundNews(records=(record,), plans=following).model_dump(mode="json"))
+
+
+def _from(workers: list[WorkerId], place: int) -> tuple[WorkerId, ...]:
+    return (*workers[place:], *workers[:place])
 
 
 def _lease(number: int, place: int, peers: int) -> Blocks:

@@ -95,9 +95,17 @@ def fail(run: Run, failure: Failure) -> Outcome:
 
 
 def wanting(run: Run, workers: int) -> Run:
-    """The run, to start with this many workers. How many share a model does not change what is trained."""
-    start = run.config.start.model_copy(update={"workers": workers})
-    return replace(run, config=run.config.model_copy(update={"start": start}))
+    """The run, to start with this many workers. How many share a model does not change what is trained.
+
+    Clusters become smaller if that many workers cannot form them as they were.
+    """
+    config = run.config
+    start = config.start.model_copy(update={"workers": workers})
+    cluster = config.cluster
+    if cluster.size is not None:
+        size = max(size for size in range(1, cluster.size + 1) if workers % size == 0)
+        cluster = cluster.model_copy(update={"size": size})
+    return replace(run, config=config.model_copy(update={"start": start, "cluster": cluster}))
 
 
 def resume(run: Run, checkpoint_step: int) -> Outcome:

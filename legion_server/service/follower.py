@@ -170,16 +170,16 @@ class Follower:
             return anchors.advance(source, target, info, record, config, local)
 
         try:
-            await self._reach(number, work)
+            root = await self._reach(number, work)
         except PartInvalid as error:
             await self._log.broken(record, error)
             raise RunError(f"round {record.round} cannot be applied: {error}") from error
         await self._in_thread(lambda: _removed(source, *local.values()))
-        logger.info("round applied round=%d", record.round)
+        logger.info("round applied round=%d root=%s", record.round, root[:12])
         return True
 
-    async def _reach(self, number: int, leaves: Callable[[], list[bytes]]) -> None:
-        """Theta_number becomes the reference, which `leaves` brings about.
+    async def _reach(self, number: int, leaves: Callable[[], list[bytes]]) -> str:
+        """Theta_number becomes the reference, which `leaves` brings about; its root.
 
         RunError when it was another one before: a file is damaged, or this machine no longer computes what it did.
         Workers must not be judged by that. It is made anew, of the newest checkpoint.
@@ -203,6 +203,7 @@ class Follower:
             raise RunError(f"theta_{number} was computed again and is another: {root[:12]}, not {str(known)[:12]}")
         await self._log.anchored(number, root)
         self._anchor, self._checked = number, True
+        return root
 
     async def _updates(self, record: RoundRecord) -> dict[str, Path] | None:
         """Local copies of the round's updates; None while one is missing."""

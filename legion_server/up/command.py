@@ -7,16 +7,23 @@ from typing import Annotated, Literal
 import typer
 
 from legion.errors import Unusable
+from legion_server.up import defaults
 from legion_server.up.console import Screen
 from legion_server.up.options import Options
 
 
 def up(
-    workers: Annotated[int, typer.Option(min=1, help="How many clients, each a process.")] = 2,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="How many clients, each a process; default 4, with --verify 2.")
+    ] = None,
     clusters: Annotated[
-        int,
-        typer.Option(min=1, help="How many clusters they form; inside one every step is shared, between them rounds."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="How many clusters they form; inside one every step is shared, between them rounds. "
+            "Default 2, or 1 if --workers is odd or below 4, or with --verify.",
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(help="A preset: tiny, small, gpt2, llama-1b, ...")] = "tiny",
     dataset: Annotated[
         str, typer.Option(help="python_stdlib or distributed_dummy; text and huggingface need --set data....")
@@ -45,9 +52,14 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the server and its status page; 0: any.")] = 8000,
 ) -> None:
     """Train a model on this machine: server, clients and assembler, started, watched and ended together."""
+    if resume and clusters is not None:
+        raise Unusable(
+            "--resume goes on with the run's own clusters: --clusters does not go with it", hint="Leave it out."
+        )
+    wanted = defaults.team(workers, clusters, verify=verify)
     options = Options(
-        workers=workers,
-        clusters=clusters,
+        workers=None if resume and workers is None else wanted[0],
+        clusters=wanted[1],
         model=model,
         dataset=dataset,
         steps=steps,
@@ -74,15 +86,14 @@ def up(
 def check(options: Options) -> None:
     """Unusable for what does not go together."""
     changes = options.steps is not None or options.codec is not None or bool(options.settings)
-    if options.resume and (options.verify or options.clusters > 1 or changes):
+    if options.resume and (options.verify or changes):
         raise Unusable(
-            "--resume goes on with the run's own configuration: "
-            "--clusters, --steps, --codec, --set and --verify do not go with it",
+            "--resume goes on with the run's own configuration: --steps, --codec, --set and --verify do not go with it",
             hint="Leave them out, or start a new run without --resume.",
         )
     if options.verify and not options.assembler:
         raise Unusable("--verify compares the final checkpoint, which --no-assembler leaves out", hint="Drop one.")
-    if options.workers % options.clusters:
+    if options.workers is not None and not options.resume and options.workers % options.clusters:
         raise Unusable(
             f"{options.workers} workers cannot form {options.clusters} equal clusters",
             hint="Make --workers a multiple of --clusters.",

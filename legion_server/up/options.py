@@ -16,8 +16,8 @@ HOST = "127.0.0.1"  # whoever wants other computers to join runs `legion-server 
 class Options:
     """What `legion-server up` was asked to do."""
 
-    workers: int = 2
-    clusters: int = 1
+    workers: int | None = 4  # None, when a run is resumed: as many as it had
+    clusters: int = 2
     model: str = "tiny"
     dataset: str = "python_stdlib"
     steps: int | None = None
@@ -41,11 +41,11 @@ class Options:
             arguments.append("--resume")
         return Command("server", (sys.executable, "-m", "legion_server", *arguments), _environment(os.environ))
 
-    def worker_command(self, folder: RunFolder, number: int, invite: str) -> Command:
+    def worker_command(self, folder: RunFolder, number: int, workers: int, invite: str) -> Command:
         """The invite goes in by standard input: everybody on a machine can read its list of processes."""
         home = str(folder.worker(number).absolute())
         arguments = ("--no-gui", "--join", "-", "--home", home, "--name", worker_name(number))
-        threads = max(1, _usable_cores() // self.workers)
+        threads = max(1, _usable_cores() // workers)
         environment = {"OMP_NUM_THREADS": str(threads)} | _environment(os.environ)
         return Command(
             worker_name(number), (sys.executable, "-m", "legion_client", *arguments), environment, stdin=invite

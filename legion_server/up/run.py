@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from legion.config import RunConfig
 from legion.errors import LegionError, RunError, ServerUnreachable, Unusable
 from legion.ids import WorkerId
 from legion.messages import CheckpointView, MetricsView
@@ -80,10 +81,10 @@ class Run:
     async def whole(self) -> int:
         """From nothing to the exit code."""
         server = await self._start_server()
-        await self._configure()
-        invite = await self._server.invite(self._options.workers)
-        for number in range(1, self._options.workers + 1):
-            command = self._options.worker_command(self._folder, number, invite)
+        workers = (await self._configure()).start.workers
+        invite = await self._server.invite(workers)
+        for number in range(1, workers + 1):
+            command = self._options.worker_command(self._folder, number, workers, invite)
             self._clients.append(await self._children.start(command))
         self._screen.say(f"status page: {self._server.base_url}/")
         await self._until_complete()
@@ -125,24 +126,12 @@ class Run:
         self._server.connect(f"http://{host}:{port}", token.read_text(encoding="utf-8").strip())
         return process
 
-    async def _configure(self) -> None:
+    async def _configure(self) -> RunConfig:
+        """What is trained, and with how many workers."""
         options = self._options
         if options.resume:
-            size = (await self._server.config()).cluster.size
-            if size is not None and options.workers % size:
-                raise Unusable(
-                    f"this run trains in clusters of {size}, which {options.workers} workers cannot form",
-                    hint=f"Give --workers a multiple of {size}.",
-                )
-            try:
-                await self._server.resume(options.workers)
-            except RunError:
-                # It lacked only the assembly of its last checkpoint, and the server has done that by now.
-                if (await self._server.metrics()).phase != "complete":
-                    raise
-            view = await self._server.metrics()
-            self._screen.say(f"resuming {view.run_id} from step {view.step} with {options.workers} workers")
-            return
+            return await self._resume()
+        assert options.workers is not None
         change = defaults.change(
             workers=options.workers,
             clusters=options.clusters,
@@ -159,8 +148,21 @@ class Run:
                 "--verify compares with AdamW in one process, which this configuration is not meant to equal"
             )
         self._screen.say(
-            f"training {options.model} on {config.data.source} for {config.steps} steps with {options.workers} workers"
+            f"training {options.model} on {config.data.source} for {config.steps} steps with {_team(config)}"
         )
+        return config
+
+    async def _resume(self) -> RunConfig:
+        workers = self._options.workers or (await self._server.config()).start.workers
+        try:
+            await self._server.resume(workers)
+        except RunError:
+            # It lacked only the assembly of its last checkpoint, and the server has done that by now.
+            if (await self._server.metrics()).phase != "complete":
+                raise
+        view, config = await self._server.metrics(), await self._server.config()
+        self._screen.say(f"resuming {view.run_id} from step {view.step} with {_team(config)}")
+        return config
 
     async def _until_complete(self) -> None:
         """Shows the progress until the run is complete; EndedEarly when it will not be."""
@@ -281,3 +283,9 @@ def _on_interrupt(children: Children) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _team(config: RunConfig) -> str:
+    count = config.start.workers
+    clusters = f" in {count // (config.cluster.size or 1)} clusters" if config.in_rounds else ""
+    return f"{count} workers{clusters}"

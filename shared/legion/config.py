@@ -238,10 +238,11 @@ class RunConfig(Section):
 def config_digest(config: RunConfig) -> str:
     """SHA-256 of the configuration as canonical JSON: what a plan and a checkpoint say they belong to.
 
-    Without `start`: how many workers a run waits for does not change what it trains, and a resumed run may wait for
-    another number.
+    Without `start` and `cluster.size`: how many workers a run waits for, and how they share its model, does not change
+    what it trains; a resumed run may have others.
     """
-    body = json.dumps(config.model_dump(mode="json", exclude={"start"}), sort_keys=True, separators=(",", ":"))
+    content = config.model_dump(mode="json", exclude={"start": True, "cluster": {"size"}})
+    body = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(body.encode()).hexdigest()
 
 

@@ -17,7 +17,7 @@ from tests.e2e.running import Start
 
 STEPS = 12
 QUICK = (
-    *("--steps", str(STEPS), "--port", "0"),
+    *("--workers", "2", "--steps", str(STEPS), "--port", "0"),
     *("--set", "evaluation.max_blocks=4", "--set", "checkpoint.every_steps=4", "--set", "batch.micro_batch_blocks=4"),
 )
 

@@ -40,6 +40,31 @@ def test_several_clusters_average_by_rounds(workers: int, clusters: int, size: i
     assert config.batch.micro_batches == max(2, size)
 
 
+@pytest.mark.parametrize(
+    ("workers", "clusters", "verify", "team"),
+    [
+        (None, None, False, (4, 2)),
+        (None, None, True, (2, 1)),
+        (1, None, False, (1, 1)),
+        (2, None, False, (2, 1)),
+        (3, None, False, (3, 1)),
+        (4, None, False, (4, 2)),
+        (5, None, False, (5, 1)),
+        (6, None, False, (6, 2)),
+        (6, None, True, (6, 1)),
+        (None, 1, False, (2, 1)),
+        (None, 3, False, (6, 3)),
+        (4, 1, False, (4, 1)),
+        (2, 2, False, (2, 2)),
+        (5, 2, False, (5, 2)),
+    ],
+)
+def test_workers_and_clusters_follow_from_each_other(
+    workers: int | None, clusters: int | None, verify: bool, team: tuple[int, int]
+) -> None:
+    assert defaults.team(workers, clusters, verify=verify) == team
+
+
 def test_one_cluster_is_no_round() -> None:
     assert not merge(RunConfig(), change(workers=4)).in_rounds
 
