@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from round_workers import Bench, plan_of
 
 from legion.codec.api import AnyCodec
 from legion.codec.registry import by_name
+from legion.counters import RoundCounters
 from legion.errors import PartInvalid, PartRefused
 from legion.ids import ClusterId, Rank, WorkerId
 from legion.messages import ModelShape, TensorShape, UnitShape
@@ -52,6 +54,11 @@ async def counted(house: Any) -> dict[str, Any]:
         name: value for name, value in view.items() if name != "refused"
     }
     return {name: value for name, value in view.items() if value}
+
+
+def test_every_counter_is_explained() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert [name for name in RoundCounters.model_fields if f"`{name}`" not in text] == []
 
 
 # Parts that a reducer turns away: a real one, of the server's plan.
