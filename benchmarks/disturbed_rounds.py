@@ -99,6 +99,7 @@ def rounds(folder: Path, options: Namespace) -> list[Row]:
         Row(
             "disturbed: reducers killed", len(disturbance.kills), "", f">= {disturbance.planned}", f"{reducers} workers"
         ),
+        Row("disturbed: stopped for some rounds", int(disturbance.slept_from is not None), "worker", ">= 1"),
         *_story_rows("disturbed", rough, options.rounds),
         Row("disturbed: loss above the undisturbed run's", 100 * (rough.loss / calm.loss - 1), "%", "<= 1"),
         Row("load", os.getloadavg()[0], "", "", f"{os.cpu_count()} cores"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from disturbed.volunteers import Site, Worker
-from legion.ids import ClusterId
+from legion.ids import ClusterId, WorkerId
 from legion.messages import MetricsView
 from legion.rounds import Blocks, RoundPlan, RoundRecord
 
@@ -86,7 +86,7 @@ class Story:
         return Committed(counted, delivered)
 
     def _cluster_of(self, worker: Worker, round_number: int) -> ClusterId | None:
-        participant = self.plans[round_number].of_worker(worker.worker_id)  # type: ignore[arg-type]
+        participant = self.plans[round_number].of_worker(WorkerId(worker.worker_id))
         return participant.cluster if participant else None
 
 

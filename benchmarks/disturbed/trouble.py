@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from disturbed.volunteers import Site, Worker
+from legion.ids import WorkerId
 from legion.rounds import RoundPlan
 
 Way = Literal["engine", "client"]
@@ -25,7 +26,7 @@ class Disturbance:
 
     A reducer dies every `kill_every` rounds, somewhere in the round, until `spare` rounds before the end: whoever is
     killed last shall be back for the last anchor. The `sleeper` is stopped once, for `sleep` rounds: in the first round
-    from `sleep_from` on that it takes part in.
+    from `sleep_from` on that it takes part in, and not as a newcomer.
     """
 
     rounds: int
@@ -46,7 +47,9 @@ class Disturbance:
     async def act(self, site: Site, plan: RoundPlan) -> None:
         sleeper = site.workers[self.sleeper]
         if self.slept_from is None:
-            if plan.round >= self.sleep_from and sleeper.worker_id in plan.workers and sleeper.engines:
+            participant = plan.of_worker(WorkerId(sleeper.worker_id))
+            counts = participant is not None and participant.most_tokens > 0
+            if plan.round >= self.sleep_from and counts and sleeper.engines:
                 sleeper.send(signal.SIGSTOP)
                 self.slept_from = plan.round
         elif sleeper.asleep and plan.round >= self.slept_from + self.sleep:
