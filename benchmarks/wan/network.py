@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 from wan.kernel import enter_network, leave_network, open_tun
 
 T = TypeVar("T")
-HUB = Path(__file__).with_name("hub.py")
+HUB, ENTER = Path(__file__).with_name("hub.py"), Path(__file__).with_name("enter.py")
 DEVICE = "wan0"
 
 
@@ -64,10 +64,26 @@ class Carried(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Net:
-    """Sites, and the hub between them."""
+    """Sites, and the hub between them. For `runs`: the last is the server's, and ports are free in every namespace."""
 
     sites: Sequence[Site]
     hub: "subprocess.Popen[bytes]"
+    worker_port: int = 7000
+    server_port: int = 8000
+    observer: str | None = None  # who looks on does so beside the hub
+    tells_callers: bool = True
+
+    @property
+    def addresses(self) -> list[str]:
+        return [site.address for site in self.sites]
+
+    def command(self, place: int, program: Sequence[str]) -> tuple[str, ...]:
+        """That runs the program there, as long as this process has the net."""
+        namespace = f"/proc/{os.getpid()}/fd/{self.sites[place].descriptor}"
+        return (sys.executable, str(ENTER), namespace, *program)
+
+    def beside_server(self, call: Callable[[], T]) -> T:
+        return self.sites[-1].run(call)
 
     def carried(self) -> list[Carried]:
         """Since the net is there."""
