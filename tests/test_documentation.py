@@ -88,7 +88,7 @@ def test_what_up_trains_by_default() -> None:
     assert sentence in found
     steps, each = TINY_IN_ROUNDS["steps"], TINY_IN_ROUNDS["rounds"]["steps"]
     assert f"With several clusters: `steps` {steps}, `rounds.steps` {each}." in found
-    assert f"/checkpoints/step-{TINY['steps']:08}" in text_of("README.md")
+    assert f"/checkpoints/step-{steps:08}" in text_of("README.md")
 
 
 def test_every_preset() -> None:
