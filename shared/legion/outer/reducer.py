@@ -16,8 +16,8 @@ from typing import Final, Literal
 import numpy as np
 
 from legion.codec.api import AnyCodec, Floats
-from legion.codec.auto import LADDER, for_flush
-from legion.codec.registry import any_by_name, any_by_wire_id
+from legion.codec.auto import for_flush
+from legion.codec.registry import ALL, SPARSE, any_by_name, any_by_wire_id
 from legion.errors import PartInvalid, PartRefused
 from legion.ids import ClusterId, Rank, WorkerId
 from legion.layout import CHUNK, Fragment
@@ -254,9 +254,12 @@ class SpanReducer:
 
 
 def codecs_of(name: str, density: float, *, flush: bool) -> frozenset[int]:
-    """The wire ids that contributions to a round may have: `rounds.codec`, and `rounds.density` for `topk`."""
+    """The wire ids that contributions to a round may have, as `rounds.codec` and `rounds.density` say.
+
+    With `auto` every sender chooses for itself, and a newer one may choose what we would not.
+    """
     if name == "auto":
-        allowed = list(LADDER)
+        allowed: list[AnyCodec] = [*ALL, *SPARSE]
     else:
         allowed = [any_by_name(f"topk{round(density * CHUNK)}" if name == "topk" else name)]
     return frozenset((for_flush(codec) if flush else codec).wire_id for codec in allowed)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from legion.codec.auto import LADDER, for_flush
-from legion.codec.registry import any_by_name
+from legion.codec.auto import for_flush
+from legion.codec.registry import ALL, SPARSE, any_by_name
 from legion.errors import PartInvalid, PartRefused
 from legion.ids import ClusterId, RunId, WorkerId
 from legion.layout import CHUNK
@@ -26,6 +26,7 @@ from tests.core.outer.small_rounds import (
     worker_of,
 )
 
+EVERY = (*ALL, *SPARSE)
 ROOT = RootReport(round=1, cluster=A, rank=0, root="0" * 64)
 
 
@@ -152,10 +153,10 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
 def test_a_part_of_a_codec_that_the_run_does_not_use_is_refused(name: str, flush: bool) -> None:
     """What the run uses is what its members choose: see `Courier.codec` and `for_flush`."""
     plan = plan_of(flush=flush)
-    chosen = LADDER if name == "auto" else [any_by_name("topk256" if name == "topk" else name)]
+    chosen = EVERY if name == "auto" else [any_by_name("topk256" if name == "topk" else name)]
     used = {(for_flush(codec) if flush else codec).name for codec in chosen}
     taken = set()
-    for codec in [*map(any_by_name, ("none", "bf16", "int8", "int4", "int2", "onebit", "topk256", "topk64"))]:
+    for codec in EVERY:
         reducer = reducer_of(plan, codecs=codecs_of(name, 256 / CHUNK, flush=flush))
         sent = parts_of(plan, 0, A, span_values(plan, 0, 1), codec)[0]
         if codec.name in used:

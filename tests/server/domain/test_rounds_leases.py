@@ -97,17 +97,19 @@ def test_leases_of_a_cluster_that_lives_and_never_contributes_go_back() -> None:
 
 
 def test_blocks_that_one_span_has_counted_are_never_leased_again() -> None:
-    """A cluster whose contributions to one span never arrive: its old leases end, but its blocks are used up."""
+    """A cluster whose first contribution reached one span only, and that was never heard of again."""
     table = Table(config_of(2), "ab")
     table.follow()
     second = table.plan.participants[1]
-    for _ in range(round_plan.MOST_EARLIER + 3):
+    for number in range(round_plan.MOST_EARLIER + 4):
         here, there = table.plan.participants
-        both = tuple(inclusion(table.plan, 0, p, SEQ_LEN) for p in (here, there))
-        assert table.report(0, included=both) is None
+        reached = (here, there) if number == 0 else (here,)
+        assert table.report(0, included=tuple(inclusion(table.plan, 0, p, SEQ_LEN) for p in reached)) is None
         assert table.report(1, included=(inclusion(table.plan, 1, here, SEQ_LEN),)) is None
     assert len(table.rounds.seats[second.cluster].leases) == round_plan.MOST_EARLIER + 2
-    assert table.rounds.pool.returned == ()
+    free = (*table.rounds.pool.returned, *(b for p in table.plan.participants for b in (p.blocks, p.next_blocks)))
+    assert leases.overlap(free, (second.blocks,)) == (), "counted: used up"
+    assert leases.overlap(free, (second.next_blocks,)), "not counted: free again, or leased"
 
 
 def test_unused_blocks_are_leased_again() -> None:
