@@ -12,6 +12,7 @@ from legion.layout import Layout, spans
 from legion.messages import Endpoint, Member, ModelShape, TensorShape, UnitShape
 from legion.rounds import Blocks, Participant, RoundPlan, RoundRecord, SpanPlan, SpanRecord, SpanReport
 from legion_client.engine.protocol import RoundNews
+from legion_server.domain.rounds import span_count
 from wan.network import Site
 from wan.peers import Peers, Took
 
@@ -35,7 +36,8 @@ class Coordinator:
 
     def plan(self, number: int) -> RoundPlan:
         workers = [member.worker_id for member in self._members]
-        cut = spans(Layout(self._shape.sizes, (1,)).total, 4 * len(workers))
+        total = Layout(self._shape.sizes, (1,)).total
+        cut = spans(total, span_count(total, len(workers)))
         return RoundPlan(
             run_id=RUN,
             round=number,

@@ -23,6 +23,8 @@ from legion_server.domain.happenings import Happening
 from legion_server.domain.leases import Pool, Ranges
 
 MOST_SPANS = 64
+SPANS_EACH = 4  # of a worker, at most, unless ...
+SPAN_VALUES = 1 << 19  # ... they would have fewer elements than this: names and headers are to be small beside them
 TRUSTED_AFTER = 20  # accepted rounds; before, a worker is a new identity
 # A reducer closes at the plan's deadline, then it still has to reduce and to say so.
 PATIENCE = 1.25
@@ -113,9 +115,14 @@ class Outcome(NamedTuple):
     record: RoundRecord | None = None
 
 
+def span_count(total: int, workers: int) -> int:
+    """Several for each worker, where they are not too small: the first update then leaves while parts still come."""
+    return min(MOST_SPANS, workers * min(SPANS_EACH, max(1, total // (workers * SPAN_VALUES))))
+
+
 def begin(shape: ModelShape, total: int, workers: int) -> Rounds:
     """Before the first round, with `workers` workers; `total`: elements of the flat space."""
-    found = spans(total, min(MOST_SPANS, workers))
+    found = spans(total, span_count(total, workers))
     return Rounds(shape, tuple((b.start, b.stop) for b in found), (None,) * len(found))
 
 

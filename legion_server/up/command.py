@@ -17,12 +17,7 @@ def up(
         int | None, typer.Option(min=1, help="How many clients, each a process; default 4, with --verify 2.")
     ] = None,
     clusters: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="How many clusters they form; inside one every step is shared, between them rounds. "
-            "Default 2, or 1 if --workers is odd or below 4, or with --verify.",
-        ),
+        int | None, typer.Option(min=1, help="Equal clusters, which average by rounds; default 2 if that goes.")
     ] = None,
     model: Annotated[str, typer.Option(help="A preset: tiny, small, gpt2, llama-1b, ...")] = "tiny",
     dataset: Annotated[
@@ -52,10 +47,6 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the server and its status page; 0: any.")] = 8000,
 ) -> None:
     """Train a model on this machine: server, clients and assembler, started, watched and ended together."""
-    if resume and clusters is not None:
-        raise Unusable(
-            "--resume goes on with the run's own clusters: --clusters does not go with it", hint="Leave it out."
-        )
     wanted = defaults.team(workers, clusters, verify=verify)
     options = Options(
         workers=None if resume and workers is None else wanted[0],
@@ -74,7 +65,7 @@ def up(
         data_dir=data_dir,
         port=port,
     )
-    check(options)
+    check(options, clusters_said=clusters is not None)
     # The database library takes its time to load; --help has none of it.
     from legion_server.up.run import up as run_up
 
@@ -83,12 +74,13 @@ def up(
     raise typer.Exit(code)
 
 
-def check(options: Options) -> None:
+def check(options: Options, *, clusters_said: bool = False) -> None:
     """Unusable for what does not go together."""
     changes = options.steps is not None or options.codec is not None or bool(options.settings)
-    if options.resume and (options.verify or changes):
+    if options.resume and (options.verify or clusters_said or changes):
         raise Unusable(
-            "--resume goes on with the run's own configuration: --steps, --codec, --set and --verify do not go with it",
+            "--resume goes on with the run's own configuration: "
+            "--clusters, --steps, --codec, --set and --verify do not go with it",
             hint="Leave them out, or start a new run without --resume.",
         )
     if options.verify and not options.assembler:

@@ -190,3 +190,10 @@ def store(post: Post, *records: RoundRecord) -> None:
 
 def raised(plan: RoundPlan, *terms: int) -> RoundPlan:
     return plan.model_copy(update={"terms": terms, "revision": plan.revision + 1})
+
+
+async def arrived(post: Post, number: int = 0) -> None:
+    post.courier.plan_arrived(plan_of(number))
+    post.courier.plan_arrived(plan_of(number + 1))
+    post.courier.record_arrived(record(number))
+    await settled()

@@ -31,6 +31,24 @@ def test_the_first_plan() -> None:
     assert [(plan.cluster, plan.epoch, plan.round) for plan in table.run.clusters] == [("c1", 1, 0), ("c2", 2, 0)]
 
 
+@pytest.mark.parametrize(
+    ("total", "workers", "count"),
+    [
+        (4096, 4, 4),
+        (900_000, 4, 4),
+        (rd.SPAN_VALUES * 8 - 1, 4, 4),
+        (rd.SPAN_VALUES * 8, 4, 8),
+        (10_000_000, 4, 16),
+        (10**9, 4, 16),
+        (10**9, 20, 64),
+        (10**9, 100, 64),
+        (10**9, 1, 4),
+    ],
+)
+def test_spans_are_several_each_where_they_are_large(total: int, workers: int, count: int) -> None:
+    assert rd.span_count(total, workers) == count
+
+
 def test_a_rest_smaller_than_a_cluster_waits() -> None:
     table = Table(config_of(5, size=2), "abcde")
     assert [len(plan.members) for plan in table.run.clusters] == [2, 2]
