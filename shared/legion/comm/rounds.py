@@ -35,6 +35,7 @@ OPENING_BYTES: Final = 1 << 19  # of values that follow a part's name at once, s
 ADMITTED: Final = ("legion-admitted", "1")  # what a reducer answers to a part's name; then the values may come
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
 Handler = Callable[..., Awaitable[Any]]
+Room = Callable[[int], AbstractAsyncContextManager[None]]
 Piece = TypeVar("Piece", BlobPiece, UpdatePiece)
 
 
@@ -199,12 +200,10 @@ class RoundLinks:
         finally:
             call.cancel()  # else one that sends too much would go on
 
-    async def await_update(
-        self, member: Member, key: UpdateKey, most_bytes: int, arriving: AbstractAsyncContextManager[object]
-    ) -> tuple[str, bytes]:
+    async def await_update(self, member: Member, key: UpdateKey, most_bytes: int, room: Room) -> tuple[str, bytes]:
         """Its digest, which is not checked, and the update; as long as it takes: the caller says when to give up.
 
-        The values come inside `arriving`. PartInvalid beyond `most_bytes`, else as `fetch_blob`.
+        The values come inside `room`. PartInvalid beyond `most_bytes`, else as `fetch_blob`.
         """
         request = UpdateRequest(round=key.round, span=key.span, term=key.term).SerializeToString()
         call = self._channel(member).unary_stream(SERVICE + "AwaitUpdate")(request)
@@ -212,7 +211,7 @@ class RoundLinks:
             opening = await self._read(member, UpdatePiece, call, None)
             if opening.size_bytes > most_bytes:
                 raise PartInvalid(f"{member.worker_id} announces an update of {opening.size_bytes} bytes")
-            async with arriving:
+            async with room(opening.size_bytes):
                 return opening.sha256, await self._payloads(member, UpdatePiece, call, b"", opening.size_bytes)
         except grpc.aio.AioRpcError as error:
             raise _named(member.worker_id, error) from error

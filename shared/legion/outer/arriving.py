@@ -5,11 +5,13 @@ that most of it is here when the record comes; what came and was not committed i
 """
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
+from legion.comm.waiting import Changes
 from legion.errors import FingerprintMismatch, LegionError
 from legion.ids import WorkerId
 from legion.layout import Bounds
@@ -20,10 +22,11 @@ from legion.rounds import RoundPlan, RoundRecord, SpanRecord, UpdateKey
 logger = logging.getLogger(__name__)
 
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # pauses between tries; the last repeats
-AT_ONCE = 8  # updates that arrive side by side, each in memory until it is whole
+ROOM_BYTES = 64 << 20  # for updates that arrive side by side, each in memory until it is whole
 COMING_S = 5.0  # after its record, for an update that was asked for before, beyond what its bytes take at SLOW
 SLOW_BYTES_PER_S = 125_000  # 1 Mbit/s
 
+Room = Callable[[int], AbstractAsyncContextManager[None]]  # inside it so many bytes may come
 Needs = Callable[[Bounds], object]  # whether our slice meets a span
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 
@@ -33,13 +36,30 @@ class Sources(Protocol):
 
     async def fetch_blob(self, member: Member, sha256: str, size_bytes: int) -> bytes: ...
 
-    async def await_update(
-        self, member: Member, key: UpdateKey, most_bytes: int, arriving: AbstractAsyncContextManager[object]
-    ) -> tuple[str, bytes]:
-        """The digest and the values, once the worker has made it; the values inside `arriving`."""
+    async def await_update(self, member: Member, key: UpdateKey, most_bytes: int, room: Room) -> tuple[str, bytes]:
+        """The digest and the values, once the worker has made it; the values inside `room`."""
 
 
 Download = Callable[[str, int], Coroutine[Any, Any, bytes]]  # from storage, by digest and size
+
+
+class Memory:
+    """Bytes that may be on their way at once. What is larger than all of it comes alone."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._size_bytes = self._free_bytes = size_bytes
+        self._changes = Changes()
+
+    @asynccontextmanager
+    async def room(self, size_bytes: int) -> AsyncIterator[None]:
+        wanted = min(size_bytes, self._size_bytes)
+        await self._changes.until(lambda: self._free_bytes >= wanted)
+        self._free_bytes -= wanted
+        try:
+            yield
+        finally:
+            self._free_bytes += wanted
+            self._changes.happened()
 
 
 class Arriving:
@@ -62,7 +82,7 @@ class Arriving:
         self._needs = needs
         self._spawn = spawn
         self._here = here
-        self._arriving = asyncio.Semaphore(AT_ONCE)
+        self._memory = Memory(ROOM_BYTES)
         self._coming: dict[UpdateKey, asyncio.Task[None]] = {}
         self._came: dict[int, set[str]] = {}  # by round: what came before it was committed
 
@@ -82,7 +102,7 @@ class Arriving:
 
     async def _await(self, key: UpdateKey, holder: Member, most_bytes: int) -> None:
         try:
-            sha256, data = await self._sources.await_update(holder, key, most_bytes, self._arriving)
+            sha256, data = await self._sources.await_update(holder, key, most_bytes, self._memory.room)
         except LegionError as error:
             logger.info("update not awaited round=%d span=%d why=%s", key.round, key.span, error)
             return
@@ -92,19 +112,25 @@ class Arriving:
     # After it.
 
     def committed(self, record: RoundRecord, plan: RoundPlan | None) -> None:
-        """Bring all that our slice needs, side by side: each holder has an uplink of its own. `plan`: if we have it."""
+        """Bring all that our slice needs, side by side: each holder has an uplink of its own. `plan`: if we have it.
+
+        Each worker in an order of its own: in one and the same, all would wait for the first holders.
+        """
         wanted = {
             span.digest: (number, span)
             for number, (bounds, span) in enumerate(zip(record.bounds, record.spans, strict=True))
             if self._needs(Bounds(*bounds))
         }
         missing = set(wanted)
-        for number, span in wanted.values():
+        for number, span in sorted(wanted.values(), key=lambda found: self._turn(found[1])):
             holder = plan.workers.get(span.reducer) if plan and span.reducer != self._me else None
             key = UpdateKey(record.round, number, span.term)
             self._spawn(self._fetch(key, span, holder, missing), f"update of round {record.round}")
         if not wanted:  # a slice of nothing, as a member with a tiny share has it
             self._here(record.round)
+
+    def _turn(self, span: SpanRecord) -> bytes:
+        return hashlib.sha256(f"{self._me} {span.digest}".encode()).digest()
 
     async def _fetch(self, key: UpdateKey, span: SpanRecord, holder: Member | None, missing: set[str]) -> None:
         """Takes its digest from `missing`; the last one to do so has brought the round here."""
@@ -121,7 +147,7 @@ class Arriving:
         tries = 0
         while not self._blobs.has(span.digest):
             source = holder if tries % 2 == 0 else None
-            async with self._arriving:
+            async with self._memory.room(span.size_bytes):
                 try:
                     if source is not None:
                         data = await self._sources.fetch_blob(source, span.digest, span.size_bytes)

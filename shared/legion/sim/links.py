@@ -1,13 +1,12 @@
 """Calls between simulated workers: the other side's production code, after the time that the bytes take."""
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 
 from legion.codec.api import Codec, Floats, encoded_bytes
 from legion.comm.api import Ballot, Batches, Verdict
 from legion.comm.local import LocalLink
 from legion.comm.member import Member
-from legion.comm.rounds import OPENING_BYTES, Desk
+from legion.comm.rounds import OPENING_BYTES, Desk, Room
 from legion.errors import NotFound, PeerLost, PeerRefused
 from legion.ids import Step, UnitId, WorkerId
 from legion.messages import Member as Place
@@ -93,17 +92,15 @@ class RoundCalls:
         await self._network.carry(worker, self._me, kind, values_bytes=len(data))
         return data
 
-    async def await_update(
-        self, member: Place, key: UpdateKey, most_bytes: int, arriving: AbstractAsyncContextManager[object]
-    ) -> tuple[str, bytes]:
+    async def await_update(self, member: Place, key: UpdateKey, most_bytes: int, room: Room) -> tuple[str, bytes]:
         worker = member.worker_id
         await self._network.carry(self._me, worker, "control")
         sha256 = await self._desk(worker).made(key)
-        async with arriving:
-            update = self._desk(worker).update(sha256)
-            if update is None:
-                raise NotFound(f"update {sha256[:12]} is here no more")
-            data = bytes(update)
+        update = self._desk(worker).update(sha256)
+        if update is None:
+            raise NotFound(f"update {sha256[:12]} is here no more")
+        data = bytes(update)
+        async with room(round(len(data) * self._network.scale)):
             await self._network.carry(worker, self._me, self.fetched, values_bytes=len(data), text_bytes=len(sha256))
         return sha256, data
 

@@ -27,6 +27,7 @@ from legion.errors import (
     PeerLost,
 )
 from legion.messages import Endpoint, Member
+from legion.outer.arriving import Memory
 from legion.proto.peer_pb2 import BlobPiece, BlobRequest
 from legion.rounds import UpdateKey
 
@@ -99,14 +100,14 @@ async def test_an_update_comes_once_it_is_made(tmp_path: Path, size: int) -> Non
     data = noise(size)
     async with meeting(tmp_path) as meet:
         made = meet.desk.to_come[KEY] = asyncio.get_running_loop().create_future()
-        arriving = asyncio.Semaphore(1)
+        room = Memory(max(size, 1)).room
         async with asyncio.TaskGroup() as group:
-            asked = group.create_task(meet.links.await_update(meet.target, KEY, size, arriving))
-            async with arriving:  # nothing but its announcement comes meanwhile
+            asked = group.create_task(meet.links.await_update(meet.target, KEY, size, room))
+            async with room(size):  # nothing but its announcement comes meanwhile
                 meet.desk.updates[DIGEST] = data
                 made.set_result(DIGEST)
                 await meet.links.fetch_blob(meet.target, DIGEST, size)
-                assert not asked.done()
+                assert size == 0 or not asked.done()
         assert asked.result() == (DIGEST, data)
 
 
@@ -115,7 +116,7 @@ async def test_an_update_that_will_never_be_made_is_not_waited_for(tmp_path: Pat
         made = meet.desk.to_come[KEY] = asyncio.get_running_loop().create_future()
         made.set_exception(NotFound("span 1 is not reduced here"))
         with pytest.raises(NotFound, match="span 1 is not reduced here"):
-            await meet.links.await_update(meet.target, KEY, 10, asyncio.Semaphore())
+            await meet.links.await_update(meet.target, KEY, 10, Memory(MIB).room)
 
 
 async def test_an_update_that_is_too_large_is_not_taken(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ async def test_an_update_that_is_too_large_is_not_taken(tmp_path: Path) -> None:
         made.set_result(DIGEST)
         meet.desk.updates[DIGEST] = noise(4 * MIB)
         with pytest.raises(PartInvalid, match=f"announces an update of {4 * MIB} bytes"):
-            await meet.links.await_update(meet.target, KEY, 4 * MIB - 1, asyncio.Semaphore())
+            await meet.links.await_update(meet.target, KEY, 4 * MIB - 1, Memory(MIB).room)
         assert meet.usage.received_bytes < 200
 
 
@@ -133,7 +134,7 @@ async def test_who_waits_no_more_is_not_waited_for(tmp_path: Path) -> None:
         made = meet.desk.to_come[KEY] = asyncio.get_running_loop().create_future()
         given_up = asyncio.Event()
         made.add_done_callback(lambda _: given_up.set())
-        asking = asyncio.create_task(meet.links.await_update(meet.target, KEY, 10, asyncio.Semaphore()))
+        asking = asyncio.create_task(meet.links.await_update(meet.target, KEY, 10, Memory(MIB).room))
         meet.desk.updates[DIGEST] = noise(10)
         await meet.links.fetch_blob(meet.target, DIGEST, 10)  # on the same connection: the other call is there too
         asking.cancel()

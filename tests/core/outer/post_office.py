@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from legion.errors import (
 from legion.ids import ClusterId, Rank, WorkerId
 from legion.layout import Layout
 from legion.messages import Member
+from legion.outer.arriving import Room
 from legion.outer.blobs import BlobFolder
 from legion.outer.courier import Courier
 from legion.outer.member import Outgoing, Place
@@ -69,13 +69,11 @@ class MemoryLinks:
             raise answer
         return answer
 
-    async def await_update(
-        self, member: Member, key: UpdateKey, most_bytes: int, arriving: AbstractAsyncContextManager[object]
-    ) -> tuple[str, bytes]:
+    async def await_update(self, member: Member, key: UpdateKey, most_bytes: int, room: Room) -> tuple[str, bytes]:
         self.awaited.append((member.worker_id, key))
         answer = self.to_come.get(key) or asyncio.get_running_loop().create_future()
         sha256, data = await asyncio.shield(answer)
-        async with arriving:
+        async with room(len(data)):
             return sha256, data
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from legion.errors import LegionError, NotFound, PeerLost
-from legion.outer.arriving import COMING_S
+from legion.outer.arriving import COMING_S, Memory
 from legion.outer.courier import SERVED_ROUNDS
 from legion.rounds import UpdateKey
 from tests.core.outer.post_office import (
@@ -24,7 +24,36 @@ from tests.core.outer.post_office import (
     with_post,
 )
 from tests.core.outer.small_rounds import plan_of
-from tests.core.outer.virtual_time import later, settled
+from tests.core.outer.virtual_time import in_virtual_time, later, settled
+
+
+def test_more_than_fits_waits_and_what_never_fits_comes_alone() -> None:
+    memory = Memory(10)
+    inside: list[int] = []
+
+    async def arrive(size: int, end: asyncio.Event) -> None:
+        async with memory.room(size):
+            inside.append(size)
+            await end.wait()
+            inside.remove(size)
+
+    async def test() -> None:
+        ends = {size: asyncio.Event() for size in (4, 6, 0, 1, 99)}
+        async with asyncio.TaskGroup() as group:
+            for size, end in ends.items():
+                group.create_task(arrive(size, end))
+            await settled()
+            assert inside == [4, 6, 0]
+            ends[4].set()
+            await settled()
+            assert inside == [6, 0, 1]
+            for size in (6, 0, 1):
+                ends[size].set()
+            await settled()
+            assert inside == [99]
+            ends[99].set()
+
+    in_virtual_time(test())
 
 
 def to_come(post: Post, span: int = 0, term: int = 0, number: int = 0) -> asyncio.Future[tuple[str, bytes]]:
