@@ -57,7 +57,7 @@ def config(rounds: int, workers: int, **of_rounds: Any) -> dict[str, Any]:
         "optimizer": {"lr": 4e-3},
         "cluster": {"policy": "fixed", "size": 1},
         "start": {"workers": workers},
-        "rounds": {"steps": steps, "grace_s": 2.0, "log_keep": UNLIMITED} | of_rounds,
+        "rounds": {"steps": steps, "grace_s": 2.0, "log_keep": UNLIMITED, "codec": "auto"} | of_rounds,
     }
 
 

@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from legion.errors import LegionError, NotFound, Refused, RoundConflict, StorageFailed
+from legion.errors import LegionError, NotFound, Refused, ReportInvalid, RoundConflict, StorageFailed
 from legion.ids import ClusterId
 from legion.messages import HeartbeatReply
 from legion.rounds import RootReport
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
-from legion_client.engine.protocol import Command, RoundNews, SpanReduced, UpdateHere, UpdateWanted
+from legion_client.engine.protocol import UPDATES, Command, RoundNews, SpanReduced, UpdateHere, UpdateWanted
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class RoundRelay:
         self._gone: tuple[ClusterId, ...] = ()
         self._spans: deque[SpanReduced] = deque()
         self._roots: deque[RootReport] = deque()
+        self._lost: list[str] = []  # digests of updates that storage has lost, and that lie here
         self._wanted: asyncio.Queue[UpdateWanted] = asyncio.Queue()
         self._waits = asyncio.Event()
         self._delivered = asyncio.Condition()
@@ -57,6 +58,13 @@ class RoundRelay:
         if reply.gone != self._gone:
             self._gone = reply.gone
             self._say(RoundNews(gone=reply.gone))
+        for sha256 in reply.wanted:
+            if sha256 not in self._lost and self._kept(sha256).exists():
+                self._lost.append(sha256)
+                self._waits.set()
+
+    def _kept(self, sha256: str) -> Path:
+        return self._folder / UPDATES / sha256
 
     # From the engine.
 
@@ -99,13 +107,16 @@ class RoundRelay:
     async def _deliver(self) -> None:
         while True:
             await self._waits.wait()
-            while self._spans or self._roots:
+            while self._spans or self._roots or self._lost:
                 if self._spans:
                     await self._deliver_span(self._spans[0])
                     self._spans.popleft()
-                else:
+                elif self._roots:
                     await self._deliver_root(self._roots[0])
                     self._roots.popleft()
+                else:
+                    await self._bring_back(self._lost[0])
+                    self._lost.pop(0)
             self._waits.clear()
             async with self._delivered:
                 self._delivered.notify_all()
@@ -130,6 +141,19 @@ class RoundRelay:
         except FileNotFoundError:
             # The engine keeps what may still be asked for; a round this long ago has its update from another term.
             logger.warning("update gone before it was taken round=%d span=%d", report.round, report.span)
+
+    async def _bring_back(self, sha256: str) -> None:
+        """If it is still here, and as it was: others may have it too."""
+        path = self._kept(sha256)
+        try:
+            size_bytes = (await asyncio.to_thread(path.stat)).st_size
+            await persistently("lost update", self._server.upload_update, sha256, size_bytes, path)
+        except FileNotFoundError:
+            logger.info("lost update is here no more sha256=%s", sha256[:12])
+        except LegionError as error:
+            if not (_is_past(error) or isinstance(error, ReportInvalid)):
+                raise
+            logger.warning("lost update not taken sha256=%s why=%s", sha256[:12], error)
 
     async def _download(self) -> None:
         while True:

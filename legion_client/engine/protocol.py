@@ -13,6 +13,8 @@ from legion.ids import ClusterId, WorkerId
 from legion.messages import DatasetManifest, Device, EvaluationRecord, Message, ModelShape, Plan, StepRecord
 from legion.rounds import RootReport, RoundPlan, RoundRecord, SpanReport
 
+UPDATES = "updates"  # folder in the engine's work folder: those of the newest rounds, named by their SHA-256
+
 
 class Prepare(Message):
     """The first command: load, build the model on meta, listen."""

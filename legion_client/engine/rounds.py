@@ -16,10 +16,9 @@ from legion.outer.blobs import BlobFolder
 from legion.outer.courier import Courier
 from legion.outer.member import Place
 from legion.rounds import RootReport, SpanReport
-from legion_client.engine.protocol import AnchorReached, RoundNews, SpanReduced, UpdateHere, UpdateWanted
+from legion_client.engine.protocol import UPDATES, AnchorReached, RoundNews, SpanReduced, UpdateHere, UpdateWanted
 
 DOWNLOAD_S = 600.0  # for the agent to answer
-UPDATES = "updates"  # folder in the engine's work folder
 
 
 class AgentControl:

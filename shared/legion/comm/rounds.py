@@ -5,6 +5,7 @@ one before it; that is checked before a message is read.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -48,6 +49,9 @@ class Desk(Protocol):
         """Raises what `take_part` would, as far as the key alone tells, so that nothing is read in vain."""
 
     async def take_part(self, sender: WorkerId, key: PartKey, data: bytes) -> None: ...
+
+    def turned_away(self, reason: str) -> None:
+        """A part, or who called, was refused before the two above were asked: to be counted."""
 
     def update(self, sha256: str) -> memoryview | None: ...
 
@@ -95,33 +99,40 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
             worker = WorkerId(name.partition(".")[0])
             if host_name(worker) == name and desk.knows(worker):
                 return desk, worker
+        desk.turned_away("stranger")
         logger.warning("call refused names=%s", names)
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not a worker of this round")
         raise AssertionError("abort raises")
 
     async def _send_part(self, desk: Desk, caller: WorkerId, requests: AsyncIterator[bytes], context: Context) -> bytes:
         first = await anext(requests, None)
-        if first is None:
-            raise PartInvalid("a part without a piece")
-        self.usage.received_bytes += len(first)
-        opening = parsed(PartPiece, first)
-        key = _key(opening.key)
+        with _counting_invalid(desk):
+            if first is None:
+                raise PartInvalid("a part without a piece")
+            self.usage.received_bytes += len(first)
+            opening = parsed(PartPiece, first)
+            key = _key(opening.key)
         try:
             await desk.admit(caller, key)
         except LegionError:
             await anext(requests, None)  # who is refused while still sending is told "internal error", not why
             raise
         await context.send_initial_metadata((ADMITTED,))
-        data = bytearray(opening.payload)
+        with _counting_invalid(desk):
+            data = await self._values(requests, opening.payload, key.size_bytes)
+        await desk.take_part(caller, key, data)
+        return Receipt().SerializeToString()
+
+    async def _values(self, requests: AsyncIterator[bytes], first: bytes, size_bytes: int) -> bytes:
+        data = bytearray(first)
         async for piece in requests:
             self.usage.received_bytes += len(piece)
             data += parsed(PartPiece, piece).payload
-            if len(data) > key.size_bytes:
+            if len(data) > size_bytes:
                 break
-        if len(data) != key.size_bytes:
-            raise PartInvalid(f"{len(data)} bytes or more came for a part of {key.size_bytes}")
-        await desk.take_part(caller, key, bytes(data))
-        return Receipt().SerializeToString()
+        if len(data) != size_bytes:
+            raise PartInvalid(f"{len(data)} bytes or more came for a part of {size_bytes}")
+        return bytes(data)
 
     async def _fetch_blob(self, desk: Desk, caller: WorkerId, requests: AsyncIterator[bytes], context: Context) -> None:
         wanted = await single(requests, BlobRequest)
@@ -247,6 +258,15 @@ class RoundLinks:
                 options=[*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", host_name(member.worker_id))],
             )
         return known
+
+
+@contextlib.contextmanager
+def _counting_invalid(desk: Desk) -> Iterator[None]:
+    try:
+        yield
+    except PartInvalid:
+        desk.turned_away("invalid")
+        raise
 
 
 def _patience_s(size_bytes: int) -> float:

@@ -12,11 +12,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 from legion.comm.waiting import Changes
-from legion.errors import FingerprintMismatch, LegionError
+from legion.errors import FingerprintMismatch, LegionError, PartInvalid
 from legion.ids import WorkerId
 from legion.layout import Bounds
 from legion.messages import Member
 from legion.outer.blobs import BlobFolder
+from legion.outer.tally import Tally
 from legion.rounds import RoundPlan, RoundRecord, SpanRecord, UpdateKey
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Arriving:
         needs: Needs,
         spawn: Spawn,
         here: Callable[[int], None],
+        tally: Tally,
     ) -> None:
         self._me = me
         self._sources = sources
@@ -82,6 +84,7 @@ class Arriving:
         self._needs = needs
         self._spawn = spawn
         self._here = here
+        self._tally = tally
         self._memory = Memory(ROOM_BYTES)
         self._coming: dict[UpdateKey, asyncio.Task[None]] = {}
         self._came: dict[int, set[str]] = {}  # by round: what came before it was committed
@@ -104,6 +107,7 @@ class Arriving:
         try:
             sha256, data = await self._sources.await_update(holder, key, most_bytes, self._memory.room)
         except LegionError as error:
+            self._count(error)
             logger.info("update not awaited round=%d span=%d why=%s", key.round, key.span, error)
             return
         if await self._keep(sha256, data, holder.worker_id):
@@ -154,6 +158,7 @@ class Arriving:
                     else:
                         data = await self._download(span.digest, span.size_bytes)
                 except LegionError as error:
+                    self._count(error)
                     logger.info("update not here round=%d sha256=%s why=%s", round_number, span.digest[:12], error)
                 else:
                     if await self._keep(span.digest, data, source.worker_id if source else "storage"):
@@ -167,9 +172,15 @@ class Arriving:
         try:
             await asyncio.to_thread(self._blobs.put, sha256, data)
         except FingerprintMismatch as error:
+            self._count(error)
             logger.warning("update damaged holder=%s why=%s", holder, error)
             return False
         return True
+
+    def _count(self, error: LegionError) -> None:
+        """PartInvalid: it was longer or shorter than announced."""
+        if isinstance(error, FingerprintMismatch | PartInvalid):
+            self._tally.damaged()
 
     # Leaving.
 

@@ -24,6 +24,7 @@ from legion.outer.arriving import RETRY_S, Arriving, Sources
 from legion.outer.blobs import BlobFolder
 from legion.outer.member import Outgoing, Place
 from legion.outer.reducing import Reducing
+from legion.outer.tally import Tally
 from legion.rounds import PartKey, RootReport, RoundPlan, RoundRecord, SpanReport, UpdateKey
 
 logger = logging.getLogger(__name__)
@@ -105,8 +106,11 @@ class Courier:
         self._waking = False
         self._uplink = Uplink()
         self._turns: dict[WorkerId, asyncio.Semaphore] = {}  # of parts to one reducer, in the order of spans
-        self._arriving = Arriving(me, links, control.download, blobs, self._needs, self._spawn, self._all_here)
-        self._reducing = Reducing(me, config, self._changes, self._spawn, self._reduced, self._clock)
+        self._tally = Tally()
+        self._arriving = Arriving(
+            me, links, control.download, blobs, self._needs, self._spawn, self._all_here, self._tally
+        )
+        self._reducing = Reducing(me, config, self._changes, self._spawn, self._reduced, self._clock, self._tally)
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -215,6 +219,10 @@ class Courier:
         plans = (self._plans.get(self._newest), self._plans.get(self._newest - 1))
         return any(plan is not None and worker in plan.workers for plan in plans)
 
+    def turned_away(self, reason: str) -> None:
+        """A part or a caller that was refused before it was our turn to say so."""
+        self._tally.refused(reason)
+
     async def admit(self, sender: WorkerId, key: PartKey) -> None:
         await self._reducing.admit(sender, key)
 
@@ -306,7 +314,7 @@ class Courier:
             return
 
     def _moved(self, report: RootReport) -> None:
-        self._control.applied(report)
+        self._control.applied(self._tally.told_with(report))
         self._oldest = max(self._oldest, report.round - SERVED_ROUNDS)
         self._forget_before(self._oldest)
 

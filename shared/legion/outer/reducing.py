@@ -13,7 +13,8 @@ from legion.config import RoundsConfig
 from legion.errors import PartRefused, Unavailable
 from legion.ids import ClusterId, WorkerId
 from legion.layout import Bounds
-from legion.outer.reducer import Closing, SpanReducer
+from legion.outer.reducer import Closing, SpanReducer, codecs_of
+from legion.outer.tally import Tally
 from legion.rounds import PartKey, RoundPlan, RoundRecord, SpanReport
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,10 @@ class Open:
 
 
 class Reducing:
-    """`spawn` starts a task that its owner ends; `finished` is awaited with each update."""
+    """`spawn` starts a task that its owner ends; `finished` is awaited with each update.
+
+    `tally`: of parts that are turned away where no report can tell of it.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Reducing:
         spawn: Spawn,
         finished: Finished,
         clock: Callable[[], float],
+        tally: Tally,
     ) -> None:
         self._me = me
         self._config = config
@@ -51,6 +56,7 @@ class Reducing:
         self._spawn = spawn
         self._finished = finished
         self._clock = clock
+        self._tally = tally
         self._round = -1
         self._open: dict[int, Open] = {}  # by span, of this round
         self._residuals: dict[Bounds, Floats] = {}  # what encoding dropped from the updates that were committed
@@ -71,8 +77,16 @@ class Reducing:
         self._changes.happened()
 
     def _reducer(self, plan: RoundPlan, span: int, term: int) -> SpanReducer:
-        over = self._config.mean_over
-        return SpanReducer(plan, span, term, closing=self._closing, mean_over=over, opened_s=self._clock())
+        return SpanReducer(
+            plan,
+            span,
+            term,
+            closing=self._closing,
+            mean_over=self._config.mean_over,
+            opened_s=self._clock(),
+            codecs=codecs_of(self._config.codec, self._config.density, flush=plan.flush),
+            tally=self._tally,
+        )
 
     def record_arrived(self, record: RoundRecord) -> None:
         """What was dropped from an update waits for the next one, if the update was committed."""
@@ -102,8 +116,10 @@ class Reducing:
             async with asyncio.timeout(EARLY_S):
                 await self._changes.until(is_open)
         except TimeoutError:
+            self._tally.refused("early")
             raise Unavailable(f"span {key.span} of round {key.round} is not reduced here, or not yet") from None
         if key.round != self._round:
+            self._tally.refused("round")
             raise PartRefused(f"round {key.round} is over, this is round {self._round}", reason="round")
         return self._open[key.span]
 

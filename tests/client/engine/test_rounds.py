@@ -63,7 +63,8 @@ def assert_equal_anchors(table: DisturbedTable, engines: list[EngineProcess]) ->
 
 def test_a_cluster_that_was_stopped_for_some_rounds_catches_up(engines: Engines, text_data: Dataset) -> None:
     """With another codec in every cluster."""
-    data = with_config(text_data, cluster={"policy": "fixed", "size": 1}, steps=12, rounds=IN_SMALL_ROUNDS)
+    rounds = IN_SMALL_ROUNDS | {"codec": "auto"}
+    data = with_config(text_data, cluster={"policy": "fixed", "size": 1}, steps=12, rounds=rounds)
     three = engines.start(3, patches={1: uses("int8"), 2: uses("onebit")})
     sleeper = three[2]
 

@@ -38,11 +38,15 @@ class RecordingDesk:
     taken: list[tuple[WorkerId, PartKey, bytes]] = field(default_factory=list)
     admitted: list[PartKey] = field(default_factory=list)
     to_come: dict[UpdateKey, asyncio.Future[str]] = field(default_factory=dict)
+    counted: list[str] = field(default_factory=list)
     refuse_name: LegionError | None = None
     refuse_part: Exception | None = None
 
     def knows(self, worker: WorkerId) -> bool:
         return worker in self.known
+
+    def turned_away(self, reason: str) -> None:
+        self.counted.append(reason)
 
     async def admit(self, sender: WorkerId, key: PartKey) -> None:
         if self.refuse_name is not None:

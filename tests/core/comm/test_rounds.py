@@ -61,6 +61,7 @@ async def test_strangers_and_workers_of_no_newest_plan_are_refused_unread(tmp_pa
                 error = await refusal(channel.stream_unary(SERVICE + method)(pieces(b"hello")))
                 assert error.code() is grpc.StatusCode.PERMISSION_DENIED
                 assert error.details() == "not a worker of this round"
+        assert meet.desk.counted == ["stranger", "stranger"]
 
 
 @pytest.mark.usefixtures("nothing_is_read")
@@ -151,7 +152,7 @@ async def test_a_part_shorter_or_longer_than_its_name_says_is_not_taken(
         with pytest.raises(PartInvalid, match=f"{meet.target.worker_id}: .* came for a part of {named}") as caught:
             await meet.send(data, size_bytes=named)
         assert type(caught.value) is PartInvalid
-        assert meet.desk.taken == []
+        assert (meet.desk.taken, meet.desk.counted) == ([], ["invalid"])
 
 
 async def test_of_a_part_that_never_ends_no_more_is_read_than_its_name_says(tmp_path: Path) -> None:
@@ -174,6 +175,7 @@ async def test_a_body_without_a_piece(tmp_path: Path) -> None:
             grpc.StatusCode.INVALID_ARGUMENT,
             "part-invalid: a part without a piece",
         )
+        assert meet.desk.counted == ["invalid"]
 
 
 GOOD = key_of(b"part").model_dump_json().encode()
@@ -200,7 +202,7 @@ async def test_a_name_that_cannot_be_used(tmp_path: Path, what: str) -> None:
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert error.details().startswith("part-invalid: the name of a part ")
         assert says in error.details()
-        assert meet.desk.admitted == []
+        assert (meet.desk.admitted, meet.desk.counted) == ([], ["invalid"])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -143,7 +143,7 @@ async def post_office(
     links, control = MemoryLinks(), MemoryControl()
     layout = layout or Layout(UNITS, SHARES[cluster])
     place = Place(RUN, cluster, Rank(0), layout, ROUNDS)
-    settings = RoundsConfig.model_validate({"update_codec": "none"} | config)
+    settings = RoundsConfig.model_validate({"codec": "int8", "update_codec": "none"} | config)
     bridge = Bridge(asyncio.get_running_loop(), Usage())
     courier = Courier(worker_of(cluster, 0), settings, place, anchor, links, control, BlobFolder(folder), bridge)
     async with courier.working():

@@ -334,7 +334,7 @@ def test_a_part_that_comes_before_its_plan_waits_for_it(tmp_path: Path) -> None:
         post.courier.plan_arrived(plan)
         await asyncio.gather(early, admission)
 
-    with_post(tmp_path, test)
+    with_post(tmp_path, test, codec="none")
 
 
 def test_a_part_whose_plan_does_not_come_is_to_come_again(tmp_path: Path) -> None:
@@ -348,4 +348,4 @@ def test_a_part_whose_plan_does_not_come_is_to_come_again(tmp_path: Path) -> Non
         post.courier.plan_arrived(plan)
         await post.courier.take_part(sender, key, data)
 
-    with_post(tmp_path, test)
+    with_post(tmp_path, test, codec="none")

@@ -19,7 +19,7 @@ from legion.ids import ClusterId, Rank
 from legion.layout import Layout
 from legion.outer.arriving import RETRY_S
 from legion.outer.courier import SERVED_ROUNDS
-from legion.rounds import SpanReport
+from legion.rounds import RootReport, SpanReport
 from tests.core.outer.post_office import (
     FIRST,
     ROUNDS,
@@ -80,6 +80,11 @@ def test_a_damaged_update_is_fetched_from_another_holder_and_its_holder_is_named
         assert post.courier.ready == 1
         holders = [r.args[0] for r in caplog.records if r.msg.startswith("update damaged")]  # type: ignore[index]
         assert sorted(map(str, holders)) == sorted([FIRST, FIRST, "storage"])
+        reported = RootReport(round=1, cluster=B, rank=0, root="0" * 64)
+        for _ in range(2):
+            post.courier.applied(reported)
+            await settled()
+        assert [report.damaged for report in post.control.roots] == [3, 0]
 
     with_post(tmp_path, test)
 

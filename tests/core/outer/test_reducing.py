@@ -1,103 +1,21 @@
 """Spans at work on the event loop: when they close, what their parts are told, and what becomes of dropped values."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pytest
 
 from legion.codec.api import Floats
 from legion.codec.registry import by_name
-from legion.comm.waiting import Changes
-from legion.config import RoundsConfig
 from legion.errors import PartInvalid, PartRefused, StorageFailed, Unavailable
-from legion.ids import ClusterId, WorkerId
 from legion.outer.log import blob_of, values_of
 from legion.outer.reducer import Closing, SpanReducer
-from legion.outer.reducing import EARLY_S, Reducing
-from legion.rounds import PartKey, RoundPlan, SpanReport
+from legion.outer.reducing import EARLY_S
+from legion.rounds import RoundPlan
 from tests.core.outer.post_office import raised
-from tests.core.outer.small_rounds import SHARES, fragments_of, part_key, participant_of, plan_of, record_of, worker_of
-from tests.core.outer.virtual_time import in_virtual_time, later, settled
-
-A, B, C = sorted(SHARES)
-ME = worker_of(C, 0)  # the reducer of every span in term 0
-GRACE_S = 5.0
-Test = Callable[["Desk"], Awaitable[None]]
-
-
-@dataclass
-class Desk:
-    """Reducing by itself, and what it has finished."""
-
-    changes: Changes
-    reducing: Reducing = field(init=False)
-    finished: list[tuple[float, SpanReport, bytes]] = field(default_factory=list)
-    failure: Exception | None = None
-
-    async def finish(self, report: SpanReport, blob: bytes) -> None:
-        if self.failure is not None:
-            raise self.failure
-        self.finished.append((asyncio.get_running_loop().time(), report, blob))
-
-    async def contribute(
-        self, plan: RoundPlan, *clusters: ClusterId, span: int = 0, value: float = 1.0, codec: str = "none"
-    ) -> None:
-        """Whole contributions, all parts at once."""
-        parts = [part for cluster in clusters for part in parts_of(plan, cluster, span, value, codec)]
-        await asyncio.gather(*(self.reducing.take_part(*part) for part in parts))
-        await settled()
-
-    @property
-    def reports(self) -> list[SpanReport]:
-        return [report for _, report, _ in self.finished]
-
-    @property
-    def included(self) -> list[list[ClusterId]]:
-        return [[inclusion.cluster for inclusion in report.included] for report in self.reports]
-
-
-def parts_of(
-    plan: RoundPlan, cluster: ClusterId, span: int = 0, value: float = 1.0, codec: str = "none"
-) -> list[tuple[WorkerId, PartKey, bytes]]:
-    found = []
-    for rank in range(len(SHARES[cluster])):
-        size = sum(len(fragment.flat) for fragment in fragments_of(plan, span, cluster, rank))
-        if size:
-            values: Floats = np.linspace(0.1, value, size, dtype=np.float32)
-            data = bytes(by_name(codec).encode(values))
-            key = part_key(plan, span, cluster, rank, by_name(codec), data)
-            found.append((worker_of(cluster, rank), key, data))
-    return found
-
-
-def at_a_desk(test: Test, **config: Any) -> None:
-    settings = RoundsConfig.model_validate({"update_codec": "none", "grace_s": GRACE_S, "quorum": 0.6} | config)
-
-    async def run() -> None:
-        desk, tasks = Desk(Changes()), asyncio.TaskGroup()
-        started: list[asyncio.Task[None]] = []
-
-        def spawn(work: Coroutine[Any, Any, None], name: str) -> None:
-            started.append(tasks.create_task(work, name=name))
-
-        clock = asyncio.get_running_loop().time
-        desk.reducing = Reducing(ME, settings, desk.changes, spawn, desk.finish, clock)
-        async with tasks:
-            await test(desk)
-            for task in started:
-                task.cancel()
-
-    in_virtual_time(run())
-
-
-def mine(plan: RoundPlan, *spans: int) -> RoundPlan:
-    """Of the plan's two spans these are ours; the others are in a later term, somebody else's."""
-    terms = tuple(0 if span in spans else 1 for span in range(len(plan.spans)))
-    return plan.model_copy(update={"terms": terms})
-
+from tests.core.outer.reducing_desk import GRACE_S, ME, A, B, C, Desk, at_a_desk, mine, parts_of
+from tests.core.outer.small_rounds import SHARES, participant_of, plan_of, record_of
+from tests.core.outer.virtual_time import later, settled
 
 # When a span closes.
 
@@ -203,7 +121,7 @@ def test_refusals_reach_the_sender_and_are_counted() -> None:
             (key.model_copy(update={"sha256": "0" * 64}), data, PartRefused),
             (key.model_copy(update={"size_bytes": key.size_bytes - 1}), data[:-1], PartRefused),
             (key.model_copy(update={"size_bytes": 10**9}), data, PartInvalid),
-            (key.model_copy(update={"codec": 99}), data, PartInvalid),
+            (key.model_copy(update={"codec": by_name("int8").wire_id}), data, PartRefused),
         ):
             with pytest.raises(kind):
                 await desk.reducing.take_part(sender, refused, with_data)
@@ -213,7 +131,8 @@ def test_refusals_reach_the_sender_and_are_counted() -> None:
         await desk.reducing.admit(sender, key)
         await desk.contribute(plan, A, B, C)
         assert desk.included == [[A, B, C]]
-        assert desk.reports[0].refused == {"digest": 2, "invalid": 2, "stranger": 2}
+        assert desk.reports[0].refused == {"codec": 1, "digest": 2, "invalid": 1, "stranger": 2}
+        assert desk.told == {}
 
     at_a_desk(test)
 
@@ -246,6 +165,7 @@ def test_the_same_part_twice_counts_once_and_a_late_one_not() -> None:
         with pytest.raises(PartRefused) as caught:
             await desk.contribute(plan, A, value=2.0)
         assert caught.value.reason == "late"
+        assert desk.told == {"late": 1}
         await later(1000)
         assert len(desk.finished) == 1
 
@@ -261,6 +181,7 @@ def test_a_part_of_a_round_that_is_over_is_refused_at_once() -> None:
                 await call
             assert caught.value.reason == "round"
         assert asyncio.get_running_loop().time() == 0
+        assert desk.told == {"round": 2}
 
     at_a_desk(test)
 
@@ -284,6 +205,7 @@ def test_a_span_that_is_not_ours_is_not_taken(span: int) -> None:
         sender, key, data = parts_of(plan, A)[0]
         with pytest.raises(Unavailable, match=f"span {span} of round 0 is not reduced here"):
             await desk.reducing.take_part(sender, key.model_copy(update={"span": span}), data)
+        assert desk.told == {"early": 1}
 
     at_a_desk(test)
 
