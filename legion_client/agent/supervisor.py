@@ -23,7 +23,8 @@ from legion_client.machine.probe import physical_cores
 
 logger = logging.getLogger(__name__)
 
-COMMAND = (sys.executable, "-m", "legion_client.engine")
+# -P: what lies in the folder that we were started in must not be imported, be it an accident or a plant.
+COMMAND = (sys.executable, "-P", "-m", "legion_client.engine")
 LINE_BYTES = 64 * 2**20  # the shape of a large model and a long manifest are one line each
 CLOSE_S = 5.0  # for the engine to notice that its input ended
 LAST_WORDS = 12  # lines of its log that a death quotes

@@ -9,6 +9,7 @@ from pathlib import Path
 from legion_server.up.folder import RunFolder
 from legion_server.up.processes import Command
 
+PYTHON = (sys.executable, "-P")  # -P: what lies in the folder that `up` was started in must not be imported
 HOST = "127.0.0.1"  # whoever wants other computers to join runs `legion-server serve`
 
 
@@ -39,7 +40,7 @@ class Options:
             arguments.append("--no-assembler")
         if self.resume:  # before it assembles anything: a run that was complete already is refused
             arguments.append("--resume")
-        return Command("server", (sys.executable, "-m", "legion_server", *arguments), _environment(os.environ))
+        return Command("server", (*PYTHON, "-m", "legion_server", *arguments), _environment(os.environ))
 
     def worker_command(self, folder: RunFolder, number: int, workers: int, invite: str) -> Command:
         """The invite goes in by standard input: everybody on a machine can read its list of processes."""
@@ -48,16 +49,16 @@ class Options:
         threads = max(1, _usable_cores() // workers)
         environment = {"OMP_NUM_THREADS": str(threads)} | _environment(os.environ)
         return Command(
-            worker_name(number), (sys.executable, "-m", "legion_client", *arguments), environment, stdin=invite
+            worker_name(number), (*PYTHON, "-m", "legion_client", *arguments), environment, stdin=invite
         )
 
     def sample_command(self, checkpoint: Path, prompt: str, tokens: int) -> Command:
         arguments = ("generate", "--checkpoint", str(checkpoint), "--prompt", prompt, "--tokens", str(tokens))
-        return Command("sample", (sys.executable, "-m", "legion_client", *arguments), _environment(os.environ))
+        return Command("sample", (*PYTHON, "-m", "legion_client", *arguments), _environment(os.environ))
 
     def verify_command(self, folder: RunFolder) -> Command:
         arguments = ("-m", "legion_client.engine.reference", "--trace", str(folder.trace))
-        return Command("verify", (sys.executable, *arguments), _environment(os.environ))
+        return Command("verify", (*PYTHON, *arguments), _environment(os.environ))
 
 
 def worker_name(number: int) -> str:

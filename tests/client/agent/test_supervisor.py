@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,12 @@ async def test_the_log_of_the_start_before_is_kept(scripted: Any, tmp_path: Path
 def test_what_the_volunteer_set_wins() -> None:
     assert environment({"OMP_NUM_THREADS": "7", "PATH": "/bin"}, {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "7"
     assert int(environment({}, {})["OMP_NUM_THREADS"]) >= 1
+
+
+def test_nothing_is_imported_from_the_folder_that_we_are_started_in(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("open('imported', 'w')\n")
+    engine = subprocess.run(
+        supervisor.COMMAND, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    assert b"Traceback" not in engine.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"random.py"}
