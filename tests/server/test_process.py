@@ -143,6 +143,7 @@ def test_a_killed_server_comes_back_with_everything(run: Callable[..., Running])
         "round": -1,
         "revision": 0,
         "gone": [],
+        "wanted": [],
     }
     assert server.end(signal.SIGINT) == 0
 

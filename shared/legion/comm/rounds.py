@@ -243,7 +243,10 @@ class RoundLinks:
     async def _payloads(self, member: Member, kind: type[Piece], call: Any, first: bytes, size_bytes: int) -> bytes:
         data = bytearray(first)
         while len(data) < size_bytes:
-            data += (await self._read(member, kind, call, SILENT_S)).payload
+            payload = (await self._read(member, kind, call, SILENT_S)).payload
+            if not payload:
+                raise PartInvalid(f"{member.worker_id} sends a piece of an update with nothing in it")
+            data += payload
         if len(data) > size_bytes:
             raise PartInvalid(f"{member.worker_id} sends more than the {size_bytes} bytes of an update")
         return bytes(data)

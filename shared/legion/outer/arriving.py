@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # pauses between tries; the last repeats
 ROOM_BYTES = 64 << 20  # for updates that arrive side by side, each in memory until it is whole
-COMING_S = 5.0  # after its record, for an update that was asked for before, beyond what its bytes take at SLOW
-SLOW_BYTES_PER_S = 125_000  # 1 Mbit/s
+COMING_S = 5.0  # after its record, for the announcement of an update that was asked for before
+SLOW_BYTES_PER_S = 125_000  # 1 Mbit/s: for one that was announced, and as it is
 
 Room = Callable[[int], AbstractAsyncContextManager[None]]  # inside it so many bytes may come
 Needs = Callable[[Bounds], object]  # whether our slice meets a span
@@ -87,6 +87,7 @@ class Arriving:
         self._tally = tally
         self._memory = Memory(ROOM_BYTES)
         self._coming: dict[UpdateKey, asyncio.Task[None]] = {}
+        self._announced: dict[UpdateKey, int] = {}  # sizes of those that are on their way
         self._came: dict[int, set[str]] = {}  # by round: what came before it was committed
 
     # Before the record.
@@ -96,22 +97,35 @@ class Arriving:
         key = UpdateKey(plan.round, span, plan.term(span))
         reducer = plan.reducer(span)
         holder = plan.workers.get(reducer)
+        self._give_up(lambda other: other[:2] == key[:2] and other != key)
         if key in self._coming or holder is None or reducer == self._me:
             return
-        for other in [other for other in self._coming if other[:2] == key[:2]]:
-            self._coming.pop(other).cancel()
         most_bytes = 8 * len(plan.spans[span].bounds)  # twice what values take as they are
         self._coming[key] = self._spawn(self._await(key, holder, most_bytes), f"update of span {span} to be")
 
     async def _await(self, key: UpdateKey, holder: Member, most_bytes: int) -> None:
+        @asynccontextmanager
+        async def room(size_bytes: int) -> AsyncIterator[None]:
+            self._announced[key] = size_bytes
+            async with self._memory.room(size_bytes):
+                yield
+
         try:
-            sha256, data = await self._sources.await_update(holder, key, most_bytes, self._memory.room)
+            sha256, data = await self._sources.await_update(holder, key, most_bytes, room)
         except LegionError as error:
             self._count(error)
             logger.info("update not awaited round=%d span=%d why=%s", key.round, key.span, error)
             return
-        if await self._keep(sha256, data, holder.worker_id):
-            self._came.setdefault(key.round, set()).add(sha256)
+        self._came.setdefault(key.round, set()).add(
+            sha256
+        )  # before: who is cancelled meanwhile has written it all the same
+        await self._keep(sha256, data, holder.worker_id)
+
+    def _give_up(self, which: Callable[[UpdateKey], bool]) -> None:
+        """Of these nothing is awaited any more, nor do they take room."""
+        for key in [key for key in self._coming if which(key)]:
+            self._coming.pop(key).cancel()
+            self._announced.pop(key, None)
 
     # After it.
 
@@ -125,6 +139,11 @@ class Arriving:
             for number, (bounds, span) in enumerate(zip(record.bounds, record.spans, strict=True))
             if self._needs(Bounds(*bounds))
         }
+        named = {
+            UpdateKey(record.round, number, span.term): span.size_bytes for number, span in enumerate(record.spans)
+        }
+        # Of a term that was not committed, or of another size than the record says: it would keep room for nothing.
+        self._give_up(lambda key: key.round <= record.round and not self._is_as_named(key, named.get(key)))
         missing = set(wanted)
         for number, span in sorted(wanted.values(), key=lambda found: self._turn(found[1])):
             holder = plan.workers.get(span.reducer) if plan and span.reducer != self._me else None
@@ -133,6 +152,9 @@ class Arriving:
         if not wanted:  # a slice of nothing, as a member with a tiny share has it
             self._here(record.round)
 
+    def _is_as_named(self, key: UpdateKey, size_bytes: int | None) -> bool:
+        return size_bytes is not None and self._announced.get(key, size_bytes) == size_bytes
+
     def _turn(self, span: SpanRecord) -> bytes:
         return hashlib.sha256(f"{self._me} {span.digest}".encode()).digest()
 
@@ -140,7 +162,9 @@ class Arriving:
         """Takes its digest from `missing`; the last one to do so has brought the round here."""
         coming = self._coming.pop(key, None)
         if coming is not None:
-            await asyncio.wait({coming}, timeout=COMING_S + span.size_bytes / SLOW_BYTES_PER_S)
+            await asyncio.wait({coming}, timeout=COMING_S)
+            if self._announced.pop(key, None) == span.size_bytes:
+                await asyncio.wait({coming}, timeout=span.size_bytes / SLOW_BYTES_PER_S)
             coming.cancel()
         await self._bring(key.round, span, holder)
         missing.discard(span.digest)
@@ -184,8 +208,12 @@ class Arriving:
 
     # Leaving.
 
+    @property
+    def digests(self) -> set[str]:
+        """Of what came and may still be committed."""
+        return {digest for found in self._came.values() for digest in found}
+
     def forget_before(self, oldest: int) -> set[str]:
         """Rounds that are long over; what came of them before they were committed."""
-        for key in [key for key in self._coming if key.round < oldest]:
-            self._coming.pop(key).cancel()
+        self._give_up(lambda key: key.round < oldest)
         return {digest for number in [n for n in self._came if n < oldest] for digest in self._came.pop(number)}

@@ -328,6 +328,7 @@ class Courier:
         self._here = {number for number in self._here if number >= oldest}
         # Two rounds may have the same update: of a span that nobody changes.
         kept = {span.digest for record in self._records.values() for span in record.spans}
+        kept |= self._arriving.digests.union(self._updates.values())
         for digest in dropped - kept:
             self._blobs.forget(digest)
 

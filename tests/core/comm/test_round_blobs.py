@@ -221,3 +221,16 @@ async def test_a_holder_that_stops_in_the_middle_is_given_up(tmp_path: Path, mon
         monkeypatch.setattr(meet.called.network.rounds, "_write", stopping)
         with pytest.raises(PeerLost, match=r"nothing came for 0.3 s"):
             await meet.fetch(DIGEST, UPDATE_PIECE_BYTES + 1)
+
+
+async def test_a_piece_with_nothing_in_it_is_no_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with meeting(tmp_path) as meet:
+        meet.desk.updates[DIGEST] = noise(10)
+        write = meet.called.network.rounds._write
+
+        async def dawdling(context: Any, piece: Any) -> None:
+            await write(context, type(piece)())
+
+        monkeypatch.setattr(meet.called.network.rounds, "_write", dawdling)
+        with pytest.raises(PartInvalid, match="with nothing in it"):
+            await meet.fetch(DIGEST, 10)

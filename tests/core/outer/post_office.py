@@ -48,6 +48,7 @@ class MemoryLinks:
     hanging: set[WorkerId] = field(default_factory=set)
     given_up: list[WorkerId] = field(default_factory=list)
     awaited: list[tuple[WorkerId, UpdateKey]] = field(default_factory=list)
+    trickling: set[WorkerId] = field(default_factory=set)  # who announces an update, and never ends it
     to_come: dict[UpdateKey, asyncio.Future[tuple[str, bytes]]] = field(default_factory=dict)
 
     async def send_part(self, member: Member, key: PartKey, data: bytes) -> None:
@@ -74,6 +75,8 @@ class MemoryLinks:
         answer = self.to_come.get(key) or asyncio.get_running_loop().create_future()
         sha256, data = await asyncio.shield(answer)
         async with room(len(data)):
+            if member.worker_id in self.trickling:
+                await asyncio.get_running_loop().create_future()
             return sha256, data
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from legion.errors import LegionError, NotFound, PeerLost
+from legion.outer import arriving
 from legion.outer.arriving import COMING_S, Memory
 from legion.outer.courier import SERVED_ROUNDS
 from legion.rounds import UpdateKey
@@ -118,6 +119,31 @@ def test_an_update_of_a_term_that_was_not_committed_is_of_no_use(tmp_path: Path)
             await post.moved(number + 1)
             assert (sha(b"stale") in post.names) == (number < SERVED_ROUNDS)
         assert post.courier.ready == SERVED_ROUNDS + 1
+
+    with_post(tmp_path, test)
+
+
+@pytest.mark.parametrize("end", ["another term", "another size", "the same size"])
+def test_who_announces_an_update_and_never_ends_it_keeps_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setattr(arriving, "ROOM_BYTES", len(blob(0, 0)))
+
+    async def test(post: Post) -> None:
+        post.links.trickling.add(FIRST)
+        data = blob(0, 0) if end == "the same size" else b"long" + blob(0, 0)
+        to_come(post).set_result((sha(data), data))
+        post.courier.plan_arrived(plan := plan_of(0))
+        post.send(plan)
+        await settled()
+        store(post, record(0))
+        post.courier.plan_arrived(plan_of(1))
+        post.courier.record_arrived(record(0, reducer_term=1 if end == "another term" else 0))
+        await settled()
+        if end == "the same size":
+            assert post.courier.ready == 0
+            await later(COMING_S + 1)
+        assert post.courier.ready == 1
 
     with_post(tmp_path, test)
 

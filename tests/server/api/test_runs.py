@@ -300,6 +300,7 @@ async def test_resume_goes_on_from_the_newest_complete_checkpoint(house: Any) ->
         "round": -1,
         "revision": 0,
         "gone": [],
+        "wanted": [],
     }
     await report(one, record(5))
     assert (await house.http.get("/metrics")).json()["step"] == 4
