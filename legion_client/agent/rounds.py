@@ -34,7 +34,8 @@ class RoundRelay:
         self._gone: tuple[ClusterId, ...] = ()
         self._spans: deque[SpanReduced] = deque()
         self._roots: deque[RootReport] = deque()
-        self._lost: list[str] = []  # digests of updates that storage has lost, and that lie here
+        self._lost: asyncio.Queue[str] = asyncio.Queue()  # digests of updates that storage has lost, and that lie here
+        self._bringing: set[str] = set()  # those, and the one under way
         self._wanted: asyncio.Queue[UpdateWanted] = asyncio.Queue()
         self._waits = asyncio.Event()
         self._delivered = asyncio.Condition()
@@ -59,9 +60,9 @@ class RoundRelay:
             self._gone = reply.gone
             self._say(RoundNews(gone=reply.gone))
         for sha256 in reply.wanted:
-            if sha256 not in self._lost and self._kept(sha256).exists():
-                self._lost.append(sha256)
-                self._waits.set()
+            if sha256 not in self._bringing and self._kept(sha256).exists():
+                self._bringing.add(sha256)
+                self._lost.put_nowait(sha256)
 
     def _kept(self, sha256: str) -> Path:
         return self._folder / UPDATES / sha256
@@ -89,7 +90,7 @@ class RoundRelay:
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """Each to run until it is cancelled."""
-        return [self._follow(), self._deliver(), self._download()]
+        return [self._follow(), self._deliver(), self._download(), self._restore()]
 
     async def _follow(self) -> None:
         while True:
@@ -107,16 +108,13 @@ class RoundRelay:
     async def _deliver(self) -> None:
         while True:
             await self._waits.wait()
-            while self._spans or self._roots or self._lost:
+            while self._spans or self._roots:
                 if self._spans:
                     await self._deliver_span(self._spans[0])
                     self._spans.popleft()
-                elif self._roots:
+                else:
                     await self._deliver_root(self._roots[0])
                     self._roots.popleft()
-                else:
-                    await self._bring_back(self._lost[0])
-                    self._lost.pop(0)
             self._waits.clear()
             async with self._delivered:
                 self._delivered.notify_all()
@@ -141,6 +139,13 @@ class RoundRelay:
         except FileNotFoundError:
             # The engine keeps what may still be asked for; a round this long ago has its update from another term.
             logger.warning("update gone before it was taken round=%d span=%d", report.round, report.span)
+
+    async def _restore(self) -> None:
+        """Beside the reports, which must not wait for it."""
+        while True:
+            sha256 = await self._lost.get()
+            await self._bring_back(sha256)
+            self._bringing.discard(sha256)
 
     async def _bring_back(self, sha256: str) -> None:
         """If it is still here, and as it was: others may have it too."""

@@ -100,6 +100,8 @@ def wanting(run: Run, workers: int) -> Run:
     Clusters become smaller if that many workers cannot form them as they were.
     """
     config = run.config
+    if workers == config.start.workers:
+        return run
     start = config.start.model_copy(update={"workers": workers})
     cluster = config.cluster
     if cluster.size is not None:

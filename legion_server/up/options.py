@@ -48,9 +48,7 @@ class Options:
         arguments = ("--no-gui", "--join", "-", "--home", home, "--name", worker_name(number))
         threads = max(1, _usable_cores() // workers)
         environment = {"OMP_NUM_THREADS": str(threads)} | _environment(os.environ)
-        return Command(
-            worker_name(number), (*PYTHON, "-m", "legion_client", *arguments), environment, stdin=invite
-        )
+        return Command(worker_name(number), (*PYTHON, "-m", "legion_client", *arguments), environment, stdin=invite)
 
     def sample_command(self, checkpoint: Path, prompt: str, tokens: int) -> Command:
         arguments = ("generate", "--checkpoint", str(checkpoint), "--prompt", prompt, "--tokens", str(tokens))

@@ -73,6 +73,8 @@ class Run:
         self._server_process: Child | None = None
         self._clients: list[Child] = []
         self._trains = False
+        self._in_rounds = False
+        self._lost: list[Child] = []  # clients without which the others went on
         self._names: dict[WorkerId, str] = {}
         # Where the server puts what. Not from the environment, which `up` does not hand to its server either.
         self._settings = Settings.model_construct(data_dir=folder.server)
@@ -81,7 +83,8 @@ class Run:
     async def whole(self) -> int:
         """From nothing to the exit code."""
         server = await self._start_server()
-        workers = (await self._configure()).start.workers
+        config = await self._configure()
+        self._in_rounds, workers = config.in_rounds, config.start.workers
         invite = await self._server.invite(workers)
         for number in range(1, workers + 1):
             command = self._options.worker_command(self._folder, number, workers, invite)
@@ -101,7 +104,7 @@ class Run:
             self._screen.say(f"the server stays at {self._server.base_url}/ until Ctrl-C")
             with contextlib.suppress(asyncio.CancelledError):  # the end that was asked for
                 code = await server.ended()
-        return code
+        return code or (self._exit_code() if self._lost else 0)
 
     async def wind_down(self) -> None:
         """Clients first, so that they can tell the server; then the server. Nothing is left running."""
@@ -153,9 +156,8 @@ class Run:
         return config
 
     async def _resume(self) -> RunConfig:
-        workers = self._options.workers or (await self._server.config()).start.workers
         try:
-            await self._server.resume(workers)
+            await self._server.resume(self._options.workers)
         except RunError:
             # It lacked only the assembly of its last checkpoint, and the server has done that by now.
             if (await self._server.metrics()).phase != "complete":
@@ -179,8 +181,17 @@ class Run:
             for child in await self._ended_within(POLL_S):
                 if child is self._server_process:
                     raise EndedEarly(f"the server ended with exit code {child.exit_code}", child.exit_code or 1)
-                if child.exit_code != 0:
+                if child.exit_code != 0 and not self._others_go_on(child):
                     raise await self._explained(f"{child.name} ended with exit code {child.exit_code}")
+
+    def _others_go_on(self, lost: Child) -> bool:
+        """In rounds a cluster ends with its member, and the others train on; that `up` failed is said at its end."""
+        if not self._in_rounds or all(client.exit_code is not None for client in self._clients):
+            return False
+        if lost not in self._lost:
+            self._lost.append(lost)
+            self._screen.say(f"{lost.name} ended with exit code {lost.exit_code}; other clusters go on", "yellow")
+        return True
 
     async def _look(self) -> MetricsView | None:
         """The metrics, shown; None when the server does not answer, which its process explains soon."""
@@ -213,9 +224,13 @@ class Run:
             await self._clients_gone(LAST_WORDS_S)
         with contextlib.suppress(LegionError):
             sentence = (await self._server.metrics()).failure or sentence
+        return EndedEarly(sentence, self._exit_code())
+
+    def _exit_code(self) -> int:
+        """Of a client that ended as it should not, of the cause rather than its consequences."""
         codes = [client.exit_code for client in self._clients if client.exit_code]
         causes = [code for code in codes if code != CONSEQUENCE]
-        return EndedEarly(sentence, (causes or codes or [RunError.exit_code])[0])
+        return (causes or codes or [RunError.exit_code])[0]
 
     async def _clients_gone(self, within_s: float) -> None:
         """They leave by themselves once everything they have is delivered."""

@@ -49,8 +49,8 @@ class Server:
     async def manifest(self) -> DatasetManifest:
         return DatasetManifest.model_validate_json(await self._call("GET", "/data/manifest"))
 
-    async def resume(self, workers: int) -> None:
-        """The run goes back to its newest complete checkpoint and waits for `workers`."""
+    async def resume(self, workers: int | None) -> None:
+        """The run goes back to its newest complete checkpoint and waits for `workers`; None: for as many as it had."""
         await self._call("POST", "/runs/resume", json={"workers": workers})
 
     async def invite(self, uses: int) -> str:

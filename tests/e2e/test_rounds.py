@@ -61,4 +61,6 @@ def test_a_cluster_that_is_lost_costs_the_others_nothing(start: Start, tmp_path:
     up.kill("legion_client")
     assert up.ended() == 137, up.output
     assert "checkpoint assembled step=24" in up.output
+    assert "ended with exit code 137; other clusters go on" in up.output
+    assert "validation loss" in up.output  # the run is told of as any other
     assert "Traceback" not in up.output

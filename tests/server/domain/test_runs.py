@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from legion.config import RunConfig
+from legion.config import RunConfig, config_digest, merge
 from legion.ids import Epoch, RunId, WorkerId
 from legion.messages import Endpoint, Hardware, ModelShape, TensorShape, UnitShape
 from legion_server.domain import runs
@@ -275,3 +275,15 @@ TestLife = settings(max_examples=60, stateful_step_count=30, deadline=None)(Life
 def test_time_alone_never_starts_or_ends_anything(now: float) -> None:
     run = a_run()
     assert tick(run, {}, now, NOTHING) == (run, [])
+
+
+@pytest.mark.parametrize(
+    ("size", "had", "workers", "after"), [(2, 4, 6, 2), (2, 4, 3, 1), (4, 8, 6, 3), (3, 6, 1, 1), (3, 4, 4, 3)]
+)
+def test_clusters_become_smaller_where_that_many_workers_cannot_form_them(
+    size: int, had: int, workers: int, after: int
+) -> None:
+    config = merge(RunConfig(), {"cluster": {"policy": "fixed", "size": size}, "start": {"workers": had}})
+    wanted = runs.wanting(Run(RunId("run-1"), config), workers)
+    assert (wanted.config.cluster.size, wanted.config.start.workers) == (after, workers)
+    assert config_digest(wanted.config) == config_digest(config)
