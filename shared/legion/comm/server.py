@@ -84,8 +84,11 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 return await handler(member, caller, requests, context)
             except LegionError as error:
                 await refuse(context, error)
+            except grpc.aio.InternalError as error:
+                # The connection is gone: nobody is left to tell. As an error gRPC would log it with a traceback.
+                raise asyncio.CancelledError from error
             except grpc.aio.BaseError:
-                raise  # the connection is gone or this server stops: nobody is left to tell
+                raise  # refused, or this server stops
             except Exception as error:  # the top of a call: logged, and the caller is told
                 logger.exception("a call failed caller=%s", member.group.members[caller])
                 await refuse(context, LegionError(f"{type(error).__name__}: {error}"))

@@ -1,5 +1,6 @@
 """Real engine processes, spoken to as an agent would: over their pipes, with identities, a plan and prepared data."""
 
+import contextlib
 import json
 import os
 import queue
@@ -138,6 +139,12 @@ class EngineProcess:
                 return report
             assert not isinstance(report, Failed), report
         raise AssertionError(f"the engine ended without {kind.__name__}:\n{self.log}")
+
+    def until_silent(self, silent_s: float) -> None:
+        """It has reported nothing for so long."""
+        with contextlib.suppress(queue.Empty):
+            while self._queue.get(timeout=silent_s) is not None:
+                pass
 
     def ended(self) -> int:
         """Its exit code; `reports` is complete then."""

@@ -168,6 +168,7 @@ def test_an_engine_whose_agent_is_gone_does_not_wait_for_a_step_that_cannot_end(
 ) -> None:
     pair = at_work(engines, endless, 2)
     pair[1].signal(signal.SIGSTOP)
+    pair[0].until_silent(1.0)  # what had come from the other may have been enough for the step under way
     pair[0].close_input()
     assert pair[0].ended() == 0
     assert "in the middle of a step" in pair[0].log
