@@ -125,6 +125,7 @@ class Courier:
             raise (ours or failed).exceptions[0] from None
         finally:
             self._group = None
+            self._changes.happened()  # for those who wait for an update of ours
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         assert self._group is not None
@@ -235,7 +236,7 @@ class Courier:
 
     async def made(self, key: UpdateKey) -> str:
         """For who waits for an update of ours. NotFound when there will be none."""
-        await self._changes.until(lambda: key in self._updates or not self._makes(key))
+        await self._changes.until(lambda: key in self._updates or not self._makes(key) or self._group is None)
         if key not in self._updates:
             raise NotFound(f"span {key.span} of round {key.round} is not reduced here in term {key.term}")
         return self._updates[key]

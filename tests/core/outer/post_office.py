@@ -151,6 +151,7 @@ async def post_office(
     courier = Courier(worker_of(cluster, 0), settings, place, anchor, links, control, BlobFolder(folder), bridge)
     async with courier.working():
         yield Post(courier, links, control, folder, cluster)
+    await settled()  # who waited for something of ours hears that we have left
     assert asyncio.all_tasks() == {asyncio.current_task()}, "tasks are left"
 
 

@@ -210,3 +210,23 @@ def test_who_waits_for_our_update_hears_that_there_will_be_none(tmp_path: Path, 
             await waiting
 
     with_post(tmp_path, test, cluster=B)
+
+
+def test_who_waits_for_our_update_hears_that_we_leave(tmp_path: Path) -> None:
+    heard: list[BaseException] = []
+
+    async def ask(post: Post) -> None:
+        try:
+            await post.courier.made(UpdateKey(0, 0, 2))
+        except NotFound as error:
+            heard.append(error)
+
+    async def test(post: Post) -> None:
+        post.courier.plan_arrived(raised(plan_of(0), 2, 0))
+        asking.add(asyncio.create_task(ask(post)))
+        await settled()
+        assert not heard
+
+    asking: set[asyncio.Task[None]] = set()
+    with_post(tmp_path, test)  # checks that no task is left
+    assert len(heard) == 1

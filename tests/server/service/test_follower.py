@@ -181,14 +181,19 @@ async def test_anchors_that_are_gone_come_back_from_a_checkpoint(
     for path in settings.anchors_dir.glob("theta-*"):
         path.unlink()
     house, close = await open_house(settings, clock)
-    bench.house = house
-    for member in bench.members:
-        member.http = house.http
+    seat_again(bench, house)
     await bench.play()
     await eventually(lambda: house.backend.coordinator.run.phase == "complete")
     assert (await log_of(house, 4))[0].root is not None
     assert records[-1].round == 3
     await close()
+
+
+def seat_again(bench: Bench, house: Any) -> None:
+    """The same members, of a server that was started again."""
+    bench.house = house
+    for member in bench.members:
+        member.http = house.http
 
 
 async def test_an_anchor_that_changed_on_the_disk_is_no_reference(
@@ -215,9 +220,7 @@ async def test_an_anchor_that_changed_on_the_disk_is_no_reference(
     await close()
     house, close = await open_house(settings, clock)
     await eventually(path.exists)
-    bench.house = house
-    for member in bench.members:
-        member.http = house.http
+    seat_again(bench, house)
     await bench.play()
     await eventually(lambda: house.backend.coordinator.state.rounds.anchored == 4)
     assert (await log_of(house, 1))[: len(records)] == records
