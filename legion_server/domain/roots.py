@@ -20,14 +20,20 @@ class Verdict(NamedTuple):
     excluded: bool = False
 
 
+def newest(rounds: Rounds) -> int:
+    """The newest anchor that a worker can have: a power cut may have cost the log a round that workers know of."""
+    return rounds.committed + 1
+
+
 def compared(rounds: Rounds, worker: WorkerId, report: RootReport, reference: str | None, now: float) -> Verdict:
     """What a worker's root says; None and remembered while the reference is still to be computed.
 
-    The same anchor counts against a worker once, however often it is reported.
+    The same anchor counts against a worker once, however often it is reported. One that there cannot be yet is nothing
+    to wait for.
     """
     rest = {name: waiting for name, waiting in rounds.waiting_roots.items() if name != worker}
     if reference is None:
-        waiting = {**rest, worker: report} if report.round > rounds.anchored else rest
+        waiting = {**rest, worker: report} if rounds.anchored < report.round <= newest(rounds) else rest
         return Verdict(replace(rounds, waiting_roots=waiting), None, [])
     rounds = replace(rounds, waiting_roots=rest)
     if report.root == reference:
@@ -42,7 +48,12 @@ def compared(rounds: Rounds, worker: WorkerId, report: RootReport, reference: st
 
 
 def noticed(rounds: Rounds, worker: WorkerId, report: RootReport) -> Rounds:
-    """With what the worker counted on its way to this anchor. A report that comes again adds nothing."""
+    """With what the worker counted on its way to this anchor. A report that comes again adds nothing.
+
+    An anchor that no committed round leads to would silence the worker until the log is there: its report is refused.
+    """
+    if report.round > newest(rounds):
+        return rounds.counted(reports_refused=1)
     if not (report.refused or report.damaged) or report.round <= rounds.noticed.get(worker, -1):
         return rounds
     rounds = replace(rounds, noticed={**rounds.noticed, worker: report.round})

@@ -167,6 +167,7 @@ async def test_a_late_part_is_told_with_the_next_anchor(house: Any, eventually: 
     with pytest.raises(PartRefused, match="closed"):
         reducer.offer(*part_of(plan, second, 0))
     await bench.deliver(plan, bench.report_of(plan, 1))
+    await eventually(lambda: house.backend.coordinator.state.rounds.anchored == 1)
     member = bench.member(plan.reducer(0))
     cluster = next(p.cluster for p in plan.participants if p.members[0].worker_id == member.worker_id)
     for _ in range(3):
@@ -176,7 +177,6 @@ async def test_a_late_part_is_told_with_the_next_anchor(house: Any, eventually: 
         assert (await report_root(house, member, told)).status_code == 200
     found = await counted(house)
     assert (found["refused"], found["updates_damaged"]) == ({"late": 1}, 3)
-    await eventually(lambda: house.backend.coordinator.state.rounds.anchored == 1)
 
 
 async def report_root(house: Any, member: Any, report: RootReport) -> Any:

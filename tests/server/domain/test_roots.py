@@ -1,5 +1,7 @@
 """Which roots count against a worker, and when that is too often."""
 
+from dataclasses import replace
+
 import pytest
 from coordinated_rounds import Table, config_of
 
@@ -19,7 +21,7 @@ def of(anchor: int, root: str) -> RootReport:
 
 @pytest.fixture
 def rounds() -> Rounds:
-    return roots.known(Table(config_of(2), "ab").rounds, 3, RIGHT)
+    return roots.known(replace(Table(config_of(2), "ab").rounds, committed=4), 3, RIGHT)
 
 
 def test_the_right_root_agrees(rounds: Rounds) -> None:
@@ -79,6 +81,15 @@ def test_what_a_worker_counts_is_taken_once_for_an_anchor(rounds: Rounds) -> Non
     other = roots.noticed(once, WorkerId("b" * 32), told)
     later = roots.noticed(other, A, told.model_copy(update={"round": 4}))
     assert (later.counters.refused, later.counters.updates_damaged) == ({"late": 6}, 3)
+
+
+def test_an_anchor_that_cannot_be_yet_neither_waits_nor_silences_the_worker(rounds: Rounds) -> None:
+    absurd = of(10**9, WRONG).model_copy(update={"refused": {"late": 9}})
+    told = roots.compared(roots.noticed(rounds, A, absurd), A, absurd, None, 0.0).rounds
+    assert (dict(told.waiting_roots), dict(told.noticed)) == ({}, {})
+    assert (told.counters.reports_refused, told.counters.refused) == (1, {})
+    later = roots.noticed(told, A, of(4, RIGHT).model_copy(update={"refused": {"late": 2}}))
+    assert later.counters.refused == {"late": 2}
 
 
 def test_an_update_that_was_lost_after_it_was_applied_stays_missing(rounds: Rounds) -> None:
