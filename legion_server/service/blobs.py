@@ -1,6 +1,7 @@
 """Updates in storage, each named by its SHA-256: there whole, or not at all. Behind fsspec: a folder, S3, GCS ...
 
-What arrives is written to a local file first, hashed on the way, and enters the storage in one operation.
+What arrives is written to a local file first, hashed on the way, and enters the storage in one operation. What was
+found damaged is deleted only while it is the same file: somebody may have put a whole one in its place meanwhile.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -21,6 +23,10 @@ from legion_server.service import uploads
 T = TypeVar("T")
 PIECE_BYTES = 2**20  # read at a time
 PART = ".part"
+
+
+class Damaged(NotFound):
+    """What was in storage was not what its name says, and is no longer there."""
 
 
 class Blobs:
@@ -35,6 +41,7 @@ class Blobs:
             raise Unusable(f"{url} cannot be used for blobs: {error}", hint="Set LEGION_BLOBS_URL.") from error
         self._root = str(root).rstrip("/")
         self._is_local = isinstance(self._storage, LocalFileSystem)
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by name
 
     async def sweep(self) -> None:
         """What a killed process left of uploads."""
@@ -52,7 +59,8 @@ class Blobs:
             found = await self._write(part, size_bytes, body)
             if found != sha256:
                 raise ReportInvalid(f"the blob {sha256[:12]} arrived with SHA-256 {found[:12]}", hint="Send it again.")
-            await self._stored(lambda: self._enter(part, sha256), sha256)
+            async with self._lock(sha256):
+                await self._stored(lambda: self._enter(part, sha256), sha256)
         except OSError as error:
             raise StorageFailed(f"blob {sha256[:12]} cannot be stored: {error.strerror or error}") from error
         finally:
@@ -97,6 +105,17 @@ class Blobs:
 
         return await self._stored(listed, "the list of blobs")
 
+    async def version(self, sha256: str) -> str:
+        """Changes when the blob is stored anew. NotFound."""
+
+        def look() -> str:
+            try:
+                return str(self._storage.ukey(self._path(sha256)))
+            except FileNotFoundError as error:
+                raise _absent(sha256) from error
+
+        return await self._stored(look, sha256)
+
     async def delete(self, sha256: str) -> None:
         """Gone, or gone before."""
 
@@ -108,11 +127,23 @@ class Blobs:
 
         await self._stored(remove, sha256)
 
+    async def discard(self, sha256: str, version: str) -> bool:
+        """Delete what was read as damaged. False where it is gone, or another was stored in its place."""
+        async with self._lock(sha256):
+            try:
+                if await self.version(sha256) != version:
+                    return False
+            except NotFound:
+                return False
+            await self.delete(sha256)
+            return True
+
     async def fetch(self, sha256: str, size_bytes: int, target: Path) -> None:
-        """A copy in a local file, whole and checked. NotFound, also for one that was damaged, which is then deleted."""
+        """A copy in a local file, whole and checked. NotFound; Damaged for what was deleted because of that."""
+        version = await self.version(sha256)
         found = await self.size(sha256)
         if found is None:
-            raise NotFound(f"blob {sha256[:12]} is not in storage")
+            raise _absent(sha256)
         digest = hashlib.sha256()
 
         def add(file: Any, data: bytes) -> None:
@@ -125,8 +156,9 @@ class Blobs:
                 async for data in self.read(sha256, 0, found):
                     await asyncio.to_thread(add, file, data)
             if found != size_bytes or digest.hexdigest() != sha256:
-                await self.delete(sha256)
-                raise NotFound(f"blob {sha256[:12]} was damaged in storage and is no longer there")
+                if await self.discard(sha256, version):
+                    raise Damaged(f"blob {sha256[:12]} was damaged in storage and is no longer there")
+                raise NotFound(f"blob {sha256[:12]} was damaged in storage, and may have been replaced since")
             await asyncio.to_thread(part.replace, target)
         except OSError as error:
             raise StorageFailed(f"{target} could not be written: {error.strerror or error}") from error
@@ -154,7 +186,11 @@ class Blobs:
         try:
             return self._storage.open(self._path(sha256), "rb")
         except FileNotFoundError as error:
-            raise NotFound(f"there is no blob {sha256[:12]} in storage") from error
+            raise _absent(sha256) from error
+
+    def _lock(self, sha256: str) -> asyncio.Lock:
+        """Whoever stores this blob, or looks whether to delete it, is the only one to do so."""
+        return self._changing.setdefault(sha256, asyncio.Lock())
 
     def _path(self, sha256: str) -> str:
         return f"{self._root}/{sha256}"
@@ -166,6 +202,10 @@ class Blobs:
             return await asyncio.to_thread(work)
         except OSError as error:
             raise StorageFailed(f"storage failed at {what[:12]}: {error.strerror or error}") from error
+
+
+def _absent(sha256: str) -> NotFound:
+    return NotFound(f"blob {sha256[:12]} is not in storage")
 
 
 def _is_digest(name: str) -> bool:

@@ -23,7 +23,7 @@ from legion.rounds import RoundRecord
 from legion_server.domain import checkpoints as cp
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.rounds import Rounds, step_at
-from legion_server.service.blobs import Blobs
+from legion_server.service.blobs import Blobs, Damaged
 from legion_server.service.coordinator import Coordinator
 from legion_server.service.references import References
 from legion_server.service.round_log import RoundLog
@@ -209,6 +209,7 @@ class Follower:
         """Local copies of the round's updates; None while one is missing."""
         local: dict[str, Path] = {}
         missing: set[str] = set()
+        damaged = 0
         await asyncio.to_thread(self._updates_dir.mkdir, parents=True, exist_ok=True)
         for span in record.spans:
             path = local[span.digest] = self._updates_dir / span.digest
@@ -216,8 +217,11 @@ class Follower:
                 continue
             try:
                 await self._blobs.fetch(span.digest, span.size_bytes, path)
-            except NotFound:
+            except NotFound as error:
                 missing.add(span.digest)
+                damaged += isinstance(error, Damaged)
+        if damaged:
+            await self._log.count(blobs_damaged=damaged)
         rounds = self._coordinator.state.rounds
         if rounds is not None and missing - rounds.awaited.keys():
             await self._log.missing(record, missing)

@@ -36,11 +36,12 @@ class Updates:
         """Bytes [start, stop), in pieces. The whole is checked on the way; if damaged, it is lost from then on."""
         found = hashlib.sha256()
         async with self._counting():
+            version = await self._blobs.version(sha256)
             async for data in self._blobs.read(sha256, start, stop):
                 found.update(data)
                 yield data
-            if (start, stop) == (0, size_bytes) and found.hexdigest() != sha256:
-                await self._blobs.delete(sha256)
+            is_damaged = (start, stop) == (0, size_bytes) and found.hexdigest() != sha256
+            if is_damaged and await self._blobs.discard(sha256, version):
                 await self._log.lost(sha256, blobs_damaged=1)
 
     @asynccontextmanager

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 
 from legion.errors import NotFound, ReportInvalid, StorageFailed, Unusable
-from legion_server.service.blobs import PIECE_BYTES, Blobs
+from legion_server.service.blobs import PIECE_BYTES, Blobs, Damaged
 from legion_server.settings import Settings
 
 SIZES = [1, 2, PIECE_BYTES - 1, PIECE_BYTES, 2 * PIECE_BYTES + 3]
@@ -105,12 +105,27 @@ async def test_damage_in_storage_is_noticed_and_can_be_mended(
         (tmp_path / "blobs" / name).write_bytes(b"0123456789")
     else:
         fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/{name}", b"0123456789")
-    with pytest.raises(NotFound, match="damaged"):
+    with pytest.raises(Damaged):
         await blobs.fetch(name, 10, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
     assert await blobs.size(name) is None
     await blobs.receive(name, 10, streamed(data))
     await blobs.fetch(name, 10, tmp_path / "copy")
+
+
+async def test_only_what_was_read_as_damaged_is_deleted(blobs: Blobs) -> None:
+    """Of two readers of a damaged blob the slower one must not delete what was put in its place."""
+    name, data = content(10)
+    await blobs.receive(name, 10, streamed(data))
+    before = await blobs.version(name)
+    assert await blobs.discard(name, before)
+    assert not await blobs.discard(name, before)
+    await blobs.receive(name, 10, streamed(data))
+    assert not await blobs.discard(name, before)
+    assert await read(blobs, name, 0, 10) == data
+    assert await blobs.discard(name, await blobs.version(name))
+    with pytest.raises(NotFound):
+        await blobs.version(name)
 
 
 async def test_parts_of_a_killed_upload_are_swept(tmp_path: Path) -> None:

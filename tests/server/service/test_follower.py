@@ -152,7 +152,7 @@ async def test_a_damaged_update_is_asked_for_again(house: Any, eventually: Event
     await bench.play()
     coordinator = house.backend.coordinator
     await eventually(lambda: spoiled in coordinator.state.rounds.awaited)
-    assert coordinator.state.rounds.anchored == 0
+    assert (coordinator.state.rounds.anchored, coordinator.state.rounds.counters.blobs_damaged) == (0, 1)
     assert (await bench.put(bench.members[1], spoiled)).status_code == 204
     await eventually(lambda: coordinator.state.rounds.anchored == 1)
 
