@@ -61,12 +61,8 @@ def noticed(rounds: Rounds, worker: WorkerId, report: RootReport) -> Rounds:
 
 
 def known(rounds: Rounds, anchor: int, root: str) -> Rounds:
-    """The reference of theta_anchor is computed; `due` tells whose reports can be compared now.
-
-    The updates that led there have been in storage, whatever was noted in the meantime.
-    """
-    awaited = {digest: blob for digest, blob in rounds.awaited.items() if blob.round != anchor - 1}
-    return replace(rounds, anchored=anchor, root=root, awaited=awaited)
+    """The reference of theta_anchor is computed; `due` tells whose reports can be compared now."""
+    return replace(rounds, anchored=anchor, root=root)
 
 
 def due(rounds: Rounds) -> list[tuple[WorkerId, RootReport]]:

@@ -111,6 +111,7 @@ class Follower:
 
     async def _find(self, rounds: Rounds) -> None:
         """The newest anchor in the folder that belongs to the log, else the newest checkpoint, else theta_0."""
+        await self._look_again()
         found = await self._in_thread(lambda: self._newest(rounds))
         if found is None:
             newest = cp.newest_complete(self._coordinator.state.checkpoints)
@@ -223,9 +224,19 @@ class Follower:
         if damaged:
             await self._log.count(blobs_damaged=damaged)
         rounds = self._coordinator.state.rounds
-        if rounds is not None and missing - rounds.awaited.keys():
+        news = missing - rounds.awaited.keys() if rounds is not None else set()
+        if news:
             await self._log.missing(record, missing)
+        if news or not missing:
+            await self._look_again()
         return None if missing else local
+
+    async def _look_again(self) -> None:
+        """An update may have come just before it was noted as missing, or before a kill: nobody need bring it again."""
+        rounds = self._coordinator.state.rounds
+        for digest in rounds.awaited if rounds else ():
+            if await self._blobs.size(digest) is not None:
+                await self._log.arrived(digest)
 
     # Checkpoints.
 

@@ -210,13 +210,18 @@ class RoundLog:
         async with self._coordinator.deciding() as draft:
             draft.rounds = rd.missing(_rounds(draft), record, digests, draft.now)
 
-    async def lost(self, digest: str, **counted: int) -> None:
-        """Somebody wanted this blob, and storage does not have it. If the log names it, workers are asked for it."""
-        if digest not in self.rounds.awaited and (record := await self._naming(digest)) is not None:
-            logger.warning("update lost round=%d sha256=%s", record.round, digest[:12])
-            await self.missing(record, {digest})
+    async def lost(self, digest: str, **counted: int) -> bool:
+        """Somebody wanted this blob, and storage does not have it. If the log names it, workers are asked for it.
+
+        Whether they were not asked before. It may have come since somebody looked: the caller looks again then.
+        """
         if counted:
             await self.count(**counted)
+        if digest in self.rounds.awaited or (record := await self._naming(digest)) is None:
+            return False
+        logger.warning("update lost round=%d sha256=%s", record.round, digest[:12])
+        await self.missing(record, {digest})
+        return True
 
     async def _naming(self, digest: str) -> RoundRecord | None:
         """The newest record that names this blob. Records never change, so each is looked through once."""

@@ -28,9 +28,7 @@ class Updates:
         """In bytes; None where there is no such blob, which is asked for if the log names it."""
         async with self._counting():
             found = await self._blobs.size(sha256)
-        if found is None:
-            await self._log.lost(sha256)
-        return found
+        return await self._lost(sha256) if found is None else found
 
     async def read(self, sha256: str, size_bytes: int, start: int, stop: int) -> AsyncIterator[bytes]:
         """Bytes [start, stop), in pieces. The whole is checked on the way; if damaged, it is lost from then on."""
@@ -42,7 +40,17 @@ class Updates:
                 yield data
             is_damaged = (start, stop) == (0, size_bytes) and found.hexdigest() != sha256
             if is_damaged and await self._blobs.discard(sha256, version):
-                await self._log.lost(sha256, blobs_damaged=1)
+                await self._lost(sha256, blobs_damaged=1)
+
+    async def _lost(self, sha256: str, **counted: int) -> int | None:
+        """Its size in bytes if it came while that was noted; who brought it may have found nobody waiting for it."""
+        if not await self._log.lost(sha256, **counted):
+            return None
+        async with self._counting():
+            found = await self._blobs.size(sha256)
+        if found is not None:
+            await self._log.arrived(sha256)
+        return found
 
     @asynccontextmanager
     async def _counting(self) -> AsyncIterator[None]:

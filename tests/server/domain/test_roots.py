@@ -48,18 +48,6 @@ def test_yesterday_is_forgiven(rounds: Rounds) -> None:
     assert len(second.rounds.mismatches[A]) == 1
 
 
-def test_updates_that_led_to_an_anchor_are_not_missing() -> None:
-    table = Table(config_of(2), "ab")
-    for digest in "12":
-        for span in (0, 1):
-            assert table.report(span, digest=digest) is None
-    rounds = table.rounds
-    for record in table.records:
-        rounds = missing(rounds, record, {span.digest for span in record.spans}, 0.0)
-    assert {name[0]: blob.round for name, blob in rounds.awaited.items()} == {"1": 0, "2": 1}
-    assert [name[0] for name in roots.known(rounds, 1, RIGHT).awaited] == ["2"]
-
-
 def test_what_cannot_be_compared_yet_waits(rounds: Rounds) -> None:
     verdict = roots.compared(rounds, A, of(4, WRONG), None, 0.0)
     assert verdict.agrees is None
@@ -101,3 +89,12 @@ def test_an_update_that_was_lost_after_it_was_applied_stays_missing(rounds: Roun
     applied = roots.known(roots.known(table.rounds, 1, RIGHT), 2, RIGHT)
     lost = missing(applied, table.records[0], {"1" * 64}, 0.0)
     assert [name[0] for name in roots.known(lost, 3, RIGHT).awaited] == ["1"]
+
+
+def test_an_update_that_is_lost_while_it_is_applied_stays_missing() -> None:
+    """The assembler has its own copy by then; whoever else needs it does not."""
+    table = Table(config_of(2), "ab")
+    for span in (0, 1):
+        assert table.report(span, digest="1") is None
+    lost = missing(table.rounds, table.records[0], {"1" * 64}, 0.0)
+    assert [name[0] for name in roots.known(lost, 1, RIGHT).awaited] == ["1"]

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from legion.layout import padded
 from legion.messages import ModelShape, TensorShape, UnitShape
 from legion.model.init import fill, theta_0
 from legion.rounds import RoundRecord, RoundsPage
+from legion_server.service import anchors
 from legion_server.service.follower import Follower
+from legion_server.store.api import Change
 
 Eventually = Callable[..., Awaitable[None]]
 VOCABULARY, WIDTH = 257, 32
@@ -82,7 +85,7 @@ def replayed(house: Any, bench: Bench, records: list[RoundRecord]) -> str:
     return digest.root(digest.leaves(theta))
 
 
-def store(folder: Path, blobs: dict[str, bytes]) -> None:
+def store_blobs(folder: Path, blobs: dict[str, bytes]) -> None:
     (folder / "blobs").mkdir(exist_ok=True)
     for name, blob in blobs.items():
         (folder / "blobs" / name).write_bytes(blob)
@@ -148,13 +151,60 @@ async def test_a_damaged_update_is_asked_for_again(house: Any, eventually: Event
     bench = Bench(house, await house.start(2, **IN_ROUNDS))
     plan = await plan_of(house)
     spoiled = bench.report_of(plan, 0).digest
-    store(house.backend.settings.data_dir, {spoiled: b"x" * len(bench.blobs[spoiled])})
+    store_blobs(house.backend.settings.data_dir, {spoiled: b"x" * len(bench.blobs[spoiled])})
     await bench.play()
     coordinator = house.backend.coordinator
     await eventually(lambda: spoiled in coordinator.state.rounds.awaited)
     assert (coordinator.state.rounds.anchored, coordinator.state.rounds.counters.blobs_damaged) == (0, 1)
     assert (await bench.put(bench.members[1], spoiled)).status_code == 204
     await eventually(lambda: coordinator.state.rounds.anchored == 1)
+
+
+async def test_what_is_lost_while_it_is_applied_is_asked_for(
+    house: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(house, await house.start(2, **IN_ROUNDS))
+    coordinator, advance = house.backend.coordinator, anchors.advance
+    await eventually(lambda: coordinator.state.rounds.anchored == 0)
+    digest = bench.report_of(await plan_of(house), 0).digest
+    begun, go = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> list[bytes]:
+        begun.set()
+        go.wait()
+        return advance(*arguments)
+
+    monkeypatch.setattr(anchors, "advance", slow)
+    await bench.play()
+    await eventually(begun.is_set)
+    (house.backend.settings.data_dir / "blobs" / digest).unlink()
+    assert (await house.http.get(f"/blobs/{digest}", headers=bench.members[0].headers)).status_code == 404
+    go.set()
+    await eventually(lambda: coordinator.state.rounds.anchored == 1)
+    assert list(coordinator.state.rounds.awaited) == [digest]
+
+
+async def test_what_came_before_it_was_noted_as_missing_is_not_asked_for(
+    house: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(house, await house.start(2, **IN_ROUNDS))
+    coordinator, store, whole = house.backend.coordinator, house.backend.store, asyncio.Event()
+    save = store.save
+    spoiled = bench.report_of(await plan_of(house), 0).digest
+    folder = house.backend.settings.data_dir
+    store_blobs(folder, {spoiled: b"x" * len(bench.blobs[spoiled])})
+
+    async def noting(change: Change) -> None:
+        if change.rounds is not None and spoiled in change.rounds.awaited and not whole.is_set():
+            store_blobs(folder, {spoiled: bench.blobs[spoiled]})
+            whole.set()
+        await save(change)
+
+    monkeypatch.setattr(store, "save", noting)
+    await bench.play()
+    await eventually(lambda: coordinator.state.rounds.anchored == 1)
+    assert whole.is_set()
+    assert dict(coordinator.state.rounds.awaited) == {}
 
 
 async def test_an_update_that_nobody_can_apply_ends_the_run(house: Any, eventually: Eventually) -> None:

@@ -9,6 +9,7 @@ from round_workers import Bench
 from legion.messages import ModelShape, TensorShape, UnitShape
 from legion.rounds import RoundPlan
 from legion_server.service.updates import Updates
+from legion_server.store.api import Change
 
 Eventually = Callable[..., Awaitable[None]]
 SOLO: dict[str, Any] = {"cluster": {"policy": "solo"}, "rounds": {"steps": 2, "checkpoint_every": 2}, "steps": 8}
@@ -46,3 +47,23 @@ async def test_a_slow_reader_of_a_damaged_update_leaves_the_one_that_was_brought
     assert path.read_bytes() == blob
     rounds = house.backend.coordinator.state.rounds
     assert (rounds.counters.blobs_damaged, dict(rounds.awaited)) == (1, {})
+
+
+async def test_what_came_while_it_was_noted_as_lost_is_given(
+    house: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, _, digest = await first_round(house, eventually)
+    path = house.backend.settings.data_dir / "blobs" / digest
+    blob, save = path.read_bytes(), house.backend.store.save
+    path.unlink()
+    noted = []
+
+    async def noting(change: Change) -> None:
+        if change.rounds is not None and digest in change.rounds.awaited:
+            noted.append(digest)
+            path.write_bytes(blob)
+        await save(change)
+
+    monkeypatch.setattr(house.backend.store, "save", noting)
+    assert (await house.http.get(f"/blobs/{digest}", headers=bench.members[0].headers)).content == blob
+    assert (noted, dict(house.backend.coordinator.state.rounds.awaited)) == ([digest], {})
