@@ -28,7 +28,7 @@ SEQ_LEN = 8
 def config_of(workers: int, size: int = 1, **rounds: Any) -> RunConfig:
     body = {
         "cluster": {"policy": "fixed", "size": size},
-        "rounds": {"steps": 2, "deadline_s": 100.0, "grace_s": 5.0} | rounds,
+        "rounds": {"steps": 2, "deadline_s": 100.0, "grace_s": 5.0, "audit": 0.0} | rounds,
         "steps": 40,
         "start": {"workers": workers},
         "batch": {"micro_batches": 2, "micro_batch_blocks": 3},

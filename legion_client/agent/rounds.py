@@ -131,7 +131,8 @@ class RoundRelay:
         report = reduced.report
         try:
             await persistently("reduced span", self._server.report_span, report)
-            await persistently("update", self._server.upload_update, report.digest, report.size_bytes, reduced.path)
+            if not report.audit:
+                await persistently("update", self._server.upload_update, report.digest, report.size_bytes, reduced.path)
         except LegionError as error:
             if not _is_past(error):
                 raise

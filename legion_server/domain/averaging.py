@@ -12,7 +12,7 @@ from legion.ids import Epoch
 from legion.layout import Layout
 from legion.messages import Plan, RunPhase
 from legion.rounds import RoundRecord
-from legion_server.domain import clusters, round_plan, runs
+from legion_server.domain import audits, clusters, round_plan, runs, terms
 from legion_server.domain import plan as plans
 from legion_server.domain import rounds as rd
 from legion_server.domain.clusters import Workers
@@ -180,13 +180,15 @@ def _advance(moment: Moment, now: float) -> None:
     """Commit what is whole, publish what is next, raise the terms of spans that nobody reduces."""
     if moment.rounds is None:
         return
+    rounds_config = moment.run.config.rounds
+    moment.taking(audits.judged(moment.rounds, moment.run.clusters, rounds_config, now))
     moment.taking(rd.commit(moment.rounds, now))
     if moment.over:
         _enter(moment, "finishing")
         return
     plan = moment.rounds.plan
     if plan is not None and rd.live_workers(plan, moment.run.clusters):
-        moment.taking(rd.overdue(moment.rounds, moment.run.clusters, moment.run.config.rounds, now))
+        moment.taking(terms.overdue(moment.rounds, moment.run.clusters, rounds_config, now))
     elif any(cluster.round <= moment.rounds.committed for cluster in moment.run.clusters):
         moment.taking(round_plan.publish(moment.rounds, moment.run, now))
 

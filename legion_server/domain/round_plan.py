@@ -13,7 +13,7 @@ from legion.ids import ClusterId, WorkerId
 from legion.layout import apportion
 from legion.messages import Plan
 from legion.rounds import Blocks, Participant, RoundPlan, SpanPlan
-from legion_server.domain import leases
+from legion_server.domain import audits, leases
 from legion_server.domain.leases import NO_BLOCKS
 from legion_server.domain.rounds import (
     TRUSTED_AFTER,
@@ -49,6 +49,10 @@ def publish(rounds: Rounds, run: Run, now: float) -> Outcome:
     flush = flushes(config, number)
     contribute_s, deadline_s = times(config, None if flush else rounds.round_s)
     steps = steps_of(config, number)
+    spans = [
+        SpanPlan(start=start, stop=stop, reducers=reducers)
+        for (start, stop), reducers in zip(rounds.bounds, reducers_of(rounds, clusters), strict=True)
+    ]
     plan = RoundPlan(
         run_id=run.run_id,
         round=number,
@@ -58,10 +62,7 @@ def publish(rounds: Rounds, run: Run, now: float) -> Outcome:
         steps=steps,
         first_step=step_at(config, number),
         participants=tuple(_participants(rounds, config, number, clusters)),
-        spans=tuple(
-            SpanPlan(start=start, stop=stop, reducers=reducers)
-            for (start, stop), reducers in zip(rounds.bounds, reducers_of(rounds, clusters), strict=True)
-        ),
+        spans=audits.with_audits(spans, config, number, able_to_reduce(rounds, clusters), clusters, now),
         flush=flush,
         contribute_s=contribute_s,
         deadline_s=deadline_s,
@@ -202,13 +203,13 @@ def reducers_of(rounds: Rounds, clusters: Sequence[Plan]) -> list[tuple[WorkerId
     New identities reduce only where nobody else can.
     """
     cluster_of = {member.worker_id: plan.cluster for plan in clusters for member in plan.members}
-    trusted = [w for w in cluster_of if rounds.accepted.get(w, 0) >= TRUSTED_AFTER]
-    able = sorted(trusted or cluster_of)
+    able = able_to_reduce(rounds, clusters)
     load = Counter(worker for worker in rounds.reducers if worker in cluster_of)
     backed: Counter[WorkerId] = Counter()
     found = []
     for before in rounds.reducers:
-        first = before if before is not None and before in cluster_of else _least(able, load)
+        stays = before is not None and before in cluster_of and (before in able or before not in rounds.barred)
+        first = before if stays and before is not None else _least(able, load)
         if first != before:
             load[first] += 1
         listed = [first]
@@ -221,6 +222,13 @@ def reducers_of(rounds: Rounds, clusters: Sequence[Plan]) -> list[tuple[WorkerId
                 listed.append(backup)
         found.append(tuple(listed))
     return found
+
+
+def able_to_reduce(rounds: Rounds, clusters: Sequence[Plan]) -> list[WorkerId]:
+    """Neither new nor barred, if there are such."""
+    there = sorted(member.worker_id for plan in clusters for member in plan.members)
+    believed = [worker for worker in there if worker not in rounds.barred]
+    return [worker for worker in believed if rounds.accepted.get(worker, 0) >= TRUSTED_AFTER] or believed or there
 
 
 def _least(workers: Sequence[WorkerId], load: Mapping[WorkerId, int]) -> WorkerId:

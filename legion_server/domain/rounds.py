@@ -12,12 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from legion.config import RoundsConfig, RunConfig
+from legion.config import RunConfig
 from legion.counters import RoundCounters
 from legion.ids import ClusterId, WorkerId
 from legion.layout import spans
 from legion.messages import ModelShape, Plan
-from legion.rounds import Inclusion, RootReport, RoundPlan, RoundRecord, SpanRecord, SpanReport
+from legion.rounds import Audit, Inclusion, RootReport, RoundPlan, RoundRecord, SpanRecord, SpanReport
 from legion_server.domain import leases
 from legion_server.domain.happenings import Happening
 from legion_server.domain.leases import Pool, Ranges
@@ -26,6 +26,7 @@ MOST_SPANS = 64
 SPANS_EACH = 4  # of a worker, at most, unless ...
 SPAN_VALUES = 1 << 19  # ... they would have fewer elements than this: names and headers are to be small beside them
 TRUSTED_AFTER = 20  # accepted rounds; before, a worker is a new identity
+CONTRADICTED_BY = 2  # different workers, in audits that no third worker decided: then a worker reduces no more
 # A reducer closes at the plan's deadline, then it still has to reduce and to say so.
 PATIENCE = 1.25
 SMOOTHING = 0.5  # of measured times and speeds: the weight of the newest
@@ -42,12 +43,32 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True)
+class Dispute:
+    """An audit that failed. The span is combined by a third worker, and neither of the two is believed."""
+
+    reducer: SpanReport
+    auditor: SpanReport
+    workers: tuple[WorkerId, WorkerId]
+
+    def confirmed(self, third: SpanReport) -> WorkerId | None:
+        """Who of the two made of the same contributions what a third worker made of them."""
+        for worker, report in zip(self.workers, (self.reducer, self.auditor), strict=True):
+            if agree(report, third):
+                return worker
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One span on its way through a round."""
 
     since: float  # when the term, which the plan names, began
     report: SpanReport | None = None
     stored: bool = False  # its blob is in storage
+    audit: SpanReport | None = None  # the auditor's
+    audited: Audit | None = None  # what came of it; None: nothing yet, or no audit
+    awaited_since: float | None = None  # the audit, after all else was done
+    dispute: Dispute | None = None  # in a term before this one
 
     @property
     def done(self) -> bool:
@@ -97,16 +118,40 @@ class Rounds:
     noticed: Mapping[WorkerId, int] = field(default_factory=dict)  # by anchor: whose counts up to it are in ours
     waiting_roots: Mapping[WorkerId, RootReport] = field(default_factory=dict)  # for the reference to be known
     mismatches: Mapping[WorkerId, tuple[Mismatch, ...]] = field(default_factory=dict)
+    suspects: Mapping[WorkerId, tuple[WorkerId, ...]] = field(default_factory=dict)  # and whom their updates contradict
+
+    @property
+    def barred(self) -> frozenset[WorkerId]:
+        """Who has lost the right to reduce: one liar among the others cannot bring that about."""
+        return frozenset(worker for worker, others in self.suspects.items() if len(others) >= CONTRADICTED_BY)
 
     def reducer(self, span: int) -> WorkerId:
         """Of the current term."""
         assert self.plan is not None
         return self.plan.reducer(span)
 
+    def awaits_audit(self, span: int) -> bool:
+        """Whether something may still come of the span's audit."""
+        return self.plan is not None and self.plan.spans[span].auditor is not None and self.turns[span].audited is None
+
     def counted(self, **more: int) -> "Rounds":
         """With these counters higher."""
         counts = {name: getattr(self.counters, name) + count for name, count in more.items()}
         return replace(self, counters=self.counters.model_copy(update=counts))
+
+
+def same_work(one: SpanReport, other: SpanReport) -> bool:
+    """Whether they combined the same contributions. Clip scales do not matter: they follow from those."""
+    return _by_cluster(one, clip_scale=1.0) == _by_cluster(other, clip_scale=1.0)
+
+
+def agree(one: SpanReport, other: SpanReport) -> bool:
+    """Whether they made the same of the same contributions."""
+    return one.digest == other.digest and _by_cluster(one) == _by_cluster(other)
+
+
+def _by_cluster(report: SpanReport, **changes: float) -> dict[ClusterId, Inclusion]:
+    return {inclusion.cluster: inclusion.model_copy(update=changes) for inclusion in report.included}
 
 
 class Outcome(NamedTuple):
@@ -138,7 +183,10 @@ def step_at(config: RunConfig, number: int) -> int:
 
 def with_patience(rounds: Rounds, now: float) -> Rounds:
     """After a restart: nobody could be heard while we were away, and the time is no measure of anything."""
-    return replace(rounds, published_at=None, turns=tuple(replace(turn, since=now) for turn in rounds.turns))
+    turns = tuple(
+        replace(turn, since=now, awaited_since=None if turn.awaited_since is None else now) for turn in rounds.turns
+    )
+    return replace(rounds, published_at=None, turns=turns)
 
 
 def measured(rounds: Rounds, cluster: ClusterId, tokens: int, took_s: float) -> Rounds:
@@ -201,58 +249,6 @@ def gone(plan: RoundPlan | None, clusters: tuple[Plan, ...]) -> tuple[ClusterId,
     return tuple(p.cluster for p in plan.participants if p.cluster not in there) if plan else ()
 
 
-# Terms.
-
-
-def overdue(rounds: Rounds, clusters: tuple[Plan, ...], config: RoundsConfig, now: float) -> Outcome:
-    """Spans whose reducer is gone or silent, before its update is in storage, are the next one's.
-
-    Silence may mean that the deadline, made of the rounds before, is too short for this one: the next term has twice
-    the time, up to the configuration's bound.
-    """
-    plan = rounds.plan
-    if plan is None:
-        return Outcome(rounds, [])
-    live = live_workers(plan, clusters)
-    if not live:
-        return Outcome(rounds, [])
-    there = set(live)
-    happenings: list[Happening] = []
-    limit_s = plan.deadline_s * PATIENCE + config.grace_s
-    deadline_s = plan.deadline_s
-    for span, turn in enumerate(rounds.turns):
-        if turn.done:
-            continue
-        silent = now - turn.since > limit_s
-        if rounds.reducer(span) not in there or silent:
-            deadline_s = min(config.deadline_s, 2 * plan.deadline_s) if silent else deadline_s
-            changed = _next_term(rounds.plan or plan, span, live)
-            turns = (*rounds.turns[:span], Turn(now), *rounds.turns[span + 1 :])
-            rounds = replace(rounds, plan=changed, turns=turns)
-            rounds = rounds.counted(terms_raised=1, residuals_lost=1, undelivered=turn.report is not None)
-            public = {"round": plan.round, "span": span, "term": changed.term(span)}
-            happenings.append(Happening("round_term", public, {"reducer": changed.reducer(span)}))
-    if rounds.plan is not None and rounds.plan is not plan:
-        changed = rounds.plan.model_copy(update={"revision": plan.revision + 1, "deadline_s": deadline_s})
-        return Outcome(replace(rounds, plan=changed), [published(changed), *happenings])
-    return Outcome(rounds, happenings)
-
-
-def _next_term(plan: RoundPlan, span: int, live: list[WorkerId]) -> RoundPlan:
-    """The span is the next one's in its list; whoever had it least often and has least to do, when all had it."""
-    listed = plan.spans[span].reducers
-    later = range(plan.term(span) + 1, len(listed))
-    term = next((term for term in later if listed[term] in live), len(listed))
-    if term == len(listed):
-        load = [plan.reducer(other) for other in range(len(plan.spans))]
-        chosen = min(live, key=lambda w: (listed.count(w), load.count(w), w))
-        longer = plan.spans[span].model_copy(update={"reducers": (*listed, chosen)})
-        plan = plan.model_copy(update={"spans": (*plan.spans[:span], longer, *plan.spans[span + 1 :])})
-    terms = [plan.term(other) for other in range(len(plan.spans))]
-    terms[span] = term
-    return plan.model_copy(update={"terms": tuple(terms)})
-
-
 def published(plan: RoundPlan) -> Happening:
     return Happening(
         "round_plan",
@@ -272,7 +268,7 @@ def commit(rounds: Rounds, now: float) -> Outcome:
     """The round's record once every span has its update; the next plan is for `round_plan.publish`."""
     plan = rounds.plan
     reports = [turn.report for turn in rounds.turns if turn.report is not None and turn.stored]
-    if plan is None or len(reports) < len(plan.spans):
+    if plan is None or len(reports) < len(plan.spans) or any(map(rounds.awaits_audit, range(len(plan.spans)))):
         return Outcome(rounds, [])
     record = _record(rounds, plan, reports, now)
     by_span = [{i.cluster: i for i in span.included} for span in record.spans]
@@ -287,14 +283,20 @@ def commit(rounds: Rounds, now: float) -> Outcome:
         rounds,
         plan=None,
         turns=(),
-        reducers=tuple(span.reducer for span in record.spans),
+        reducers=tuple(map(_next_reducer, rounds.turns, record.spans)),
+        suspects=_suspects(rounds),
         committed=plan.round + 1,
         total_tokens=record.total_tokens,
         seats={name: seat for name, (seat, _) in seats.items()},
         pool=leases.give_back(rounds.pool, [r for _, left in seats.values() for r in left]),
         accepted={**rounds.accepted, **{w: rounds.accepted.get(w, 0) + 1 for w in workers}},
         round_s=rounds.round_s if took_s is None else _smoothed(rounds.round_s, took_s),
-    ).counted(empty_spans=sum(not span.included for span in record.spans))
+    ).counted(
+        empty_spans=sum(not span.included for span in record.spans),
+        residuals_lost=sum(
+            turn.dispute is not None and turn.dispute.workers[0] != _confirmed(turn) for turn in rounds.turns
+        ),
+    )
     public = {
         "round": record.round,
         "tokens": record.tokens,
@@ -309,13 +311,41 @@ def _record(rounds: Rounds, plan: RoundPlan, reports: list[SpanReport], now: flo
     return RoundRecord(
         run_id=plan.run_id,
         round=plan.round,
-        spans=tuple(SpanRecord.of(report, rounds.reducer(span)) for span, report in enumerate(reports)),
+        spans=tuple(
+            SpanRecord.of(
+                report,
+                rounds.reducer(span),
+                audit="failed" if turn.dispute else turn.audited,
+                disputed=turn.dispute.workers if turn.dispute else (),
+            )
+            for span, (turn, report) in enumerate(zip(rounds.turns, reports, strict=True))
+        ),
         bounds=rounds.bounds,
         flush=plan.flush,
         tokens=tokens,
         total_tokens=rounds.total_tokens + tokens,
         committed_at=now,
     )
+
+
+def _confirmed(turn: Turn) -> WorkerId | None:
+    """Of the two in a dispute, the one whose update the third made too."""
+    return turn.dispute.confirmed(turn.report) if turn.dispute and turn.report else None
+
+
+def _next_reducer(turn: Turn, span: SpanRecord) -> WorkerId:
+    """Who has the span's residual: of a reducer that was contradicted and then confirmed, itself."""
+    confirmed = _confirmed(turn)
+    return confirmed if turn.dispute and confirmed == turn.dispute.workers[0] else span.reducer
+
+
+def _suspects(rounds: Rounds) -> Mapping[WorkerId, tuple[WorkerId, ...]]:
+    suspects = dict(rounds.suspects)
+    for turn in rounds.turns:
+        for worker, other in (turn.dispute.workers, turn.dispute.workers[::-1]) if turn.dispute else ():
+            if worker != _confirmed(turn) and other not in suspects.get(worker, ()):
+                suspects[worker] = (*suspects.get(worker, ()), other)
+    return suspects
 
 
 def _settled(seat: Seat, committed: int, found: Sequence[Inclusion | None]) -> tuple[Seat, Ranges]:

@@ -12,7 +12,7 @@ from legion.layout import Bounds, Layout
 from legion.rounds import Inclusion, Participant, RoundPlan, SpanReport
 from legion_server.domain import leases
 from legion_server.domain.membership import printable
-from legion_server.domain.rounds import Rounds, Turn
+from legion_server.domain.rounds import Rounds
 
 MOST_BYTES_PER_ELEMENT = 4  # of the widest update codec
 HEADER_BYTES = 2**16
@@ -35,6 +35,8 @@ def accept(rounds: Rounds, config: RunConfig, worker: WorkerId, report: SpanRepo
     try:
         plan = _current(rounds, worker, report)
         turn = rounds.turns[report.span]
+        if report.audit:
+            return _audited(rounds, config, plan, report)
         if turn.report is not None and turn.report.digest == report.digest:
             return Verdict(rounds)
         if turn.report is not None:
@@ -45,13 +47,25 @@ def accept(rounds: Rounds, config: RunConfig, worker: WorkerId, report: SpanRepo
     except ReportInvalid as error:
         return Verdict(rounds.counted(reports_refused=1), error)
     beyond = _tokens(report) - _tokens(counted)
-    turns = (*rounds.turns[: report.span], Turn(turn.since, counted), *rounds.turns[report.span + 1 :])
+    after = replace(turn, report=counted, stored=False, awaited_since=None)
+    turns = (*rounds.turns[: report.span], after, *rounds.turns[report.span + 1 :])
     rounds = with_refused(rounds, report.refused).counted(
         duplicate_blocks=duplicates,
         uncounted_tokens=beyond,
         below_quorum=_weight(plan, counted) < config.rounds.quorum * sum(p.most_tokens for p in plan.participants),
     )
     return Verdict(replace(rounds, turns=turns), None, accepted=True)
+
+
+def _audited(rounds: Rounds, config: RunConfig, plan: RoundPlan, report: SpanReport) -> Verdict:
+    """What an auditor reports says nothing of what enters the anchor, only whether the reducer's update may."""
+    turn = rounds.turns[report.span]
+    if turn.audit is not None:
+        same = turn.audit.digest == report.digest
+        return Verdict(rounds) if same else contradiction(rounds, report, turn.audit.digest)
+    counted, _ = _counted(rounds, config, plan, report)
+    turns = (*rounds.turns[: report.span], replace(turn, audit=counted), *rounds.turns[report.span + 1 :])
+    return Verdict(replace(with_refused(rounds, report.refused), turns=turns), None, accepted=True)
 
 
 def _current(rounds: Rounds, worker: WorkerId, report: SpanReport) -> RoundPlan:
@@ -63,8 +77,10 @@ def _current(rounds: Rounds, worker: WorkerId, report: SpanReport) -> RoundPlan:
     term = plan.term(report.span)
     if report.term != term:
         raise RoundConflict(f"term {report.term} of span {report.span} is reported, its term is {term}")
-    if rounds.reducer(report.span) != worker:
-        raise RoundConflict(f"this worker is not the reducer of span {report.span} in term {term}")
+    role = "auditor" if report.audit else "reducer"
+    asked = plan.spans[report.span].auditor if report.audit else plan.reducer(report.span)
+    if asked != worker:
+        raise RoundConflict(f"this worker is not the {role} of span {report.span} in term {term}")
     return plan
 
 

@@ -166,6 +166,7 @@ class RoundsConfig(Section):
     quorum: Annotated[float, Field(gt=0, le=1)] = 0.6  # of the tokens of participants that are alive
     grace_s: PositiveFloat = 5.0  # for the others, once the quorum is there
     deadline_s: PositiveFloat = 600.0  # after which a reducer closes, and its backup takes over when it is silent
+    audit: Annotated[float, Field(ge=0, le=1)] = 0.05  # share of the spans that a second worker combines, to compare
     checkpoint_every: PositiveInt = 10  # rounds; the last one is always a checkpoint
     log_keep: PositiveInt = 64  # rounds whose updates are kept
 

@@ -17,6 +17,10 @@ class RoundCounters(Figures):
     undelivered: int = 0  # updates that were reported and never came into storage: the span's next reducer made another
     terms_raised: int = 0
     residuals_lost: int = 0  # a reducer gone or silent, and with it what encoding had dropped
+    audits_passed: int = 0  # spans that two workers combined to the same digest
+    audits_failed: int = 0  # to two digests, of the same contributions: neither was believed
+    audits_inconclusive: int = 0  # of different contributions: the reducer's update stands
+    audits_silent: int = 0  # the auditor's did not come in time, or the span changed hands before
     duplicate_blocks: int = 0  # delivered again; counted once
     uncounted_tokens: int = 0  # named beyond what the plan allows
     empty_spans: int = 0  # updates that nobody contributed to

@@ -384,6 +384,7 @@ EventType = Literal[
     "round_plan",
     "round",
     "round_term",
+    "audit_failed",
     "cluster_lost",
     "root_mismatch",
     "gap",

@@ -15,6 +15,8 @@ from legion.layout import CHUNK, Bounds, Layout
 from legion.messages import Count, Member, Message, ModelShape
 
 Round = Annotated[int, Field(ge=0, le=2**31 - 1)]
+# What came of comparing two workers' updates of a span. inconclusive: they had combined different contributions.
+Audit = Literal["passed", "failed", "inconclusive", "silent"]
 
 
 class Blocks(Message):
@@ -63,6 +65,8 @@ class SpanPlan(Message):
     start: Annotated[int, Field(ge=0, multiple_of=CHUNK)]
     stop: Annotated[int, Field(gt=0, multiple_of=CHUNK)]
     reducers: Annotated[tuple[WorkerId, ...], Field(min_length=1)]
+    audited: bool = False  # combined without the reducer's residual: whoever has the same parts makes the same update
+    auditor: WorkerId | None = None  # combines it as well, for comparison; of the current term
 
     @property
     def bounds(self) -> Bounds:
@@ -143,7 +147,7 @@ class Inclusion(Message):
 
 
 class SpanReport(Message):
-    """From a span's reducer: the update is ready and served under its digest."""
+    """From a span's reducer: the update is ready and served under its digest. Or from its auditor."""
 
     round: Round
     span: Annotated[int, Field(ge=0)]
@@ -152,6 +156,7 @@ class SpanReport(Message):
     size_bytes: Annotated[int, Field(gt=0)]
     included: tuple[Inclusion, ...]
     refused: dict[str, int] = Field(default_factory=dict)  # contributions turned away, by reason
+    audit: bool = False  # from the span's auditor: its update is named for comparison, and nobody fetches it
 
 
 class SpanRecord(Message):
@@ -162,9 +167,18 @@ class SpanRecord(Message):
     digest: Sha256
     size_bytes: Annotated[int, Field(gt=0)]
     included: tuple[Inclusion, ...]
+    audit: Audit | None = None  # of the span, if there was one
+    disputed: tuple[WorkerId, ...] = ()  # reducer and auditor that disagreed, and are not believed
 
     @classmethod
-    def of(cls, report: SpanReport, reducer: WorkerId) -> Self:
+    def of(
+        cls,
+        report: SpanReport,
+        reducer: WorkerId,
+        *,
+        audit: Audit | None = None,
+        disputed: tuple[WorkerId, ...] = (),
+    ) -> Self:
         """What stays of a report that was accepted."""
         return cls(
             term=report.term,
@@ -172,6 +186,8 @@ class SpanRecord(Message):
             digest=report.digest,
             size_bytes=report.size_bytes,
             included=report.included,
+            audit=audit,
+            disputed=disputed,
         )
 
     def inclusion(self, cluster: ClusterId) -> Inclusion | None:

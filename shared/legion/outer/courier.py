@@ -46,7 +46,7 @@ class Control(Protocol):
     """What goes to the coordinator, and what comes from storage."""
 
     async def reduced(self, report: SpanReport, blobs: BlobFolder) -> None:
-        """The report, and the blob for storage; both arrive in the end, or the round is over."""
+        """The report, and the blob for storage; both arrive in the end, or the round is over. Of an audit: no blob."""
 
     def applied(self, report: RootReport) -> None: ...
 
@@ -273,9 +273,28 @@ class Courier:
                 logger.info("part not sent round=%d span=%d retry_s=%.1f why=%s", key.round, key.span, pause_s, error)
                 await self._pause(pause_s)
                 continue
+            else:
+                if (auditor := plan.spans[key.span].auditor) is not None:  # after the reducer, who is not to wait
+                    self._spawn(self._show(part, auditor, moved_on), f"part of span {key.span} for its auditor")
             if not moved_on():
                 self._arriving.expect(plan, key.span)
             await self._changes.until(moved_on)
+
+    async def _show(self, part: Outgoing, auditor: WorkerId, moved_on: Callable[[], bool]) -> None:
+        """A part that the reducer has, to the span's auditor; nothing is lost if it does not get there."""
+        key, tries = part.key, 0
+        while not moved_on():
+            try:
+                member = self._plans[key.round].workers.get(auditor)
+                await self._unless(moved_on, self._hand_over(member, auditor, part))
+            except (PartRefused, PartInvalid, NotFinite) as error:
+                logger.info("part not audited round=%d span=%d why=%s", key.round, key.span, error)
+            except LegionError as error:
+                logger.info("part not sent to its auditor round=%d span=%d why=%s", key.round, key.span, error)
+                await self._pause(RETRY_S[min(tries, len(RETRY_S) - 1)])
+                tries += 1
+                continue
+            return
 
     def _is_over(self, round_number: int) -> bool:
         return round_number in self._records or round_number < self._oldest
@@ -334,6 +353,9 @@ class Courier:
             self._blobs.forget(digest)
 
     async def _reduced(self, report: SpanReport, blob: bytes) -> None:
+        if report.audit:
+            await self._control.reduced(report, self._blobs)
+            return
         await asyncio.to_thread(self._blobs.put, report.digest, blob)
         self._updates[UpdateKey(report.round, report.span, report.term)] = report.digest
         self._changes.happened()

@@ -82,11 +82,16 @@ class SpanReducer:
         opened_s: float,
         codecs: Set[int] | None = None,
         tally: Tally | None = None,
+        audit: bool = False,
     ) -> None:
-        """`codecs`: wire ids that contributions may have, None: any. `tally`: of refusals once the span is closed."""
+        """`codecs`: wire ids that contributions may have, None: any. `tally`: of refusals once the span is closed.
+
+        `audit`: as the span's auditor.
+        """
         self.plan, self.span, self.term = plan, span, term
         self._codecs = codecs
         self._tally = tally or Tally()
+        self.audit = audit
         self.bounds = plan.spans[span].bounds
         self._closing = closing
         self._mean_over = mean_over
@@ -205,7 +210,10 @@ class SpanReducer:
         return max(0.0, due - now_s)
 
     def reduce(self, residual: Floats | None, codec: AnyCodec) -> tuple[bytes, SpanReport, Floats]:
-        """Close and combine: the blob, the report, and what encoding dropped, for the next round's `residual`."""
+        """Close and combine: the blob, the report, and what encoding dropped, for the next round's `residual`.
+
+        An audited span goes without `residual`, which waits for one that is not.
+        """
         self._closed = True
         if self.plan.flush:  # local weights become the anchor: what the update left out, nobody would train on
             codec = for_flush(codec)
@@ -216,10 +224,13 @@ class SpanReducer:
         self.refused["incomplete"] += sum(bool(c.parts) and not c.complete for c in self._contributions.values())
         scales = _clip_scales([c.norm for c in included])
         update = self._mean(included, scales)
-        if residual is not None:
+        audited = self.plan.spans[self.span].audited
+        if residual is not None and not audited:
             np.add(update, residual, out=update)
         blob = blob_of(codec, update)
         dropped = np.subtract(update, values_of(blob, update.size))
+        if residual is not None and audited:
+            np.add(dropped, residual, out=dropped)
         report = SpanReport(
             round=self.plan.round,
             span=self.span,
@@ -228,6 +239,7 @@ class SpanReducer:
             size_bytes=len(blob),
             included=tuple(_inclusion(c, scale) for c, scale in zip(included, scales, strict=True)),
             refused={reason: count for reason, count in sorted(self.refused.items()) if count},
+            audit=self.audit,
         )
         return blob, report, dropped
 

@@ -1,4 +1,4 @@
-"""The spans that this worker combines, on the event loop: parts come in, spans close, updates go out."""
+"""The spans that this worker combines or audits, on the event loop: parts come in, spans close, updates go out."""
 
 import asyncio
 import logging
@@ -60,7 +60,7 @@ class Reducing:
         self._round = -1
         self._open: dict[int, Open] = {}  # by span, of this round
         self._residuals: dict[Bounds, Floats] = {}  # what encoding dropped from the updates that were committed
-        self._dropped: dict[str, Floats] = {}  # the same of updates that may be, by digest
+        self._dropped: dict[tuple[Bounds, str], Floats] = {}  # the same of updates that may be, by digest
         self.gone: frozenset[ClusterId] = frozenset()
 
     def plan_arrived(self, plan: RoundPlan) -> None:
@@ -69,7 +69,7 @@ class Reducing:
             self._round, self._open = plan.round, {}
         for span in range(len(plan.spans)):
             known, term = self._open.get(span), plan.term(span)
-            if plan.reducer(span) != self._me:
+            if self._me not in (plan.reducer(span), plan.spans[span].auditor):
                 self._open.pop(span, None)
             elif known is None or known.reducer.term != term:
                 self._open[span] = Open(self._reducer(plan, span, term))
@@ -86,13 +86,15 @@ class Reducing:
             opened_s=self._clock(),
             codecs=codecs_of(self._config.codec, self._config.density, flush=plan.flush),
             tally=self._tally,
+            audit=plan.reducer(span) != self._me,
         )
 
     def record_arrived(self, record: RoundRecord) -> None:
         """What was dropped from an update waits for the next one, if the update was committed."""
         for (start, stop), span in zip(record.bounds, record.spans, strict=True):
-            if span.digest in self._dropped:
-                self._residuals[Bounds(start, stop)] = self._dropped[span.digest]
+            bounds = Bounds(start, stop)
+            if (bounds, span.digest) in self._dropped:
+                self._residuals[bounds] = self._dropped[bounds, span.digest]
         self._dropped.clear()
 
     async def admit(self, sender: WorkerId, key: PartKey) -> None:
@@ -138,10 +140,13 @@ class Reducing:
 
     async def _reduce(self, reducer: SpanReducer) -> None:
         codec = any_by_name(self._config.update_codec)
-        blob, report, dropped = await asyncio.to_thread(reducer.reduce, self._residuals.get(reducer.bounds), codec)
-        self._dropped[report.digest] = dropped
+        residual = None if reducer.audit else self._residuals.get(reducer.bounds)
+        blob, report, dropped = await asyncio.to_thread(reducer.reduce, residual, codec)
+        if not reducer.audit:
+            self._dropped[reducer.bounds, report.digest] = dropped
         logger.info(
-            "span reduced round=%d span=%d term=%d contributions=%d size_bytes=%d",
+            "span %s round=%d span=%d term=%d contributions=%d size_bytes=%d",
+            "audited" if report.audit else "reduced",
             report.round,
             report.span,
             report.term,
