@@ -17,6 +17,7 @@ from legion_server.domain.runs import Failure
 from legion_server.service.coordinator import Coordinator
 from legion_server.service.references import References
 from legion_server.service.state import Draft
+from legion_server.service.update_index import UpdateIndex
 from legion_server.store.api import Store
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,7 @@ class RoundLog:
         self._coordinator = coordinator
         self._store = store
         self._references = references
-        self._named: dict[str, int] = {}  # rounds by the digests of their updates, as far as somebody asked
-        self._looked_until = 0  # the first round that is not in there
+        self._index = UpdateIndex(store)
 
     @property
     def rounds(self) -> Rounds:
@@ -224,14 +224,9 @@ class RoundLog:
         return True
 
     async def _naming(self, digest: str) -> RoundRecord | None:
-        """The newest record that names this blob. Records never change, so each is looked through once."""
-        rounds = self.rounds
-        self._named = {name: number for name, number in self._named.items() if number >= rounds.first_record}
-        self._looked_until = max(self._looked_until, rounds.first_record)
-        while records := await self._store.records(self._looked_until, MOST_RECORDS):
-            self._named |= {span.digest: record.round for record in records for span in record.spans}
-            self._looked_until = records[-1].round + 1
-        return await self.record(self._named[digest]) if digest in self._named else None
+        """The newest record that names this blob."""
+        number = (await self._index.rounds_by_digest(self.rounds)).get(digest)
+        return None if number is None else await self.record(number)
 
     # Checkpoints and pruning, for the follower.
 
@@ -243,15 +238,10 @@ class RoundLog:
         self._coordinator.checkpoint_done.set()
 
     async def named(self) -> set[str]:
-        """The digests of all updates that kept records and reports name."""
+        """The digests of all updates that kept records and reports name; of the moment in which it is called."""
         rounds = self.rounds
-        found = {turn.report.digest for turn in rounds.turns if turn.report is not None}
-        number = rounds.first_record
-        while records := await self._store.records(number, MOST_RECORDS):
-            found |= {span.digest for record in records for span in record.spans}
-            number = records[-1].round + 1
-        # What was reported while we looked is of the round being trained.
-        return found | {turn.report.digest for turn in self.rounds.turns if turn.report is not None}
+        reported = {turn.report.digest for turn in rounds.turns if turn.report is not None}
+        return reported.union(await self._index.rounds_by_digest(rounds))
 
     async def broken(self, record: RoundRecord, error: LegionError) -> None:
         """A committed update that nobody can apply ends the run: there is no theta after it."""
