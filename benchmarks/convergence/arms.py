@@ -147,6 +147,10 @@ def around(winner: Arm) -> list[Arm]:
     found.append(winner.variant(name=f"{winner.name}, exchange hidden", delay_steps=winner.steps))
     sparse = next(arm for arm in _lossy() if arm.name == "topk 1.56 % residual, participants")
     found.append(sparse.variant(name=f"{sparse.name}, 24 dense rounds", optimizer=winner.optimizer, dense_rounds=24))
+    for rounds in (32, 96):
+        found.append(
+            sparse.variant(name=f"{sparse.name}, flush every {rounds}", optimizer=winner.optimizer, flush_every=rounds)
+        )
     return found
 
 

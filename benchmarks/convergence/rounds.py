@@ -3,7 +3,7 @@
 Coordinator, transfers and clocks are left out: every part arrives, and a span closes when all that are there have sent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from convergence.arms import Arm
 from legion import digest
 from legion.codec.api import AnyCodec, Floats
 from legion.codec.registry import any_by_name
+from legion.comm.api import Work
+from legion.comm.bridge import DoneWork
 from legion.config import RunConfig, config_digest
 from legion.ids import ClusterId, Epoch, Rank, RunId, WorkerId
 from legion.layout import CHUNK, Bounds, Fragment, Layout, spans
@@ -161,9 +163,11 @@ class Averaging:
     def send(self, parts: Sequence[Outgoing]) -> None:
         self._outbox += parts
 
-    def applied(self, report: RootReport) -> None:
-        if report.root != self._root:
-            raise RuntimeError(f"{report.cluster} has another anchor {report.round} than the log gives")
+    def applied(self, report: Callable[[], RootReport]) -> Work[None]:
+        made = report()
+        if made.root != self._root:
+            raise RuntimeError(f"{made.cluster} has another anchor {made.round} than the log gives")
+        return DoneWork(None)
 
     def wait_ready(self, anchor: int) -> None:
         if self.ready < anchor:

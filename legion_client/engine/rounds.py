@@ -88,7 +88,7 @@ class Rounds:
         self, config: RunConfig, identity: Identity, place: Place, anchor: int, network: PeerNetwork, work_dir: Path
     ) -> AsyncIterator[Courier]:
         """A courier at work for the time of the block."""
-        links = RoundLinks(identity, network.rounds.usage)
+        links = RoundLinks(identity, network.rounds.usage, network.rounds.line)
         blobs = await asyncio.to_thread(BlobFolder, work_dir / UPDATES)
         bridge = Bridge(asyncio.get_running_loop(), network.rounds.usage)
         courier = Courier(identity.worker_id, config.rounds, place, anchor, links, self._control, blobs, bridge)

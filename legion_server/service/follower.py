@@ -1,7 +1,8 @@
 """The assembler follows the log like any worker: its anchors are the reference, and some become checkpoints.
 
 Each step can be cut off anywhere: an anchor's file is there whole or not at all, and what follows from it (its root,
-its checkpoint) is looked for again after a restart.
+its checkpoint) is looked for again after a restart. An anchor that is lost or damaged is made anew: of the newest
+checkpoint that is whole, or of theta_0, and the log since.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from legion_server.service.coordinator import Coordinator
 from legion_server.service.references import References
 from legion_server.service.round_log import RoundLog
 from legion_server.service.slices import SliceFiles
+from legion_server.service.soundness import Soundness
 from legion_server.service.threads import in_own_thread
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 LOOK_S = 2.0  # until missing updates are looked for again
 RETRY_S = 10.0  # after an error of the disk or the database
+MOST_DOUBLINGS = 6  # of that, while theta is made anew again and again and is another each time
 NO_CLUSTER = Epoch(0)  # of checkpoints that are made of anchors
 _NAME = re.compile(r"theta-(\d{8,})\.safetensors")
 
@@ -59,28 +62,33 @@ class Follower:
         self._blobs = blobs
         self._references = references
         self._files = files
+        self._soundness = Soundness(coordinator, files)
         self._dir = anchors_dir
         self._updates_dir = anchors_dir / "updates"  # local copies, while they are applied
         self._anchor = -1  # number of the newest; -1: not looked for yet
         self._checked = False  # that it is what the log says
+        self._origin: Checkpoint | None = None  # what the anchor was restored from
+        self._strayed = (-1, 0)  # the last theta that was not what the log says, and how often in succession
+        self._told = False  # that there is nothing to begin with
 
     async def serve(self) -> None:
         """Until cancelled."""
         await self._blobs.sweep()
         while True:
-            wait_s = LOOK_S
             self._coordinator.round_done.clear()
             try:
                 while await self.step():
                     pass
             except LegionError as error:
-                logger.error("the log cannot be followed, trying again in_s=%.0f reason=%s", RETRY_S, error)
-                wait_s = RETRY_S
+                wait_s = RETRY_S * 2 ** min(self._strayed[1], MOST_DOUBLINGS)
+                logger.error("the log cannot be followed, trying again in_s=%.0f reason=%s", wait_s, error)
+                await asyncio.sleep(wait_s)
             except Exception:
                 # Training goes on without us; checkpoints do not.
                 logger.exception("following the log failed, trying again in_s=%.0f", RETRY_S)
-                wait_s = RETRY_S
-            await self._news(wait_s)
+                await asyncio.sleep(RETRY_S)
+            else:
+                await self._news(LOOK_S)
 
     async def _news(self, within_s: float) -> None:
         try:
@@ -95,35 +103,47 @@ class Follower:
         if rounds is None or self._coordinator.run.phase in ("failed", "complete"):
             return False
         if self._anchor < 0:
-            await self._find(rounds)
-            return True
+            return await self._find(rounds)
         if not self._checked:
             path = self._path(self._anchor)
             await self._reach(self._anchor, lambda: _leaves_of(path))
             return True
-        if self._is_checkpoint_due():
+        if self._is_checkpoint_due(rounds):
             await self._make_checkpoint(rounds)
             await self._prune()
             return True
+        await self._soundness.forget_damaged()
         return self._anchor < rounds.committed and await self._advance(rounds)
 
     # Anchors.
 
-    async def _find(self, rounds: Rounds) -> None:
-        """The newest anchor in the folder that belongs to the log, else the newest checkpoint, else theta_0."""
+    async def _find(self, rounds: Rounds) -> bool:
+        """The newest anchor in the folder that the log goes on from, else a checkpoint, else theta_0; False: none."""
         await self._look_again()
         found = await self._in_thread(lambda: self._newest(rounds))
-        if found is None:
-            newest = cp.newest_complete(self._coordinator.state.checkpoints)
-            found = await (self._restore(newest) if newest else self._begin(rounds))
-        self._anchor, self._checked = found, False
+        whole = await self._soundness.newest_whole(rounds)
+        self._origin = None if found is not None else whole
+        if found is None and whole is not None:
+            found = await self._restore(whole)
+        if found is None and rounds.first_record == 0:
+            found = await self._begin(rounds)
+        if found is None and not self._told:
+            logger.error(
+                "the log cannot be followed: it begins with round %d, and neither an anchor nor a checkpoint since is "
+                "whole. Nobody can join and no checkpoint is made until a backup of %s is in its place",
+                rounds.first_record,
+                self._files.slices_dir,
+            )
+        self._told = found is None
+        self._anchor, self._checked = (-1 if found is None else found), False
+        return found is not None
 
     def _newest(self, rounds: Rounds) -> int | None:
         from legion_server.service import anchors  # noqa: PLC0415  brings numpy: not for the start
 
         names = sorted(self._dir.iterdir()) if self._dir.is_dir() else []
         numbers = [int(match[1]) for path in names if (match := _NAME.fullmatch(path.name))]
-        known = sorted((n for n in numbers if n <= rounds.committed), reverse=True)
+        known = sorted((n for n in numbers if rounds.first_record <= n <= rounds.committed), reverse=True)
         usable = (n for n in known if anchors.usable(self._path(n), self._info(n, 0), rounds.shape))
         newest = next(usable, None)
         leftovers = [path for path in names if path.name.endswith(".partial")]
@@ -145,10 +165,8 @@ class Follower:
         return 0
 
     async def _restore(self, checkpoint: Checkpoint) -> int:
-        """The anchors' folder is gone: a checkpoint is an anchor."""
-        (ref,) = checkpoint.manifest.slices
-        number = -(-checkpoint.step // self._coordinator.run.config.rounds.steps)
-        source = self._files.slice(checkpoint, ref.rank, ref.sha256)
+        """A whole checkpoint is an anchor."""
+        number, source = self._soundness.round_of(checkpoint), self._soundness.path(checkpoint)
         await self._in_thread(lambda: _placed(source, self._path(number)))
         logger.info("anchor restored from checkpoint step=%d", checkpoint.step)
         return number
@@ -183,7 +201,8 @@ class Follower:
         """Theta_number becomes the reference, which `leaves` brings about; its root.
 
         RunError when it was another one before: a file is damaged, or this machine no longer computes what it did.
-        Workers must not be judged by that. It is made anew, of the newest checkpoint.
+        Workers must not be judged by that. It is made anew, of the newest checkpoint; of one before that, if it is
+        the checkpoint's own.
         """
         known = await self._log.reference_root(number)
 
@@ -199,11 +218,16 @@ class Follower:
         root = await self._in_thread(work)
         if known not in (None, root):
             await self._log.count(replays_differ=1)
-            self._anchor = -1
+            if self._origin is not None and not self._checked:
+                await self._soundness.suspect(self._origin)
+            times = self._strayed[1] if self._strayed[0] == number else 0
+            self._anchor, self._strayed = -1, (number, times + 1)
             await self._in_thread(lambda: _removed(self._path(number), self._path(number - 1)))
             raise RunError(f"theta_{number} was computed again and is another: {root[:12]}, not {str(known)[:12]}")
         await self._log.anchored(number, root)
         self._anchor, self._checked = number, True
+        if number >= self._strayed[0]:
+            self._strayed = (-1, 0)
         return root
 
     async def _updates(self, record: RoundRecord) -> dict[str, Path] | None:
@@ -240,11 +264,12 @@ class Follower:
 
     # Checkpoints.
 
-    def _is_checkpoint_due(self) -> bool:
-        config = self._coordinator.run.config
-        number = self._anchor
-        due = number > 0 and (number % config.rounds.checkpoint_every == 0 or number == config.round_count)
-        return due and step_at(config, number) not in self._coordinator.state.checkpoints
+    def _is_checkpoint_due(self, rounds: Rounds) -> bool:
+        """In its turn, or because nobody could join without it."""
+        config, number = self._coordinator.run.config, self._anchor
+        due = number % config.rounds.checkpoint_every == 0 or number == config.round_count
+        due = due or not self._soundness.has_start(rounds)
+        return number > 0 and due and not self._soundness.is_listed(step_at(config, number))
 
     async def _make_checkpoint(self, rounds: Rounds) -> None:
         run, path = self._coordinator.run, self._path(self._anchor)
@@ -260,17 +285,18 @@ class Follower:
             slices=(ref,),
         )
         checkpoint = Checkpoint(manifest)
-        await self._in_thread(lambda: _placed(path, self._files.slice(checkpoint, ref.rank, ref.sha256)))
+        await self._in_thread(lambda: _placed(path, self._soundness.path(checkpoint)))
+        self._soundness.mended(checkpoint.step)
+        self._coordinator.given_up.discard(checkpoint.folder_name)
         await self._log.add_checkpoint(checkpoint)
 
     async def _prune(self) -> None:
         """Records that nobody needs any more, and updates that no kept record names."""
         run, rounds = self._coordinator.run, self._coordinator.state.rounds
         newest = cp.newest_complete(self._coordinator.state.checkpoints)
-        if rounds is None or newest is None:
+        if rounds is None or newest is None or not self._soundness.is_listed(newest.step):
             return
-        steps = run.config.rounds.steps
-        before = min(rounds.committed - run.config.rounds.log_keep, -(-newest.step // steps), self._anchor)
+        before = min(rounds.committed - run.config.rounds.log_keep, self._soundness.round_of(newest), self._anchor)
         if before <= rounds.first_record:
             return
         await self._log.forget(before)
@@ -321,11 +347,9 @@ def _slice_of(path: Path) -> tuple[SliceRef, int]:
 
 
 def _placed(source: Path, target: Path) -> None:
-    """The file at another place as well: the same one where the file system can do that, else a copy."""
+    """The file at another place as well, whatever is there: the same one where the file system can, else a copy."""
     with storing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            return
         partial = target.with_name(f".{target.name}.part")
         partial.unlink(missing_ok=True)
         try:
@@ -335,4 +359,5 @@ def _placed(source: Path, target: Path) -> None:
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
         partial.replace(target)
+        partial.unlink(missing_ok=True)  # still there where both names were one file before: POSIX renames nothing then
         sync_folder(target.parent)

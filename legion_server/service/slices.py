@@ -25,11 +25,11 @@ class SliceFiles:
     """
 
     def __init__(self, slices_dir: Path, checkpoints_dir: Path) -> None:
-        self._slices_dir = slices_dir
+        self.slices_dir = slices_dir
         self._checkpoints_dir = checkpoints_dir
 
     def slice(self, checkpoint: Checkpoint, rank: int, sha256: str) -> Path:
-        return self._slices_dir / checkpoint.folder_name / f"rank-{rank}-{sha256[:16]}.safetensors"
+        return self.slices_dir / checkpoint.folder_name / f"rank-{rank}-{sha256[:16]}.safetensors"
 
     def discard(self, checkpoint: Checkpoint, ref: SliceRef) -> None:
         """An upload that was refused after it had arrived."""
@@ -64,7 +64,7 @@ class SliceFiles:
     def sweep(self, known: Iterable[Checkpoint]) -> None:
         """What a killed process left: parts of uploads, slices nobody recorded, folders half assembled."""
         named = {checkpoint.folder_name for checkpoint in known}
-        for folder in _entries(self._slices_dir):
+        for folder in _entries(self.slices_dir):
             for path in _entries(folder) if folder.name in named else [folder]:
                 if path is folder or path.name.endswith(PART):
                     _delete(path)
@@ -74,7 +74,7 @@ class SliceFiles:
 
     def remove(self, checkpoint: Checkpoint) -> None:
         """Delete a checkpoint that is no longer listed. What cannot be deleted is reported and stays."""
-        for path in (self._slices_dir / checkpoint.folder_name, self.folder(checkpoint.step)):
+        for path in (self.slices_dir / checkpoint.folder_name, self.folder(checkpoint.step)):
             _delete(path)
 
 

@@ -28,6 +28,7 @@ class RoundCounters(Figures):
     clusters_lost: int = 0
     root_mismatches: int = 0
     replays_differ: int = 0  # rounds that the assembler applied again, with another root than before
+    checkpoints_damaged: int = 0  # on the server's disk: not what their manifest says, or not what the log gives
     blobs_refused: int = 0  # of another size or digest than reported
     blobs_damaged: int = 0  # in storage: they are not what their name says, and were deleted
     updates_damaged: int = 0  # that reached a worker: not what their name says

@@ -12,13 +12,22 @@ from numpy.typing import NDArray
 
 from legion.layout import CHUNK
 
+CHUNK_BYTES = 4 * CHUNK
+_PREFIX = hashlib.sha256(b"\0")
+
 
 def leaves(values: NDArray[np.float32]) -> list[bytes]:
     """One SHA-256 per chunk; `values` is a whole number of chunks, hashed as little-endian float32."""
     if values.dtype != np.float32 or values.size % CHUNK:
         raise ValueError(f"leaves need whole chunks of float32, got {values.size} of {values.dtype}")
-    data = np.ascontiguousarray(values, dtype="<f4").view(np.uint8).reshape(-1, CHUNK * 4)
-    return [hashlib.sha256(b"\0" + chunk.tobytes()).digest() for chunk in data]
+    data = np.ascontiguousarray(values, dtype="<f4").view(np.uint8).reshape(-1).data
+    return [_leaf(data[start : start + CHUNK_BYTES]) for start in range(0, data.nbytes, CHUNK_BYTES)]
+
+
+def _leaf(chunk: memoryview) -> bytes:
+    made = _PREFIX.copy()
+    made.update(chunk)
+    return made.digest()
 
 
 def root(hashes: Sequence[bytes]) -> str:

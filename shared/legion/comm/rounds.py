@@ -16,13 +16,14 @@ from pydantic import ValidationError
 
 from legion.comm.api import Usage
 from legion.comm.credentials import CHANNEL_OPTIONS, channel_credentials
+from legion.comm.line import Line
 from legion.comm.server import parsed, refuse, single
 from legion.errors import LegionError, NotFound, PartInvalid, PeerLost, PeerRefused, by_slug
 from legion.identity import Identity, host_name
 from legion.ids import WorkerId
 from legion.messages import Member
 from legion.proto.peer_pb2 import BlobPiece, BlobRequest, PartPiece, Receipt, UpdatePiece, UpdateRequest
-from legion.rounds import PartKey, UpdateKey
+from legion.rounds import PartKey, ResidualKey, UpdateKey
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,13 @@ UPDATE_PIECE_BYTES: Final = 1 << 18  # of updates, which many may fetch at once:
 SILENT_S: Final = 30.0  # of a call, beyond what its bytes take
 HANGING_S: Final = 5.0  # who does not begin to answer within this time is not waited for: storage has it too
 OPENING_BYTES: Final = 1 << 19  # of values that follow a part's name at once, so that the line is not idle meanwhile
+AHEAD_BYTES: Final = 1 << 20  # of an update, before we ask for more: what a fast line holds; gRPC's own limit is 64 KiB
 ADMITTED: Final = ("legion-admitted", "1")  # what a reducer answers to a part's name; then the values may come
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
 Handler = Callable[..., Awaitable[Any]]
 Room = Callable[[int], AbstractAsyncContextManager[None]]
 Piece = TypeVar("Piece", BlobPiece, UpdatePiece)
+Key = TypeVar("Key", PartKey, ResidualKey)
 
 
 class Desk(Protocol):
@@ -49,6 +52,11 @@ class Desk(Protocol):
         """Raises what `take_part` would, as far as the key alone tells, so that nothing is read in vain."""
 
     async def take_part(self, sender: WorkerId, key: PartKey, data: bytes) -> None: ...
+
+    async def admit_residual(self, sender: WorkerId, key: ResidualKey) -> None:
+        """As for parts."""
+
+    async def take_residual(self, sender: WorkerId, key: ResidualKey, data: bytes) -> None: ...
 
     def turned_away(self, reason: str) -> None:
         """A part, or who called, was refused before the two above were asked: to be counted."""
@@ -65,8 +73,10 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self) -> None:
         self.desk: Desk | None = None
         self.usage = Usage()
+        self.line = Line()
         self._handlers = {
             SERVICE + "SendPart": grpc.stream_unary_rpc_method_handler(self._answer(self._send_part)),
+            SERVICE + "SendResidual": grpc.stream_unary_rpc_method_handler(self._answer(self._send_residual)),
             SERVICE + "FetchBlob": grpc.stream_stream_rpc_method_handler(self._answer(self._fetch_blob)),
             SERVICE + "AwaitUpdate": grpc.stream_stream_rpc_method_handler(self._answer(self._await_update)),
         }
@@ -114,7 +124,7 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
                 raise PartInvalid("a part without a piece")
             self.usage.received_bytes += len(first)
             opening = parsed(PartPiece, first)
-            key = _key(opening.key)
+            key = _key(PartKey, opening.key)
         try:
             await desk.admit(caller, key)
         except LegionError:
@@ -124,6 +134,26 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
         with _counting_invalid(desk):
             data = await self._values(requests, opening.payload, key.size_bytes)
         await desk.take_part(caller, key, data)
+        return Receipt().SerializeToString()
+
+    async def _send_residual(
+        self, desk: Desk, caller: WorkerId, requests: AsyncIterator[bytes], context: Context
+    ) -> bytes:
+        first = await anext(requests, None)
+        with _counting_invalid(desk):
+            if first is None:
+                raise PartInvalid("a residual without a piece")
+            self.usage.received_bytes += len(first)
+            opening = parsed(PartPiece, first)
+            key = _key(ResidualKey, opening.key)
+        try:
+            await desk.admit_residual(caller, key)
+        except LegionError:
+            await anext(requests, None)  # as for parts
+            raise
+        with _counting_invalid(desk):
+            data = await self._values(requests, opening.payload, key.size_bytes)
+        await desk.take_residual(caller, key, data)
         return Receipt().SerializeToString()
 
     async def _values(self, requests: AsyncIterator[bytes], first: bytes, size_bytes: int) -> bytes:
@@ -156,6 +186,7 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
             raise NotFound(f"update {sha256[:12]} is here no more")
         await self._write(context, UpdatePiece(sha256=sha256, size_bytes=update.nbytes))
         for payload in _cut(update):
+            await self.line.free()
             await self._write(context, UpdatePiece(payload=payload))
 
     async def _write(self, context: Context, piece: BlobPiece | UpdatePiece) -> None:
@@ -172,9 +203,10 @@ def _cut(update: memoryview) -> Iterator[bytes]:
 class RoundLinks:
     """Channels to workers of other clusters, opened when first used. See `outer.courier.Links`."""
 
-    def __init__(self, identity: Identity, usage: Usage) -> None:
+    def __init__(self, identity: Identity, usage: Usage, line: Line) -> None:
         self._credentials = channel_credentials(identity)
         self._usage = usage
+        self._line = line
         self._channels: dict[tuple[WorkerId, str], Any] = {}
 
     async def close(self) -> None:
@@ -183,15 +215,36 @@ class RoundLinks:
     async def send_part(self, member: Member, key: PartKey, data: bytes) -> None:
         """PartRefused and other answers of the reducer come out as they are; PeerLost when there is none."""
 
-        async def pieces() -> AsyncIterator[bytes]:
+        async def pieces(leaves: Callable[[int], None]) -> AsyncIterator[bytes]:
             yield self._counted(PartPiece(key=key.model_dump_json().encode()))
-            yield self._counted(PartPiece(payload=data[:OPENING_BYTES]))  # which is read before a refusal
+            opening = data[:OPENING_BYTES]
+            leaves(len(opening))
+            yield self._counted(PartPiece(payload=opening))  # which is read before a refusal
             if ADMITTED not in tuple(await call.initial_metadata()):
                 return
             for start in range(OPENING_BYTES, len(data), PIECE_BYTES):
+                payload = data[start : start + PIECE_BYTES]
+                leaves(len(payload))
+                yield self._counted(PartPiece(payload=payload))
+            leaves(0)
+
+        send = self._channel(member).stream_unary(SERVICE + "SendPart")
+        with self._line.carrying_part() as leaves:
+            call = send(pieces(leaves), timeout=_patience_s(len(data)))
+            try:
+                await call
+            except grpc.aio.AioRpcError as error:
+                raise _named(member.worker_id, error) from error
+
+    async def send_residual(self, member: Member, key: ResidualKey, data: bytes) -> None:
+        """See `outer.handover.Heirs`; errors as for parts."""
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield self._counted(PartPiece(key=key.model_dump_json().encode()))
+            for start in range(0, len(data), PIECE_BYTES):
                 yield self._counted(PartPiece(payload=data[start : start + PIECE_BYTES]))
 
-        call = self._channel(member).stream_unary(SERVICE + "SendPart")(pieces(), timeout=_patience_s(len(data)))
+        call = self._channel(member).stream_unary(SERVICE + "SendResidual")(pieces(), timeout=_patience_s(len(data)))
         try:
             await call
         except grpc.aio.AioRpcError as error:
@@ -261,7 +314,11 @@ class RoundLinks:
             known = self._channels[member.worker_id, address] = grpc.aio.secure_channel(
                 address,
                 self._credentials,
-                options=[*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", host_name(member.worker_id))],
+                options=[
+                    *CHANNEL_OPTIONS,
+                    ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
+                    ("grpc.ssl_target_name_override", host_name(member.worker_id)),
+                ],
             )
         return known
 
@@ -280,11 +337,11 @@ def _patience_s(size_bytes: int) -> float:
     return SILENT_S + size_bytes / 125_000
 
 
-def _key(text: bytes) -> PartKey:
+def _key(kind: type[Key], text: bytes) -> Key:
     if len(text) > KEY_BYTES:
         raise PartInvalid(f"the name of a part takes {len(text)} bytes")
     try:
-        return PartKey.model_validate_json(text)
+        return kind.model_validate_json(text)
     except ValidationError as error:
         raise PartInvalid("the name of a part cannot be read") from error
 

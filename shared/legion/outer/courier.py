@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from legion.codec import auto
 from legion.codec.api import AnyCodec
 from legion.codec.registry import any_by_name
+from legion.comm.api import Work
 from legion.comm.bridge import Bridge
 from legion.comm.waiting import Changes
 from legion.config import RoundsConfig
@@ -202,8 +203,8 @@ class Courier:
     def send(self, parts: Sequence[Outgoing]) -> None:
         self._bridge.post(self._deliver_all, parts)
 
-    def applied(self, report: RootReport) -> None:
-        self._bridge.post(self._moved, report)
+    def applied(self, report: Callable[[], RootReport]) -> Work[None]:
+        return self._bridge.submit(self._moved(report))
 
     def wait_ready(self, anchor: int) -> None:
         self._bridge.submit(self._changes.until(lambda: self._waking or self._ready >= anchor)).wait()
@@ -333,7 +334,8 @@ class Courier:
         except TimeoutError:
             return
 
-    def _moved(self, report: RootReport) -> None:
+    async def _moved(self, made: Callable[[], RootReport]) -> None:
+        report = await asyncio.to_thread(made)
         self._control.applied(self._tally.told_with(report))
         self._oldest = max(self._oldest, report.round - SERVED_ROUNDS)
         self._forget_before(self._oldest)

@@ -83,11 +83,18 @@ def values_of(blob: bytes | memoryview, numel: int) -> Floats:
     return update_of(blob, numel).values(0, numel)
 
 
-def apply(anchor: Anchor, record: RoundRecord, holds: Holds, read_blob: ReadBlob, outer: OuterStep) -> None:
+def apply(
+    anchor: Anchor,
+    record: RoundRecord,
+    holds: Holds,
+    read_blob: ReadBlob,
+    outer: OuterStep,
+    local: Floats | None = None,
+) -> None:
     """Makes theta_{round+1} of theta_round, in place. PartInvalid leaves the anchor of no use: load it anew.
 
     `holds` says which fragments of a span the anchor has (`Layout.fragments` of its owner); blobs of spans that it has
-    nothing of are not read.
+    nothing of are not read. `local`: weights of the anchor's size that move by as much as the anchor does.
     """
     for (start, stop), span in zip(record.bounds, record.spans, strict=True):
         bounds = Bounds(start, stop)
@@ -99,11 +106,14 @@ def apply(anchor: Anchor, record: RoundRecord, holds: Holds, read_blob: ReadBlob
             for at in range(0, len(fragment.flat), PIECE):
                 size = min(PIECE, len(fragment.flat) - at)
                 values = update.values(fragment.span_offset + at, fragment.span_offset + at + size)
-                _descend(anchor, fragment.slice_offset + at, values, outer)
+                start = fragment.slice_offset + at
+                _outer_step(anchor, start, values, outer)
+                for moved in (anchor.values,) if local is None else (anchor.values, local):
+                    np.subtract(moved[start : start + size], values, out=moved[start : start + size])
 
 
-def _descend(anchor: Anchor, start: int, update: Floats, outer: OuterStep) -> None:
-    target = anchor.values[start : start + update.size]
+def _outer_step(anchor: Anchor, start: int, update: Floats, outer: OuterStep) -> None:
+    """Makes of an update, in place, what is subtracted."""
     if anchor.momentum is not None:
         momentum = anchor.momentum[start : start + update.size]
         np.multiply(momentum, np.float32(outer.momentum), out=momentum)
@@ -111,4 +121,3 @@ def _descend(anchor: Anchor, start: int, update: Floats, outer: OuterStep) -> No
         np.add(update, np.multiply(momentum, np.float32(outer.momentum)), out=update)
     if outer.lr != 1.0:
         np.multiply(update, np.float32(outer.lr), out=update)
-    np.subtract(target, update, out=target)

@@ -7,7 +7,8 @@ cluster decide alike. What needs time, the sending and fetching, is the `Office`
 import contextlib
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,9 +17,10 @@ import numpy as np
 from legion import digest
 from legion.codec.api import AnyCodec, Floats
 from legion.codec.auto import for_flush
-from legion.comm.api import Verdict
+from legion.comm.api import Verdict, Work
+from legion.comm.bridge import DoneWork
 from legion.config import RoundsConfig
-from legion.ids import ClusterId, Rank, RunId
+from legion.ids import ClusterId, Rank, RunId, WorkerId
 from legion.layout import Bounds, Fragment, Layout
 from legion.outer import log
 from legion.outer.contribution import Waiting
@@ -60,7 +62,8 @@ class Office(Protocol):
 
     def send(self, parts: Sequence[Outgoing]) -> None: ...
 
-    def applied(self, report: RootReport) -> None: ...
+    def applied(self, report: Callable[[], RootReport]) -> Work[None]:
+        """`report` is made in a thread of its own: what it reads stays as it is until that is done."""
 
     def wait_ready(self, anchor: int) -> None:
         """Until `ready` is at least this, or the engine is to stop."""
@@ -89,7 +92,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Account:
     """What a contribution stands for."""
 
     steps: int = 0
@@ -120,8 +123,9 @@ class RoundMember:
         self._outer = log.OuterStep(config.outer_lr, config.outer_momentum)
         self._outstanding = Outstanding(config, place.cluster, weights, self._anchor.values, self._fragments)
         self._progress = Progress()
-        self._owed: dict[Bounds, Work] = {}  # named for a span, and in no record of it yet: goes with the next
+        self._owed: dict[Bounds, Account] = {}  # named for a span, and in no record of it yet: goes with the next
         self._contributed = anchor - 1  # the newest round that a contribution was made for
+        self._reporting: Work[None] = DoneWork(None)
         self.anchor = anchor
 
     @property
@@ -246,11 +250,13 @@ class RoundMember:
     # Contributing.
 
     def _contribute(self) -> None:
-        plan = self._plan
+        plan, participant = self._plan, self._participant
+        assert participant is not None  # else there is no lease, and nothing is due
         codec = self._office.codec()
         if plan.flush:
             codec = for_flush(codec)
-        for span, span_plan in enumerate(plan.spans):
+        for span in sending_order(plan, participant.members[self._place.rank].worker_id):
+            span_plan = plan.spans[span]
             fragments = self._place.layout.fragments(self._place.rank, span_plan.bounds)
             if not fragments:
                 continue
@@ -265,22 +271,20 @@ class RoundMember:
             part = self._outstanding.contributor(span_plan.bounds).contribute(
                 plan.round, displacement, codec, flush=plan.flush
             )
-            self._owed[span_plan.bounds] = self._work(plan, span_plan.bounds)
+            self._owed[span_plan.bounds] = self._account(participant, span_plan.bounds)
             # At once: the line is busy while the next is encoded.
             self._office.send([Outgoing(self._key(plan, span, part.codec, part.data), part.data)])
         self._contributed = self.anchor
         self._progress = Progress()
 
-    def _work(self, plan: RoundPlan, bounds: Bounds) -> Work:
+    def _account(self, participant: Participant, bounds: Bounds) -> Account:
         """What a contribution to the span stands for now; of blocks it names those that the plan knows to be ours."""
-        participant = plan.participant(self._place.cluster)
-        assert participant is not None  # else there is no lease, and nothing is due
-        owed, progress = self._owed.get(bounds, Work()), self._progress
+        owed, progress = self._owed.get(bounds, Account()), self._progress
         blocks = tuple(named for named in (*owed.blocks, *progress.blocks) if participant.leased(named))
-        return Work(owed.steps + progress.steps, owed.tokens + progress.tokens, blocks)
+        return Account(owed.steps + progress.steps, owed.tokens + progress.tokens, blocks)
 
     def _key(self, plan: RoundPlan, span: int, codec: AnyCodec, data: bytes) -> PartKey:
-        work = self._owed[plan.spans[span].bounds]
+        account = self._owed[plan.spans[span].bounds]
         return PartKey(
             run_id=self._place.run_id,
             round=plan.round,
@@ -290,9 +294,9 @@ class RoundMember:
             codec=codec.wire_id,
             size_bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
-            steps=work.steps,
-            tokens=work.tokens,
-            blocks=work.blocks,
+            steps=account.steps,
+            tokens=account.tokens,
+            blocks=account.blocks,
         )
 
     # Moving.
@@ -300,16 +304,16 @@ class RoundMember:
     def _move_to(self, anchor: int) -> None:
         while self.anchor < anchor:
             record = self._office.record(self.anchor)
-            # Local weights follow the anchor by the difference, so what waits in them stays as it is.
-            np.subtract(self._weights, self._anchor.values, out=self._weights)
-            log.apply(self._anchor, record, self._fragments, self._office.blob, self._outer)
-            np.add(self._weights, self._anchor.values, out=self._weights)
+            self._reporting.wait()
+            # Local weights move with the anchor, so what waits in them stays as it is.
+            log.apply(self._anchor, record, self._fragments, self._office.blob, self._outer, self._weights)
             for bounds in self._outstanding.settle(record):
                 self._owed.pop(bounds, None)
             self.anchor = record.round + 1
             logger.info("anchor round=%d tokens=%d", self.anchor, record.total_tokens)
-            self._office.applied(self._root())
+            self._reporting = self._office.applied(self._root)
         if self.complete:
+            self._reporting.wait()  # nobody would do it after us
             self._weights[:] = self._anchor.values
 
     @contextlib.contextmanager
@@ -328,3 +332,19 @@ class RoundMember:
     def _root(self) -> RootReport:
         root = digest.root(digest.leaves(self._anchor.values))
         return RootReport(round=self.anchor, cluster=self._place.cluster, rank=self._place.rank, root=root)
+
+
+def sending_order(plan: RoundPlan, me: WorkerId) -> list[int]:
+    """Spans as their parts are to leave: to every reducer in turn, and first to whom nobody else sends first.
+
+    If all began with the same reducer, its line up would fall idle while the others still waited for their parts.
+    """
+    places = {worker: place for place, worker in enumerate(plan.workers)}
+    found: list[tuple[int, int, int]] = []
+    given: Counter[WorkerId] = Counter()
+    for span in range(len(plan.spans)):
+        reducer = plan.reducer(span)
+        turn = (places.get(reducer, 0) - places[me] - 1) % len(places)
+        found.append((given[reducer], turn, span))
+        given[reducer] += 1
+    return [span for _, _, span in sorted(found)]

@@ -10,7 +10,7 @@ from legion.comm.rounds import OPENING_BYTES, Desk, Room
 from legion.errors import NotFound, PeerLost, PeerRefused
 from legion.ids import Step, UnitId, WorkerId
 from legion.messages import Member as Place
-from legion.rounds import PartKey, UpdateKey
+from legion.rounds import PartKey, ResidualKey, UpdateKey
 from legion.sim.network import Kind, Network
 
 Desks = Callable[[WorkerId], Desk | None]
@@ -70,16 +70,26 @@ class RoundCalls:
         # With the name travel the first values, so that the line is not idle until it is admitted.
         opening = min(len(data), round(OPENING_BYTES / self._network.scale))
         text_bytes = len(key.model_dump_json())
-        await self._network.carry(self._me, worker, "contribution", values_bytes=opening, text_bytes=text_bytes)
-        desk = self._desk(worker)
-        try:
-            await desk.admit(self._me, key)
-            if opening < len(data):
+        with self._network.line(self._me).carrying_part() as leaves:
+            leaves(round(opening * self._network.scale))
+            await self._network.carry(self._me, worker, "contribution", values_bytes=opening, text_bytes=text_bytes)
+            desk = self._desk(worker)
+            try:
+                await desk.admit(self._me, key)
+                if opening < len(data):
+                    await self._network.carry(worker, self._me, "control")
+                    leaves(round((len(data) - opening) * self._network.scale))
+                    await self._network.carry(self._me, worker, "contribution", values_bytes=len(data) - opening)
+                leaves(0)
+                await desk.take_part(self._me, key, data)
+            finally:
                 await self._network.carry(worker, self._me, "control")
-                await self._network.carry(self._me, worker, "contribution", values_bytes=len(data) - opening)
-            await desk.take_part(self._me, key, data)
-        finally:
-            await self._network.carry(worker, self._me, "control")
+
+    async def send_residual(self, member: Place, key: ResidualKey, data: bytes) -> None:
+        worker, text_bytes = member.worker_id, len(key.model_dump_json())
+        await self._network.carry(self._me, worker, "contribution", values_bytes=len(data), text_bytes=text_bytes)
+        await self._desk(worker).take_residual(self._me, key, data)
+        await self._network.carry(worker, self._me, "control")
 
     async def fetch_blob(self, member: Place, sha256: str, size_bytes: int) -> bytes:
         worker, kind = member.worker_id, self.fetched
@@ -101,6 +111,7 @@ class RoundCalls:
             raise NotFound(f"update {sha256[:12]} is here no more")
         data = bytes(update)
         async with room(round(len(data) * self._network.scale)):
+            await self._network.line(worker).free()
             await self._network.carry(worker, self._me, self.fetched, values_bytes=len(data), text_bytes=len(sha256))
         return sha256, data
 

@@ -13,6 +13,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from legion.comm.line import Line
 from legion.errors import PeerLost
 from legion.ids import WorkerId
 
@@ -103,6 +104,7 @@ class Network:
         self._changed = False
         self._broken = False  # some flow ended before its last byte
         self._away: set[WorkerId] = set()
+        self._lines: dict[WorkerId, Line] = {}
 
     def connect(self, worker: WorkerId, access: Access) -> None:
         """A computer that others can reach from now on; its traffic goes on where it stopped."""
@@ -118,6 +120,10 @@ class Network:
 
     def access(self, worker: WorkerId) -> Access:
         return self._access[worker]
+
+    def line(self, worker: WorkerId) -> Line:
+        """Who has precedence on its uplink."""
+        return self._lines.setdefault(worker, Line())
 
     def disconnect(self, worker: WorkerId) -> None:
         """Its transfers, and whatever is sent to it, end with PeerLost."""

@@ -14,6 +14,7 @@ import pytest
 from tls_members import Node, channel_as, listening
 
 from legion.comm.api import Usage
+from legion.comm.line import Line
 from legion.comm.rounds import SERVICE, RoundLinks
 from legion.errors import (
     LegionError,
@@ -22,9 +23,9 @@ from legion.ids import ClusterId, RunId, WorkerId
 from legion.layout import Layout
 from legion.messages import Member
 from legion.proto.peer_pb2 import PartPiece
-from legion.rounds import Blocks, PartKey, UpdateKey
+from legion.rounds import Blocks, PartKey, ResidualKey, UpdateKey
 
-METHODS = ("SendPart", "FetchBlob", "AwaitUpdate")
+METHODS = ("SendPart", "SendResidual", "FetchBlob", "AwaitUpdate")
 DIGEST = "5" * 64
 MIB = 1 << 20
 
@@ -37,6 +38,7 @@ class RecordingDesk:
     updates: dict[str, bytes] = field(default_factory=dict)
     taken: list[tuple[WorkerId, PartKey, bytes]] = field(default_factory=list)
     admitted: list[PartKey] = field(default_factory=list)
+    residuals: list[tuple[WorkerId, ResidualKey, bytes]] = field(default_factory=list)
     to_come: dict[UpdateKey, asyncio.Future[str]] = field(default_factory=dict)
     counted: list[str] = field(default_factory=list)
     refuse_name: LegionError | None = None
@@ -57,6 +59,13 @@ class RecordingDesk:
         if self.refuse_part is not None:
             raise self.refuse_part
         self.taken.append((sender, key, data))
+
+    async def admit_residual(self, sender: WorkerId, key: ResidualKey) -> None:
+        if self.refuse_name is not None:
+            raise self.refuse_name
+
+    async def take_residual(self, sender: WorkerId, key: ResidualKey, data: bytes) -> None:
+        self.residuals.append((sender, key, data))
 
     def update(self, sha256: str) -> memoryview | None:
         return memoryview(self.updates[sha256]) if sha256 in self.updates else None
@@ -92,7 +101,7 @@ async def meeting(folder: Path) -> AsyncIterator[Meeting]:
         desk = RecordingDesk({caller.identity.worker_id})
         called.network.rounds.desk = desk
         usage = Usage()
-        links = RoundLinks(caller.identity, usage)
+        links = RoundLinks(caller.identity, usage, Line())
         try:
             yield Meeting(caller, called, desk, links, usage)
         finally:

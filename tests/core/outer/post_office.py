@@ -26,7 +26,7 @@ from legion.outer.arriving import Room
 from legion.outer.blobs import BlobFolder
 from legion.outer.courier import Courier
 from legion.outer.member import Outgoing, Place
-from legion.rounds import PartKey, RootReport, RoundPlan, RoundRecord, SpanReport, UpdateKey
+from legion.rounds import PartKey, ResidualKey, RootReport, RoundPlan, RoundRecord, SpanReport, UpdateKey
 from tests.core.outer.small_rounds import RUN, SHARES, UNITS, fragments_of, part_key, plan_of, record_of, worker_of
 from tests.core.outer.virtual_time import in_virtual_time, settled
 
@@ -47,6 +47,7 @@ class MemoryLinks:
     of_blobs: dict[WorkerId, list[Exception | bytes]] = field(default_factory=dict)
     hanging: set[WorkerId] = field(default_factory=set)
     given_up: list[WorkerId] = field(default_factory=list)
+    residuals: list[tuple[WorkerId, ResidualKey, bytes]] = field(default_factory=list)
     awaited: list[tuple[WorkerId, UpdateKey]] = field(default_factory=list)
     trickling: set[WorkerId] = field(default_factory=set)  # who announces an update, and never ends it
     to_come: dict[UpdateKey, asyncio.Future[tuple[str, bytes]]] = field(default_factory=dict)
@@ -59,6 +60,15 @@ class MemoryLinks:
                 await asyncio.get_running_loop().create_future()
             finally:
                 self.given_up.append(worker)
+        answer = _next(self.of_parts.get(worker, [None]))
+        if answer is not None:
+            raise answer
+
+    async def send_residual(self, member: Member, key: ResidualKey, data: bytes) -> None:
+        worker = member.worker_id
+        self.residuals.append((worker, key, data))
+        if worker in self.hanging:
+            await asyncio.get_running_loop().create_future()
         answer = _next(self.of_parts.get(worker, [None]))
         if answer is not None:
             raise answer
@@ -135,7 +145,7 @@ class Post:
 
     async def moved(self, anchor: int) -> None:
         """The compute thread has applied everything up to this anchor."""
-        self.courier.applied(RootReport(round=anchor, cluster=self.cluster, rank=0, root="0" * 64))
+        self.courier.applied(lambda: RootReport(round=anchor, cluster=self.cluster, rank=0, root="0" * 64))
         await settled()
 
 

@@ -1,7 +1,7 @@
 """Clusters of round members without engines or network: they take steps, vote, contribute and apply, by the book."""
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from legion.codec.api import AnyCodec, Floats
 from legion.codec.registry import any_by_name
-from legion.comm.api import Verdict
+from legion.comm.api import Verdict, Work
+from legion.comm.bridge import DoneWork
 from legion.config import RoundsConfig
 from legion.ids import ClusterId, Rank
 from legion.layout import Bounds, Layout
@@ -63,8 +64,9 @@ class MemoryOffice:
     def send(self, parts: Sequence[Outgoing]) -> None:
         self.sent += parts
 
-    def applied(self, report: RootReport) -> None:
-        self.roots.append(report)
+    def applied(self, report: Callable[[], RootReport]) -> Work[None]:
+        self.roots.append(report())
+        return DoneWork(None)
 
     def wait_ready(self, anchor: int) -> None:
         self.waited.append(anchor)

@@ -82,7 +82,7 @@ def test_a_damaged_update_is_fetched_from_another_holder_and_its_holder_is_named
         assert sorted(map(str, holders)) == sorted([FIRST, FIRST, "storage"])
         reported = RootReport(round=1, cluster=B, rank=0, root="0" * 64)
         for _ in range(2):
-            post.courier.applied(reported)
+            post.courier.applied(lambda: reported)
             await settled()
         assert [report.damaged for report in post.control.roots] == [3, 0]
 

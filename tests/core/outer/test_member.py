@@ -7,7 +7,9 @@ import pytest
 
 from legion.codec.registry import any_by_wire_id
 from legion.ids import ClusterId
-from legion.rounds import Blocks
+from legion.layout import CHUNK
+from legion.outer.member import sending_order
+from legion.rounds import Blocks, SpanPlan
 from tests.core.outer.small_rounds import (
     MICRO_BATCHES,
     RUN,
@@ -17,6 +19,7 @@ from tests.core.outer.small_rounds import (
     lease_of,
     participant_of,
     plan_of,
+    worker_of,
 )
 from tests.core.outer.teams import TOKENS, World, blocks, names_of, some_work, the_work, train, world_of
 
@@ -317,3 +320,27 @@ def test_blocks_that_the_plan_does_not_know_to_be_ours_are_not_named() -> None:
     train(c, STEPS)
     assert the_work(c, 1) == (2 * STEPS, 2 * STEPS * TOKENS, (blocks(lease_of(C, 1).start, STEPS),))
     assert {i.cluster for i in world.commit().spans[0].included} == {C}
+
+
+def test_parts_go_to_every_reducer_in_turn_and_first_where_nobody_else_begins() -> None:
+    """As in a round dance: in each layer all reducers are served, and every member begins at another one."""
+    workers = [worker_of(cluster, rank) for cluster, shares in SHARES.items() for rank in range(len(shares))]
+    plan = plan_of(span_count=2)
+    spans = tuple(
+        SpanPlan(start=0, stop=CHUNK, reducers=(workers[span // 2 % len(workers)],))
+        for span in range(4 * len(workers))  # two for a worker, side by side
+    )
+    plan = plan.model_copy(update={"spans": spans})
+    firsts = []
+    for me in workers:
+        order = sending_order(plan, me)
+        assert sorted(order) == list(range(len(spans)))
+        reducers = [plan.reducer(span) for span in order]
+        for layer in range(4):
+            assert sorted(reducers[layer * len(workers) :][: len(workers)]) == sorted(workers)
+        for worker in workers:
+            mine = [span for span in order if plan.reducer(span) == worker]
+            assert mine == sorted(mine)
+        firsts.append(reducers[0])
+        assert reducers[len(workers) - 1] == me  # what is not sent at all is encoded last
+    assert sorted(firsts) == sorted(workers)
