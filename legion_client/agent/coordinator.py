@@ -23,7 +23,7 @@ from legion.messages import (
     RenewReply,
     RenewRequest,
 )
-from legion.rounds import RootReport, RoundsPage, SpanReport
+from legion.rounds import Handover, RootReport, RoundsPage, SpanReport
 from legion_client.agent.cache import Download
 from legion_client.engine.protocol import SliceWritten
 
@@ -85,6 +85,9 @@ class Coordinator:
 
     async def report_span(self, report: SpanReport) -> None:
         await self._send("POST", f"/training/rounds/{report.round}/spans", report)
+
+    async def hand_over(self, handover: Handover) -> None:
+        await self._send("POST", f"/training/rounds/{handover.round}/handover", handover)
 
     async def report_root(self, report: RootReport) -> None:
         await self._send("POST", "/training/rounds/roots", report)

@@ -1,6 +1,7 @@
 """Between an engine that takes part in rounds and the server: news one way, reports and updates the other."""
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -10,7 +11,7 @@ from typing import Any
 from legion.errors import LegionError, NotFound, Refused, ReportInvalid, RoundConflict, StorageFailed
 from legion.ids import ClusterId
 from legion.messages import HeartbeatReply
-from legion.rounds import RootReport
+from legion.rounds import Handover, RootReport
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
 from legion_client.engine.protocol import UPDATES, Command, RoundNews, SpanReduced, UpdateHere, UpdateWanted
@@ -18,6 +19,7 @@ from legion_client.engine.protocol import UPDATES, Command, RoundNews, SpanReduc
 logger = logging.getLogger(__name__)
 
 NUDGES = ("round_plan", "round", "round_term", "cluster_lost", "gap")  # events after which there is news
+LAST_WORDS_S = 5.0  # of an engine whose cluster has ended
 Say = Callable[[Command], None]
 
 
@@ -34,6 +36,7 @@ class RoundRelay:
         self._gone: tuple[ClusterId, ...] = ()
         self._spans: deque[SpanReduced] = deque()
         self._roots: deque[RootReport] = deque()
+        self._handovers: asyncio.Queue[Handover] = asyncio.Queue()
         self._lost: asyncio.Queue[str] = asyncio.Queue()  # digests of updates that storage has lost, and that lie here
         self._bringing: set[str] = set()  # those, and the one under way
         self._wanted: asyncio.Queue[UpdateWanted] = asyncio.Queue()
@@ -78,6 +81,9 @@ class RoundRelay:
         self._roots.append(report)
         self._waits.set()
 
+    def handed_over(self, handover: Handover) -> None:
+        self._handovers.put_nowait(handover)
+
     def wanted(self, update: UpdateWanted) -> None:
         self._wanted.put_nowait(update)
 
@@ -85,12 +91,19 @@ class RoundRelay:
         """Returns once every report and update is with the server."""
         async with self._delivered:
             await self._delivered.wait_for(lambda: not self._spans and not self._roots)
+        await self._handovers.join()
+
+    async def last_words(self) -> None:
+        """Returns once the server knows what we have handed over, or too late."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._handovers.join()
 
     # Tasks.
 
     def parts(self) -> list[Coroutine[Any, Any, None]]:
         """Each to run until it is cancelled."""
-        return [self._follow(), self._deliver(), self._download(), self._restore()]
+        return [self._follow(), self._deliver(), self._hand_over(), self._download(), self._restore()]
 
     async def _follow(self) -> None:
         while True:
@@ -118,6 +131,18 @@ class RoundRelay:
             self._waits.clear()
             async with self._delivered:
                 self._delivered.notify_all()
+
+    async def _hand_over(self) -> None:
+        """Beside the reports: the server must hear of it before it hears that we are gone."""
+        while True:
+            handover = await self._handovers.get()
+            try:
+                await persistently("handover", self._server.hand_over, handover)
+            except LegionError as error:
+                if not _is_past(error):
+                    raise
+                logger.warning("handover not taken round=%d why=%s", handover.round, error)
+            self._handovers.task_done()
 
     async def _deliver_root(self, report: RootReport) -> None:
         try:

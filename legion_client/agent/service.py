@@ -36,6 +36,7 @@ from legion_client.engine.protocol import (
     Evaluated,
     Failed,
     Finished,
+    HandedOver,
     Left,
     Listening,
     Prepare,
@@ -198,6 +199,7 @@ class Agent:
     async def _prepare_again(self, tasks: asyncio.TaskGroup) -> None:
         logger.info("configuration changed or plan given up, preparing again")
         self._listening, self._steps = None, 0
+        await self._rounds.last_words()
         ending = [*self._of_plan, *([self._engine_task] if self._engine_task else [])]
         for task in ending:
             task.cancel()
@@ -291,6 +293,8 @@ class Agent:
                 self._rounds.reduced(report)
             case AnchorReached(report=root):
                 self._rounds.reached(root)
+            case HandedOver(handover=handover):
+                self._rounds.handed_over(handover)
             case UpdateWanted():
                 self._rounds.wanted(report)
             case StateSaved():

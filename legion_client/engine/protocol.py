@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter
 from legion.config import RunConfig
 from legion.ids import ClusterId, WorkerId
 from legion.messages import DatasetManifest, Device, EvaluationRecord, Message, ModelShape, Plan, StepRecord
-from legion.rounds import RootReport, RoundPlan, RoundRecord, SpanReport
+from legion.rounds import Handover, RootReport, RoundPlan, RoundRecord, SpanReport
 
 UPDATES = "updates"  # folder in the engine's work folder: those of the newest rounds, named by their SHA-256
 
@@ -116,6 +116,13 @@ class AnchorReached(Message):
     report: RootReport
 
 
+class HandedOver(Message):
+    """This worker stops, and what its updates had not held yet is with others; the agent reports it."""
+
+    kind: Literal["handed_over"] = "handed_over"
+    handover: Handover
+
+
 class UpdateWanted(Message):
     """No worker gives us this update: the agent may find it in storage."""
 
@@ -166,6 +173,7 @@ Report = Annotated[
     | SliceWritten
     | SpanReduced
     | AnchorReached
+    | HandedOver
     | UpdateWanted
     | StateSaved
     | Finished

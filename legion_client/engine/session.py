@@ -25,7 +25,7 @@ from legion.comm.peers import COMPLETE
 from legion.config import config_digest
 from legion.data.blocks import open_blocks
 from legion.data.loader import Loader
-from legion.errors import CheckpointInvalid, LegionError, RunError
+from legion.errors import CheckpointInvalid, LegionError, PeerLost, RunError, StepAborted
 from legion.identity import Identity
 from legion.ids import Rank, UnitId
 from legion.layout import Layout
@@ -42,6 +42,7 @@ from legion.zero.optimizers import Slice
 from legion_client.engine.local_state import LocalState, anchor_of, started
 from legion_client.engine.protocol import (
     Evaluated,
+    HandedOver,
     Listening,
     Prepare,
     SliceWritten,
@@ -130,7 +131,20 @@ class Session:
         work_dir = self._prepare.work_dir
         anchor = self._first_anchor(command)
         async with self.rounds.taking_part(config, self._identity, place, anchor, self.network, work_dir) as courier:
-            return await on_compute_thread(lambda: self._compute(command, layout, exchange, (place, courier)))
+            try:
+                done = await on_compute_thread(lambda: self._compute(command, layout, exchange, (place, courier)))
+            except (PeerLost, StepAborted):  # our cluster has ended, and nothing is wrong with us
+                await self._hand_over(courier)
+                raise
+            if done < config.steps:
+                await self._hand_over(courier)
+            return done
+
+    async def _hand_over(self, courier: Courier) -> None:
+        """What we had not put into updates yet; takes `handover.LEAVING_S` at most."""
+        handover = await courier.hand_over()
+        if handover is not None and handover.spans:
+            self._report(HandedOver(handover=handover))
 
     def _first_anchor(self, command: Train) -> int:
         """Of the weights that we start from."""

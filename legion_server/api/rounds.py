@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 
 from legion.errors import NotFound, ReportInvalid
-from legion.rounds import GlobalVersion, RootReply, RootReport, RoundPlan, RoundsPage, SpanReport
+from legion.rounds import GlobalVersion, Handover, RootReply, RootReport, RoundPlan, RoundsPage, SpanReport
 from legion_server.api.checkpoints import BINARY, FILE, SHA256
 from legion_server.api.deps import Anyone, AWorker, BackendDep, Known
 from legion_server.api.problems import answers
@@ -58,6 +58,19 @@ async def report_span(
     if number != body.round:
         raise ReportInvalid(f"the path names round {number}, the report round {body.round}")
     await backend.round_log.report(worker, body)
+    return Response(status_code=status.HTTP_204_NO_CONTENT)
+
+
+@router.post(
+    "/training/rounds/{round}/handover", status_code=status.HTTP_204_NO_CONTENT, responses=answers(403, 404, 409)
+)
+async def hand_over(
+    number: Annotated[RoundPath, Path(alias="round")], body: Handover, backend: BackendDep, worker: AWorker
+) -> Response:
+    """From a reducer that leaves: which of its residuals the next reducers have. May be repeated."""
+    if number != body.round:
+        raise ReportInvalid(f"the path names round {number}, the handover round {body.round}")
+    await backend.round_log.handover(worker, body)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 

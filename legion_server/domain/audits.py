@@ -13,8 +13,9 @@ from legion.config import RoundsConfig, RunConfig
 from legion.ids import WorkerId
 from legion.messages import Plan
 from legion.rounds import SpanPlan
+from legion_server.domain.disputes import Dispute, agree, same_work
 from legion_server.domain.happenings import Happening
-from legion_server.domain.rounds import Dispute, Outcome, Rounds, Turn, agree, live_workers, published, same_work
+from legion_server.domain.rounds import Outcome, Rounds, Turn, live_workers, published
 from legion_server.domain.terms import handed_on, raised
 
 FEWEST_CLUSTERS = 3  # reducer, auditor, and who decides between them

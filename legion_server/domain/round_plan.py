@@ -67,7 +67,14 @@ def publish(rounds: Rounds, run: Run, now: float) -> Outcome:
         contribute_s=contribute_s,
         deadline_s=deadline_s,
     )
-    after = replace(rounds, plan=plan, published_at=now, turns=(Turn(now),) * len(plan.spans))
+    lost = [old is not None and old != span.reducers[0] for old, span in zip(rounds.reducers, spans, strict=True)]
+    after = replace(
+        rounds,
+        plan=plan,
+        published_at=now,
+        turns=(Turn(now),) * len(plan.spans),
+        reducers=tuple(None if gone else old for gone, old in zip(lost, rounds.reducers, strict=True)),
+    ).counted(residuals_lost=sum(lost))
     return Outcome(after, [published(plan)])
 
 

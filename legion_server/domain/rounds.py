@@ -17,12 +17,22 @@ from legion.counters import RoundCounters
 from legion.ids import ClusterId, WorkerId
 from legion.layout import spans
 from legion.messages import ModelShape, Plan
-from legion.rounds import Audit, Inclusion, RootReport, RoundPlan, RoundRecord, SpanRecord, SpanReport
+from legion.rounds import (
+    MOST_SPANS,
+    Audit,
+    HandedSpan,
+    Inclusion,
+    RootReport,
+    RoundPlan,
+    RoundRecord,
+    SpanRecord,
+    SpanReport,
+)
 from legion_server.domain import leases
+from legion_server.domain.disputes import Dispute
 from legion_server.domain.happenings import Happening
 from legion_server.domain.leases import Pool, Ranges
 
-MOST_SPANS = 64
 SPANS_EACH = 4  # of a worker, at most, unless ...
 SPAN_VALUES = 1 << 19  # ... they would have fewer elements than this: names and headers are to be small beside them
 TRUSTED_AFTER = 20  # accepted rounds; before, a worker is a new identity
@@ -43,22 +53,6 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True)
-class Dispute:
-    """An audit that failed. The span is combined by a third worker, and neither of the two is believed."""
-
-    reducer: SpanReport
-    auditor: SpanReport
-    workers: tuple[WorkerId, WorkerId]
-
-    def confirmed(self, third: SpanReport) -> WorkerId | None:
-        """Who of the two made of the same contributions what a third worker made of them."""
-        for worker, report in zip(self.workers, (self.reducer, self.auditor), strict=True):
-            if agree(report, third):
-                return worker
-        return None
-
-
-@dataclass(frozen=True, slots=True)
 class Turn:
     """One span on its way through a round."""
 
@@ -69,10 +63,16 @@ class Turn:
     audited: Audit | None = None  # what came of it; None: nothing yet, or no audit
     awaited_since: float | None = None  # the audit, after all else was done
     dispute: Dispute | None = None  # in a term before this one
+    handed: tuple[WorkerId, HandedSpan] | None = None  # by the reducer, who leaves
+    left: tuple[WorkerId, ...] = ()  # reducers before, whose residuals nobody has
 
     @property
     def done(self) -> bool:
         return self.report is not None and self.stored
+
+    def is_handed_to(self, heir: WorkerId) -> bool:
+        """Whether this worker, as the next reducer in the same round, has what waited with the one before."""
+        return self.handed is not None and self.handed[1].heir == heir and self.handed[1].update is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,20 +138,6 @@ class Rounds:
         """With these counters higher."""
         counts = {name: getattr(self.counters, name) + count for name, count in more.items()}
         return replace(self, counters=self.counters.model_copy(update=counts))
-
-
-def same_work(one: SpanReport, other: SpanReport) -> bool:
-    """Whether they combined the same contributions. Clip scales do not matter: they follow from those."""
-    return _by_cluster(one, clip_scale=1.0) == _by_cluster(other, clip_scale=1.0)
-
-
-def agree(one: SpanReport, other: SpanReport) -> bool:
-    """Whether they made the same of the same contributions."""
-    return one.digest == other.digest and _by_cluster(one) == _by_cluster(other)
-
-
-def _by_cluster(report: SpanReport, **changes: float) -> dict[ClusterId, Inclusion]:
-    return {inclusion.cluster: inclusion.model_copy(update=changes) for inclusion in report.included}
 
 
 class Outcome(NamedTuple):
@@ -293,9 +279,8 @@ def commit(rounds: Rounds, now: float) -> Outcome:
         round_s=rounds.round_s if took_s is None else _smoothed(rounds.round_s, took_s),
     ).counted(
         empty_spans=sum(not span.included for span in record.spans),
-        residuals_lost=sum(
-            turn.dispute is not None and turn.dispute.workers[0] != _confirmed(turn) for turn in rounds.turns
-        ),
+        # Of a dispute, that of the reducer, or of the third.
+        residuals_lost=sum(len(turn.left) + (turn.dispute is not None) for turn in rounds.turns),
     )
     public = {
         "round": record.round,
@@ -334,9 +319,13 @@ def _confirmed(turn: Turn) -> WorkerId | None:
 
 
 def _next_reducer(turn: Turn, span: SpanRecord) -> WorkerId:
-    """Who has the span's residual: of a reducer that was contradicted and then confirmed, itself."""
+    """Who has the span's residual. A reducer that was contradicted and then confirmed keeps its span."""
     confirmed = _confirmed(turn)
-    return confirmed if turn.dispute and confirmed == turn.dispute.workers[0] else span.reducer
+    if turn.dispute and confirmed == turn.dispute.workers[0]:
+        return confirmed
+    if turn.handed is not None and turn.handed[1].update in (None, span.digest):
+        return turn.handed[1].heir
+    return span.reducer
 
 
 def _suspects(rounds: Rounds) -> Mapping[WorkerId, tuple[WorkerId, ...]]:

@@ -35,7 +35,6 @@ def overdue(rounds: Rounds, clusters: tuple[Plan, ...], config: RoundsConfig, no
             deadline_s = min(config.deadline_s, 2 * plan.deadline_s) if silent else deadline_s
             unaudited = plan.spans[span].auditor is not None
             rounds = handed_on(rounds, span, live, Turn(now, dispute=turn.dispute)).counted(
-                residuals_lost=turn.dispute is None,
                 undelivered=turn.report is not None,
                 audits_silent=unaudited and turn.audited is None,
             )
@@ -49,11 +48,13 @@ def overdue(rounds: Rounds, clusters: tuple[Plan, ...], config: RoundsConfig, no
 def handed_on(rounds: Rounds, span: int, live: list[WorkerId], turn: Turn) -> Rounds:
     """The span is the next worker's, who takes its `turn`; the revision is the caller's."""
     assert rounds.plan is not None
-    disputed = turn.dispute is not None
+    before, leaving, disputed = rounds.turns[span], rounds.plan.reducer(span), turn.dispute is not None
     avoided = rounds.barred.union(turn.dispute.workers if turn.dispute else ())
     plan = _next_term(rounds.plan, span, live, avoided)
     changed = plan.spans[span].model_copy(update={"auditor": None, "audited": disputed})
     plan = plan.model_copy(update={"spans": (*plan.spans[:span], changed, *plan.spans[span + 1 :])})
+    known = disputed or before.is_handed_to(plan.reducer(span))
+    turn = replace(turn, left=before.left if known else (*before.left, leaving))
     turns = (*rounds.turns[:span], turn, *rounds.turns[span + 1 :])
     return replace(rounds, plan=plan, turns=turns).counted(terms_raised=1)
 

@@ -7,9 +7,18 @@ from legion.errors import LegionError, NotFound, Refused
 from legion.ids import ClusterId, Rank, WorkerId
 from legion.layout import Layout
 from legion.messages import Plan
-from legion.rounds import GlobalVersion, RootReport, RoundPlan, RoundRecord, RoundsPage, SpanReport, Standing
+from legion.rounds import (
+    GlobalVersion,
+    Handover,
+    RootReport,
+    RoundPlan,
+    RoundRecord,
+    RoundsPage,
+    SpanReport,
+    Standing,
+)
 from legion_server.domain import checkpoints as cp
-from legion_server.domain import membership, roots, runs, span_reports
+from legion_server.domain import handovers, membership, roots, runs, span_reports
 from legion_server.domain import rounds as rd
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.rounds import Rounds
@@ -74,6 +83,15 @@ class RoundLog:
                 report.span,
                 verdict.refusal,
             )
+            raise verdict.refusal
+
+    async def handover(self, worker_id: WorkerId, handover: Handover) -> None:
+        """From a reducer that leaves. RoundConflict, ReportInvalid; it may come again."""
+        async with self._coordinator.deciding() as draft:
+            verdict = handovers.accept(_rounds(draft), worker_id, handover)
+            draft.rounds = verdict.rounds
+        if verdict.refusal is not None:
+            logger.warning("handover refused worker=%s reason=%s", worker_id, verdict.refusal)
             raise verdict.refusal
 
     async def _committed(self, worker_id: WorkerId, report: SpanReport) -> str | None:

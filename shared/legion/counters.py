@@ -16,7 +16,8 @@ class RoundCounters(Figures):
     digests_differ: int = 0  # a second digest for a span and term
     undelivered: int = 0  # updates that were reported and never came into storage: the span's next reducer made another
     terms_raised: int = 0
-    residuals_lost: int = 0  # a reducer gone or silent, and with it what encoding had dropped
+    residuals_lost: int = 0  # a reducer gone, silent or not believed, and with it what encoding had dropped
+    residuals_handed: int = 0  # by reducers that left, to the next ones
     audits_passed: int = 0  # spans that two workers combined to the same digest
     audits_failed: int = 0  # to two digests, of the same contributions: neither was believed
     audits_inconclusive: int = 0  # of different contributions: the reducer's update stands

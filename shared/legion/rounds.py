@@ -15,6 +15,7 @@ from legion.layout import CHUNK, Bounds, Layout
 from legion.messages import Count, Member, Message, ModelShape
 
 Round = Annotated[int, Field(ge=0, le=2**31 - 1)]
+MOST_SPANS = 64
 # What came of comparing two workers' updates of a span. inconclusive: they had combined different contributions.
 Audit = Literal["passed", "failed", "inconclusive", "silent"]
 
@@ -126,6 +127,35 @@ class PartKey(Message):
     steps: PositiveInt  # that the contribution stands for
     tokens: Count  # of the whole cluster in those steps
     blocks: tuple[Blocks, ...]  # that the cluster trained on in those steps
+
+
+class ResidualKey(Message):
+    """What a reducer that leaves hands to the next one of its span: values that its updates have not held yet.
+
+    `update`: they were dropped from this one, and count only if it is committed. They follow as int8.
+    """
+
+    run_id: RunId
+    round: Round
+    span: Annotated[int, Field(ge=0)]
+    size_bytes: Annotated[int, Field(gt=0)]
+    sha256: Sha256  # of the encoded values
+    update: Sha256 | None = None
+
+
+class HandedSpan(Message):
+    """A span whose residual another worker has now; of `update`, if that is committed."""
+
+    span: Annotated[int, Field(ge=0)]
+    heir: WorkerId
+    update: Sha256 | None = None
+
+
+class Handover(Message):
+    """From a worker that leaves: which of its residuals are not lost."""
+
+    round: Round
+    spans: Annotated[tuple[HandedSpan, ...], Field(max_length=MOST_SPANS)]
 
 
 class UpdateKey(NamedTuple):

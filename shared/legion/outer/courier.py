@@ -23,21 +23,30 @@ from legion.layout import CHUNK, Bounds
 from legion.messages import Member
 from legion.outer.arriving import RETRY_S, Arriving, Sources
 from legion.outer.blobs import BlobFolder
+from legion.outer.handover import Estate, Heirs
 from legion.outer.member import Outgoing, Place
-from legion.outer.reducing import Reducing
+from legion.outer.reducing import EARLY_S, Reducing
 from legion.outer.tally import Tally
-from legion.rounds import PartKey, RootReport, RoundPlan, RoundRecord, SpanReport, UpdateKey
+from legion.outer.uplink import Uplink
+from legion.rounds import (
+    Handover,
+    PartKey,
+    ResidualKey,
+    RootReport,
+    RoundPlan,
+    RoundRecord,
+    SpanReport,
+    UpdateKey,
+)
 
 logger = logging.getLogger(__name__)
 
 UPLINK_SHARE = 0.5  # of the time for a contribution, that sending it may take
-UNMEASURED_BYTES_PER_S = 1_250_000.0  # 10 Mbit/s
-SMALL_BYTES = 65_536
 SIDE_BY_SIDE = 2  # parts to one reducer: while one waits for an answer, the line is not idle
 SERVED_ROUNDS = 4  # whose updates are kept for others
 
 
-class Links(Sources, Protocol):
+class Links(Sources, Heirs, Protocol):
     """Calls to workers of other clusters."""
 
     async def send_part(self, member: Member, key: PartKey, data: bytes) -> None: ...
@@ -53,21 +62,6 @@ class Control(Protocol):
 
     async def download(self, sha256: str, size_bytes: int) -> bytes:
         """From storage. Unavailable when it is not there (yet)."""
-
-
-class Uplink:
-    """How fast parts leave, as far as it is known: the mean of recent ones, each as if it had the line to itself.
-
-    Parts go out together, so this is less than the line carries: what is chosen by it fits.
-    """
-
-    def __init__(self) -> None:
-        self.bytes_per_s = UNMEASURED_BYTES_PER_S
-
-    def measured(self, size_bytes: int, took_s: float) -> None:
-        """Small parts say nothing about speed."""
-        if size_bytes >= SMALL_BYTES and took_s > 0:
-            self.bytes_per_s += 0.25 * (size_bytes / took_s - self.bytes_per_s)
 
 
 class Courier:
@@ -112,6 +106,7 @@ class Courier:
             me, links, control.download, blobs, self._needs, self._spawn, self._all_here, self._tally
         )
         self._reducing = Reducing(me, config, self._changes, self._spawn, self._reduced, self._clock, self._tally)
+        self._estate = Estate(me, place.run_id, self._reducing.residuals, links, self._tally)
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -230,6 +225,26 @@ class Courier:
 
     async def take_part(self, sender: WorkerId, key: PartKey, data: bytes) -> None:
         await self._reducing.take_part(sender, key, data)
+
+    async def admit_residual(self, sender: WorkerId, key: ResidualKey) -> None:
+        self._estate.admit(sender, key, await self._recent_plan(key.round))
+
+    async def take_residual(self, sender: WorkerId, key: ResidualKey, data: bytes) -> None:
+        plan = await self._recent_plan(key.round)
+        await self._estate.take(sender, key, data, plan, lambda: self._records.get(key.round))
+
+    async def _recent_plan(self, round_number: int) -> RoundPlan | None:
+        """None of a round that is over for long, or of which we do not hear in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(EARLY_S):
+                await self._changes.until(lambda: self._newest >= round_number)
+        return self._plans.get(round_number) if round_number >= self._newest - 1 else None
+
+    async def hand_over(self) -> Handover | None:
+        """Before we leave: what waits with us goes to the next reducers. None: there is no round."""
+        plan = self._plans.get(self._newest)
+        self._reducing.leave()
+        return await self._estate.hand_over(plan, self._reducing.gone) if plan else None
 
     def update(self, sha256: str) -> memoryview | None:
         """An update that we have."""

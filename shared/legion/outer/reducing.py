@@ -6,14 +6,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from legion.codec.api import Floats
 from legion.codec.registry import any_by_name
 from legion.comm.waiting import Changes
 from legion.config import RoundsConfig
 from legion.errors import PartRefused, Unavailable
 from legion.ids import ClusterId, WorkerId
-from legion.layout import Bounds
 from legion.outer.reducer import Closing, SpanReducer, codecs_of
+from legion.outer.residuals import Residuals
 from legion.outer.tally import Tally
 from legion.rounds import PartKey, RoundPlan, RoundRecord, SpanReport
 
@@ -59,8 +58,8 @@ class Reducing:
         self._tally = tally
         self._round = -1
         self._open: dict[int, Open] = {}  # by span, of this round
-        self._residuals: dict[Bounds, Floats] = {}  # what encoding dropped from the updates that were committed
-        self._dropped: dict[tuple[Bounds, str], Floats] = {}  # the same of updates that may be, by digest
+        self._leaving = False
+        self.residuals = Residuals()
         self.gone: frozenset[ClusterId] = frozenset()
 
     def plan_arrived(self, plan: RoundPlan) -> None:
@@ -90,12 +89,12 @@ class Reducing:
         )
 
     def record_arrived(self, record: RoundRecord) -> None:
-        """What was dropped from an update waits for the next one, if the update was committed."""
-        for (start, stop), span in zip(record.bounds, record.spans, strict=True):
-            bounds = Bounds(start, stop)
-            if (bounds, span.digest) in self._dropped:
-                self._residuals[bounds] = self._dropped[bounds, span.digest]
-        self._dropped.clear()
+        self.residuals.settle(record)
+
+    def leave(self) -> None:
+        """No more updates are made: what waits here goes to others."""
+        self._leaving = True
+        self._changes.happened()
 
     async def admit(self, sender: WorkerId, key: PartKey) -> None:
         """PartRefused when a part of this name would not be taken."""
@@ -127,7 +126,7 @@ class Reducing:
 
     async def _work(self, span: Open) -> None:
         reducer = span.reducer
-        while self._open.get(reducer.span) is span:
+        while self._open.get(reducer.span) is span and not self._leaving:
             if reducer.should_close(self._clock(), self.gone):
                 async with span.turn:
                     await self._reduce(reducer)
@@ -140,10 +139,12 @@ class Reducing:
 
     async def _reduce(self, reducer: SpanReducer) -> None:
         codec = any_by_name(self._config.update_codec)
-        residual = None if reducer.audit else self._residuals.get(reducer.bounds)
+        residual = None if reducer.audit else self.residuals.take(reducer.bounds)
         blob, report, dropped = await asyncio.to_thread(reducer.reduce, residual, codec)
+        if self._leaving:
+            return
         if not reducer.audit:
-            self._dropped[reducer.bounds, report.digest] = dropped
+            self.residuals.dropped(reducer.bounds, report.digest, dropped)
         logger.info(
             "span %s round=%d span=%d term=%d contributions=%d size_bytes=%d",
             "audited" if report.audit else "reduced",

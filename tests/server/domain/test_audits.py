@@ -128,7 +128,7 @@ def test_a_reducer_that_a_third_confirms_keeps_its_span_and_its_name() -> None:
     assert table.report(0) is None
     assert table.rounds.suspects == {auditor: (reducer,)}
     assert table.rounds.reducers[0] == table.plan.reducer(0) == reducer
-    assert table.rounds.counters.residuals_lost == 0
+    assert table.rounds.counters.residuals_lost == 1  # the third's
 
 
 def test_other_contributions_are_no_contradiction() -> None:
