@@ -158,11 +158,16 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _values(self, requests: AsyncIterator[bytes], first: bytes, size_bytes: int) -> bytes:
         data = bytearray(first)
-        async for piece in requests:
-            self.usage.received_bytes += len(piece)
-            data += parsed(PartPiece, piece).payload
-            if len(data) > size_bytes:
-                break
+        patience_s = _patience_s(size_bytes)
+        try:
+            async with asyncio.timeout(patience_s):
+                async for piece in requests:
+                    self.usage.received_bytes += len(piece)
+                    data += parsed(PartPiece, piece).payload
+                    if len(data) > size_bytes:
+                        break
+        except TimeoutError:  # what has come takes memory here, and the other end may never go on
+            raise PartInvalid(f"{len(data)} of {size_bytes} bytes came in {patience_s:g} s") from None
         if len(data) != size_bytes:
             raise PartInvalid(f"{len(data)} bytes or more came for a part of {size_bytes}")
         return bytes(data)

@@ -164,6 +164,23 @@ async def test_of_a_part_that_never_ends_no_more_is_read_than_its_name_says(tmp_
         assert meet.desk.taken == []
 
 
+async def test_a_part_that_does_not_go_on_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has come of it takes memory here."""
+    monkeypatch.setattr(rounds, "SILENT_S", 0.1)
+    async with meeting(tmp_path) as meet:
+        ended = asyncio.Event()
+
+        async def half() -> AsyncIterator[bytes]:
+            yield opening(key_of(b"half").model_dump_json().encode())
+            await ended.wait()
+
+        error = await sent(meet, half())
+        ended.set()
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "0 of 4 bytes came in 0.100032 s" in str(error.details())
+        assert (meet.desk.taken, meet.desk.counted) == ([], ["invalid"])
+
+
 async def test_a_body_without_a_piece(tmp_path: Path) -> None:
     async def nothing() -> AsyncIterator[bytes]:
         for piece in ():
