@@ -1,0 +1,38 @@
+"""What the sensors say about this computer at one moment. Whatever it does not tell is None, and stops nobody."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReading:
+    """One graphics card, as its driver shows it."""
+
+    index: int
+    name: str
+    celsius: float | None = None
+    watts: float | None = None
+    load: float | None = None  # 0 to 1, of everybody
+    memory_bytes: int | None = None
+    memory_of_others_bytes: int | None = None  # held by other programs
+    driver: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """All of it but the time."""
+
+    idle_s: float | None = None  # since the last key or pointer movement
+    on_battery: bool | None = None
+    battery_percent: float | None = None  # 0 to 100; None without a battery
+    cpu_celsius: float | None = None  # the hottest core or package
+    cpu_load_of_others: float | None = None  # 0 to 1 of all cores, without our own processes
+    memory_bytes: int | None = None
+    memory_of_others_bytes: int | None = None  # in use, without our own processes
+    free_disk_bytes: int | None = None  # where our home folder lies
+    used_disk_bytes: int | None = None  # by our home folder
+    programs: frozenset[str] = frozenset()  # names of running programs, in lower case, without a path or ".exe"
+    full_screen: bool | None = None  # some program covers a screen
+    game: bool | None = None  # the system knows that a game runs (GameMode, a Direct3D program in exclusive mode)
+    metered: bool | None = None  # the connection costs by volume
+    month_bytes: int | None = None  # that we sent and received in this calendar month
+    gpus: tuple[GpuReading, ...] = field(default=())
