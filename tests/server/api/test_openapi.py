@@ -47,6 +47,7 @@ ROUTES = {
     ("GET", "/training/rounds"),
     ("GET", "/training/global_version"),
     ("POST", "/training/rounds/{round}/spans"),
+    ("POST", "/training/rounds/{round}/handover"),
     ("POST", "/training/rounds/roots"),
     ("PUT", "/blobs/{sha256}"),
     ("GET", "/blobs/{sha256}"),
@@ -78,6 +79,7 @@ ROUNDS_ROUTES = [
     ("GET", "/training/rounds"),
     ("GET", "/training/global_version"),
     ("POST", "/training/rounds/{round}/spans"),
+    ("POST", "/training/rounds/{round}/handover"),
     ("POST", "/training/rounds/roots"),
     ("PUT", "/blobs/{sha256}"),
 ]
