@@ -98,6 +98,7 @@ class Draft:
         before = self._before
         workers = tuple(w for w in self.workers.values() if _differs(before.workers.get(w.worker_id), w))
         checkpoints = tuple(c for c in self.checkpoints.values() if before.checkpoints.get(c.step) is not c)
+        has_moved = _moved(before.rounds, self.rounds)
         change = Change(
             run=self.run if self.run != before.run else None,
             dataset=self.dataset if self.dataset is not before.dataset else None,
@@ -107,7 +108,8 @@ class Draft:
             dropped_checkpoints=tuple(step for step in before.checkpoints if step not in self.checkpoints),
             report=self.report,
             superseded_after=self.superseded_after,
-            rounds=self.rounds if _moved(before.rounds, self.rounds) else None,
+            rounds=self.rounds if has_moved else None,
+            rounds_before=before.rounds if has_moved else None,
             records=tuple(self.records),
             plans=_changed_plan(before.rounds, self.rounds),
             forget_rounds_before=self.forget_rounds_before,
@@ -123,7 +125,7 @@ def _differs(before: Worker | None, after: Worker) -> bool:
 
 
 def _moved(before: Rounds | None, after: Rounds | None) -> bool:
-    # Speeds change with every step that is reported; a restarted server measures them anew.
+    # Speeds are not stored.
     return after is not None and (before is None or replace(before, speeds=after.speeds) != after)
 
 

@@ -20,6 +20,7 @@ from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run
+from legion_server.store import round_parts
 from legion_server.store import tables as t
 from legion_server.store.api import Change, Dataset, Loaded, Numbered
 from legion_server.store.migrate import upgrade
@@ -29,7 +30,6 @@ RUN = TypeAdapter(Run)
 WORKER = TypeAdapter(Worker)
 CHECKPOINT = TypeAdapter(Checkpoint)
 DATASET = TypeAdapter(Dataset)
-ROUNDS = TypeAdapter(Rounds)
 FACTS = TypeAdapter(dict[str, Any])
 SHAPE = "shape_of_clusters"  # beside the fields of a Run
 
@@ -54,7 +54,7 @@ class SqlStore:
             workers = (await connection.execute(sa.select(t.workers.c.document))).scalars().all()
             checkpoints = (await connection.execute(sa.select(t.checkpoints.c.document))).scalars().all()
             events = (await connection.execute(sa.select(t.events).order_by(t.events.c.number))).all()
-            rounds = (await connection.execute(sa.select(t.round_state.c.document))).scalar()
+            rounds = (await connection.execute(sa.select(t.round_parts))).all()
         return Loaded(
             _run_of(run) if run else None,
             DATASET.validate_json(dataset) if dataset else None,
@@ -68,7 +68,7 @@ class SqlStore:
                 )
                 for row in events
             ),
-            ROUNDS.validate_json(rounds) if rounds else None,
+            round_parts.joined({row.name: row.document for row in rounds}) if rounds else None,
         )
 
     async def save(self, change: Change) -> None:
@@ -87,7 +87,7 @@ class SqlStore:
             for step in change.dropped_checkpoints:
                 await connection.execute(sa.delete(t.checkpoints).where(t.checkpoints.c.step == step))
             if change.rounds is not None:
-                await self._put(connection, t.round_state, run_id="", document=_text(ROUNDS, change.rounds))
+                await self._put_rounds(connection, change.rounds_before, change.rounds)
             for record in change.records:
                 await self._put(connection, t.round_records, round=record.round, document=record.model_dump_json())
             for plan in change.plans:
@@ -211,11 +211,25 @@ class SqlStore:
             if rows:
                 await connection.execute(self._insert(table).on_conflict_do_nothing(), rows)
 
+    async def _put_rounds(self, connection: AsyncConnection, before: Rounds | None, after: Rounds) -> None:
+        table = t.round_parts
+        if before is None:
+            await connection.execute(sa.delete(table))
+        written, gone = round_parts.changed(before, after)
+        if gone:
+            await connection.execute(sa.delete(table).where(table.c.name.in_(gone)))
+        if written:
+            await self._put_all(connection, table, [{"name": n, "document": d} for n, d in written.items()])
+
     async def _put(self, connection: AsyncConnection, table: sa.Table, **values: Any) -> None:
+        await self._put_all(connection, table, [values])
+
+    async def _put_all(self, connection: AsyncConnection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+        """Rows with the same columns, each in place of the one with its key."""
         keys = [column.name for column in table.primary_key]
-        statement = self._insert(table).values(values)
-        rest = {name: statement.excluded[name] for name in values if name not in keys}
-        await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest))
+        statement = self._insert(table)
+        rest = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+        await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest), rows)
 
     def _insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         if self._engine.dialect.name == "postgresql":

@@ -30,12 +30,9 @@ checkpoints = Table(
     Column("document", Text, nullable=False),
 )
 
-# What the coordinator knows of the round being trained; the log itself is `round_records`.
-round_state = Table(
-    "round_state",
-    metadata,
-    Column("run_id", String(32), primary_key=True),
-    Column("document", Text, nullable=False),
+# What the coordinator knows of the round being trained (`store.round_parts`); the log itself is `round_records`.
+round_parts = Table(
+    "round_parts", metadata, Column("name", String(64), primary_key=True), Column("document", Text, nullable=False)
 )
 
 # The newest revision of each round's plan, kept as long as the record of the round before it.

@@ -15,6 +15,7 @@ from legion.rounds import Blocks, Participant
 from legion_server.domain import round_plan
 from legion_server.domain import rounds as rd
 from legion_server.domain.leases import Ranges
+from legion_server.store import round_parts
 
 
 def numbers(ranges: Ranges) -> list[int]:
@@ -35,6 +36,8 @@ class Disorder(RuleBasedStateMachine):
         self.published: dict[tuple[int, int], Any] = {}
         self.delivered: dict[int, set[int]] = {}  # blocks by span
         self.counted_rounds = 0
+        self.saved: rd.Rounds | None = None
+        self.rows: dict[str, str] = {}
 
     def teardown(self) -> None:
         self.patched.undo()
@@ -106,6 +109,13 @@ class Disorder(RuleBasedStateMachine):
         assert [record.round for record in records] == list(range(self.table.rounds.committed))
         totals = [record.total_tokens for record in records]
         assert totals == sorted(totals)
+
+    @invariant()
+    def what_changed_is_enough_to_store(self) -> None:
+        written, gone = round_parts.changed(self.saved, self.table.rounds)
+        self.rows = {name: row for name, row in self.rows.items() if name not in gone} | written
+        self.saved = self.table.rounds
+        assert round_parts.joined(self.rows) == self.saved
 
     @invariant()
     def a_block_counts_once_in_a_span(self) -> None:
