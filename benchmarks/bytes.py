@@ -23,12 +23,12 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
 
-from rows import Row, parser, show
+from rows import Row, parser, show, status_of
 from wan import loopback, network, runs
 from wan.kinds import Worker, between
 
 from legion import logs
-from legion.errors import LegionError, Unusable
+from legion.errors import Unusable
 from legion.sim.network import KINDS
 from legion_server.simulate.course import Course, Point
 from legion_server.simulate.options import Options
@@ -188,17 +188,13 @@ def main() -> int:
     options = arguments.parse_args()
     logs.configure(level="error")
     found: list[Row] = []
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            if "simulated" in options.only:
-                found += [row for count in options.participants for row in simulated(count, Path(folder))]
-            if "measured" in options.only:
-                found += measured(Path(folder))
-    except LegionError as error:
-        print(f"bytes.py: {error}. {error.hint}", file=sys.stderr)
-        return error.exit_code
+    with tempfile.TemporaryDirectory() as folder:
+        if "simulated" in options.only:
+            found += [row for count in options.participants for row in simulated(count, Path(folder))]
+        if "measured" in options.only:
+            found += measured(Path(folder))
     return show("Bytes of rounds", found, options.json)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(status_of(main))

@@ -30,9 +30,8 @@ from typing import Any
 from disturbed.story import Story, told
 from disturbed.trouble import Disturbance, paused
 from disturbed.volunteers import POLL_S, Site
-from rows import Row, parser, show
+from rows import Row, parser, show, status_of
 
-from legion.errors import LegionError
 from legion_server.up.processes import Children
 
 CODECS = ("int8", "int4", "onebit", "topk64", "none")  # of the workers' contributions
@@ -187,15 +186,11 @@ def main() -> int:
     if options.rounds <= SPARE_ROUNDS + KILL_EVERY or not 0 < options.pause < options.period:
         made.error(f"it takes more than {SPARE_ROUNDS + KILL_EVERY} rounds, and pauses shorter than their period")
     found: list[Row] = []
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            for name in options.only:
-                found += PARTS[name](options.folder or Path(temporary), options)
-    except LegionError as error:
-        print(f"disturbed_rounds.py: {error}. {error.hint}", file=sys.stderr)
-        return error.exit_code
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in options.only:
+            found += PARTS[name](options.folder or Path(temporary), options)
     return show("Disturbed rounds", found, options.json)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(status_of(main))

@@ -4,12 +4,15 @@ import argparse
 import json
 import operator
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from legion.errors import LegionError
 
 _HOLDS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le}
 
@@ -49,6 +52,15 @@ def show(title: str, rows: Sequence[Row], json_file: Path | None) -> int:
         lines = [asdict(row) | {"ok": row.ok} for row in rows]
         json_file.write_text(json.dumps(lines, indent=1) + "\n")
     return int(any(row.ok is False for row in rows))
+
+
+def status_of(main: Callable[[], int]) -> int:
+    """What the program exits with: what `main` returns, or that of a LegionError, which is said in a sentence."""
+    try:
+        return main()
+    except LegionError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}. {error.hint}", file=sys.stderr)
+        return error.exit_code
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

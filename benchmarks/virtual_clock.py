@@ -26,13 +26,12 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
 
-from rows import Row, parser, show
+from rows import Row, parser, show, status_of
 from wan import runs
 from wan.network import Uplink, missing, netted
 
 from legion import logs
 from legion.data.prepare import prepare
-from legion.errors import LegionError
 from legion.model.build import blueprint
 from legion.sim.device import BACKWARD_FLOP, DEVICES, FORWARD_FLOP
 from legion_server.simulate.course import Point
@@ -153,18 +152,14 @@ def main() -> int:
     with contextlib.suppress(PermissionError):
         os.nice(NICE)
     rows: list[Row] = []
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for name, overlap in (("one after the other", False), ("overlapping", True)):
-                options = paced(options_of(given, overlap=overlap), given.step, Path(folder))
-                virtual_s = virtual(options, Path(folder))
-                rows += compared(name, virtual_s, real(options, given, Path(folder) / name.split()[0]))
-    except LegionError as error:
-        print(f"virtual_clock.py: {error}", file=sys.stderr)
-        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        for name, overlap in (("one after the other", False), ("overlapping", True)):
+            options = paced(options_of(given, overlap=overlap), given.step, Path(folder))
+            virtual_s = virtual(options, Path(folder))
+            rows += compared(name, virtual_s, real(options, given, Path(folder) / name.split()[0]))
     rows.append(Row("load", os.getloadavg()[0], "", "", f"{os.cpu_count()} cores"))
     return show("Virtual and real time, as far as they are apart", rows, given.json)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(status_of(main))
