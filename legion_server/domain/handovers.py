@@ -1,5 +1,6 @@
 """Reducers that leave in good order: what their updates had not held yet is with the next reducers. Pure."""
 
+import contextlib
 from dataclasses import replace
 
 from legion.errors import ReportInvalid, RoundConflict
@@ -12,13 +13,15 @@ from legion_server.domain.span_reports import Verdict
 def accept(rounds: Rounds, worker: WorkerId, handover: Handover) -> Verdict:
     """RoundConflict or ReportInvalid as refusal: then nothing of it counts. A repetition changes nothing.
 
-    An heir is one of the workers that the plan lists behind the reducer, so nobody chooses its successor.
+    An heir is one of the workers that the plan lists, so nobody chooses its successor. Of the round before, what no
+    longer fits the plan is passed over: the worker has not heard of it.
     """
     try:
         plan = _current(rounds, handover)
         turns = list(rounds.turns)
         for handed in handover.spans:
-            turns[handed.span] = _handed(plan, turns[handed.span], worker, handed)
+            with contextlib.suppress(*(() if handover.round == plan.round else (RoundConflict,))):
+                turns[handed.span] = _handed(plan, turns[handed.span], worker, handed)
     except RoundConflict as error:
         return Verdict(rounds.counted(conflicts=1), error)
     except ReportInvalid as error:
@@ -41,7 +44,7 @@ def _current(rounds: Rounds, handover: Handover) -> RoundPlan:
 def _handed(plan: RoundPlan, turn: Turn, worker: WorkerId, handed: HandedSpan) -> Turn:
     listed, where = plan.spans[handed.span].reducers, f"span {handed.span} of round {plan.round}"
     if handed.heir == worker or handed.heir not in listed:
-        raise ReportInvalid(f"{where}: {handed.heir} is not to reduce it")
+        raise RoundConflict(f"{where}: {handed.heir} is not to reduce it")
     if worker == plan.reducer(handed.span):
         return replace(turn, handed=(worker, handed))
     if worker not in turn.left and (turn.handed is None or turn.handed[0] != worker):

@@ -1,5 +1,6 @@
 """Settlement: in whatever order parts, kills, commits and records come, applied work and waiting work are all work."""
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,8 +17,10 @@ from legion.errors import PartRefused
 from legion.ids import ClusterId, Rank
 from legion.layout import Bounds, Fragment, Layout
 from legion.outer.contribution import Contributor
+from legion.outer.handover import CODEC
 from legion.outer.log import Anchor, OuterStep, apply
 from legion.outer.reducer import Closing, SpanReducer
+from legion.outer.residuals import Promised, Residuals
 from legion.rounds import Participant, PartKey, RoundPlan, RoundRecord, SpanReport
 from tests.core.outer.small_rounds import (
     SHARES,
@@ -42,6 +45,8 @@ UPDATE_CODECS = [codec for codec in CODECS if codec.name in ("none", "int8", "in
 WHOLE = Layout(UNITS, (1,))
 MEMBERS = sum(len(shares) for shares in SHARES.values())
 EVERYBODY = list(range(MEMBERS))
+AUDITED = st.lists(st.booleans(), min_size=SPANS, max_size=SPANS)  # of the following round's spans
+SOME_SPANS = st.lists(st.integers(0, SPANS - 1), unique=True)
 SOME = st.one_of(st.just(EVERYBODY), st.lists(st.sampled_from(EVERYBODY), min_size=1, unique=True))
 
 
@@ -83,6 +88,20 @@ class Worker:
             at += len(f.flat)
 
 
+@dataclass
+class Heir:
+    """The next reducer of a span whose reducer left with an update under way."""
+
+    residuals: Residuals
+    rounded_off: Exact  # if that update is committed
+
+
+def waiting_in(residuals: Residuals, bounds: Bounds) -> Exact:
+    """All that is in no update yet."""
+    values = deepcopy(residuals).take(bounds)
+    return np.zeros(len(bounds)) if values is None else values.astype(np.float64)
+
+
 def worker(cluster: ClusterId, rank: Rank, theta_0: Floats, feedback: str) -> Worker:
     layout = Layout(UNITS, SHARES[cluster])
     (held,) = [layout.fragments(rank, Bounds(0, TOTAL))]
@@ -119,7 +138,7 @@ class Settlement(RuleBasedStateMachine):
         self.thetas = [self.theta_0]
         self.late: list[SentPart] = []  # of rounds that are over
         self.means: Exact = np.zeros(TOTAL)  # of all rounds, as the records say they were made
-        self.residuals: list[Floats | None] = [None] * SPANS
+        self.residuals = [Residuals() for _ in range(SPANS)]  # of each span's reducer
         self.lost: Exact = np.zeros(TOTAL)  # with reducers
         self.plan = plan_of(0, span_count=SPANS)
         self.parts: dict[tuple[int, ClusterId, int], SentPart] = {}  # of this round
@@ -129,7 +148,7 @@ class Settlement(RuleBasedStateMachine):
         self.reducers = [self.reducer(span, 0) for span in range(SPANS)]
         self.reports: list[SpanReport | None] = [None] * SPANS
         self.taken: dict[tuple[int, int], set[PartKey]] = {}  # by span and term
-        self.after: list[Floats | None] = [None] * SPANS
+        self.heirs: list[Heir | None] = [None] * SPANS  # of reducers that left after they had made their update
 
     def reducer(self, span: int, term: int) -> SpanReducer:
         closing = Closing(quorum=0.6, grace_s=5.0)
@@ -258,23 +277,60 @@ class Settlement(RuleBasedStateMachine):
     @rule(span=st.integers(0, SPANS - 1))
     def close(self, span: int) -> None:
         """At the deadline, with what has come."""
-        reducer = self.reducers[span]
+        reducer, bounds = self.reducers[span], self.plan.spans[span].bounds
         if reducer.should_close(self.plan.deadline_s, frozenset()):
-            blob, report, self.after[span] = reducer.reduce(self.residuals[span], self.update_codec)
+            blob, report, dropped = reducer.reduce(self.residuals[span].take(bounds), self.update_codec)
+            self.residuals[span].dropped(bounds, report.digest, dropped)
             self.reports[span] = report
             self.blobs[report.digest] = blob
+            if self.plan.spans[span].audited:
+                self.audit(span, report)
+
+    def audit(self, span: int, report: SpanReport) -> None:
+        """Whoever has the same parts makes the same update, in whatever order they have come."""
+        term = self.reducers[span].term
+        auditor = self.reducer(span, term)
+        sent = {sent.key: sent for sent in self.parts.values()}
+        for key in sorted(self.taken[span, term], key=lambda key: key.sha256):
+            auditor.offer(worker_of(key.cluster, key.rank), key, sent[key].data)
+        _, audited, _ = auditor.reduce(None, self.update_codec)
+        assert (audited.digest, audited.included) == (report.digest, report.included)
 
     @rule(span=st.integers(0, SPANS - 1))
     def kill(self, span: int) -> None:
         """Between "received" and commit: the backup has nothing until the senders send again."""
-        bounds = self.plan.spans[span].bounds
-        if self.residuals[span] is not None:
-            self.lost[bounds.start : bounds.stop] += self.residuals[span]
-        self.residuals[span] = self.after[span] = self.reports[span] = None
+        bounds, heir = self.plan.spans[span].bounds, self.heirs[span]
+        self.lost[bounds.start : bounds.stop] += waiting_in(self.residuals[span], bounds)
+        self.residuals[span] = heir.residuals if heir else Residuals()
+        self.reports[span] = self.heirs[span] = None
         self.reducers[span] = self.reducer(span, self.reducers[span].term + 1)
 
-    @rule(flush=st.booleans(), newcomer=st.sampled_from([None, *SHARES]))
-    def commit(self, flush: bool, newcomer: ClusterId | None) -> None:
+    @rule(span=st.integers(0, SPANS - 1))
+    def leave(self, span: int) -> None:
+        """In good order: the next reducer has what waits, but for what int8 rounds off."""
+        bounds, residuals = self.plan.spans[span].bounds, self.residuals[span]
+        found = residuals.leaving(bounds)
+        if found is None or self.heirs[span] is not None:
+            return
+        values, update = found
+        arrived = decoded(CODEC, bytes(CODEC.encode(values)), len(bounds)).astype(np.float32)
+        heir = Heir(Residuals(), values.astype(np.float64) - arrived)
+        if update is None:
+            heir.residuals.add(bounds, arrived)
+            self.lost[bounds.start : bounds.stop] += heir.rounded_off
+            self.residuals[span] = heir.residuals
+            self.reducers[span] = self.reducer(span, self.reducers[span].term + 1)
+            self.reports[span] = None
+        else:
+            heir.residuals.promise(Promised(self.plan.round, bounds, update, arrived))
+            self.heirs[span] = heir
+
+    @rule(
+        flush=st.booleans(),
+        newcomer=st.sampled_from([None, *SHARES]),
+        audited=AUDITED,
+    )
+    def commit(self, flush: bool, newcomer: ClusterId | None, audited: list[bool]) -> None:
         for span in range(SPANS):
             self.close(span)
         reports = [report for report in self.reports if report is not None]
@@ -285,7 +341,12 @@ class Settlement(RuleBasedStateMachine):
             bounds = self.plan.spans[span].bounds
             self.means[bounds.start : bounds.stop] += self.mean_of(self.plan, record, span)
         self.log.append(record)
-        self.residuals = self.after
+        for span, heir in enumerate(self.heirs):
+            bounds = self.plan.spans[span].bounds
+            if heir is not None:
+                self.lost[bounds.start : bounds.stop] += heir.rounded_off
+                self.residuals[span] = heir.residuals
+            self.residuals[span].settle(record)
         whole = Anchor(self.thetas[-1].copy())
         apply(whole, record, lambda span: WHOLE.fragments(Rank(0), span), self.blobs.__getitem__, OuterStep())
         self.thetas.append(whole.values)
@@ -295,6 +356,10 @@ class Settlement(RuleBasedStateMachine):
         most = {c: 0 if c == newcomer else 10**6 for c in SHARES}
         participants: list[Participant] = [participant_of(c, number, most_tokens=most[c]) for c in SHARES]
         self.plan: RoundPlan = plan_of(number, span_count=SPANS, participants=participants, flush=flush)
+        spans = [
+            span.model_copy(update={"audited": chosen}) for span, chosen in zip(self.plan.spans, audited, strict=True)
+        ]
+        self.plan = self.plan.model_copy(update={"spans": tuple(spans)})
         self.open_spans()
 
     def mean_of(self, plan: RoundPlan, record: RoundRecord, span: int) -> Exact:
@@ -323,12 +388,22 @@ class Settlement(RuleBasedStateMachine):
         who=SOME,
         codec=st.sampled_from(CODECS),
         killed=st.lists(st.integers(0, SPANS - 1), max_size=2),
+        left=st.tuples(SOME_SPANS, SOME_SPANS, SOME_SPANS),
         flush=st.booleans(),
         newcomer=st.sampled_from([None, *SHARES]),
         seed=st.integers(0, 999),
+        audited=AUDITED,
     )
     def whole_round(
-        self, who: list[int], codec: AnyCodec, killed: list[int], flush: bool, newcomer: ClusterId | None, seed: int
+        self,
+        who: list[int],
+        codec: AnyCodec,
+        killed: list[int],
+        left: tuple[list[int], list[int], list[int]],
+        flush: bool,
+        newcomer: ClusterId | None,
+        seed: int,
+        audited: list[bool],
     ) -> None:
         """From training to commit, with reducers that die after they have combined: random rules seldom get so far."""
         for at in who:
@@ -342,7 +417,17 @@ class Settlement(RuleBasedStateMachine):
             self.close(span)
             self.kill(span)
             self.deliver_all(span)
-        self.commit(flush, newcomer)
+        early, late, undelivered = left
+        for span in early:
+            self.leave(span)
+            self.deliver_all(span)
+        for span in late:
+            self.close(span)
+            self.leave(span)
+        for span in undelivered:
+            self.kill(span)
+            self.deliver_all(span)
+        self.commit(flush, newcomer, audited)
 
     # What is always true.
 
@@ -370,8 +455,8 @@ class Settlement(RuleBasedStateMachine):
         """But for what waits with the reducers, and what was lost with them."""
         waiting = np.concatenate(
             [
-                np.zeros(len(span.bounds)) if residual is None else residual.astype(np.float64)
-                for span, residual in zip(self.plan.spans, self.residuals, strict=True)
+                waiting_in(residuals, span.bounds)
+                for span, residuals in zip(self.plan.spans, self.residuals, strict=True)
             ]
         )
         moved = self.theta_0.astype(np.float64) - self.thetas[-1]
