@@ -101,6 +101,27 @@ class Status(Message):
     progress_share: float | None = None  # 0 to 1
 
 
+# The first line each way. Everything else waits until both have been read.
+
+
+class Hello(Message):
+    """Who connects. `token` and `nonce` are needed where the address has a secret: see control.address."""
+
+    kind: Literal["hello"] = "hello"
+    protocol: int = PROTOCOL
+    token: str = ""
+    nonce: str = ""
+
+
+class Welcome(Message):
+    """`proof` shows that the agent knows the secret too."""
+
+    kind: Literal["welcome"] = "welcome"
+    protocol: int = PROTOCOL
+    version: str
+    proof: str = ""
+
+
 # Requests.
 
 
@@ -176,6 +197,13 @@ class GetSamples(Message):
     most: Annotated[int, Field(ge=2, le=10_000)] = 600
 
 
+class Show(Message):
+    """Raise the window; with an invite, ask there whether to join with it."""
+
+    kind: Literal["show"] = "show"
+    invite: str | None = None
+
+
 class Quit(Message):
     """End the agent in good order, as SIGTERM does."""
 
@@ -195,6 +223,7 @@ Request = Annotated[
     | Leave
     | GetHappenings
     | GetSamples
+    | Show
     | Quit,
     Field(discriminator="kind"),
 ]
@@ -245,7 +274,7 @@ class Refused(Message):
 
 
 Answer = Annotated[
-    StatusIs | Happened | HappeningsAre | SamplesAre | SettingsAre | Done | Refused,
+    Welcome | StatusIs | Happened | HappeningsAre | SamplesAre | SettingsAre | Done | Refused,
     Field(discriminator="kind"),
 ]
 

@@ -255,6 +255,24 @@ class StorageFailed(Unavailable):
     status = 507
 
 
+class AgentNotRunning(Unavailable):
+    """A window or a command found no agent that serves this home."""
+
+    slug = "agent-not-running"
+    title = "Legion is not running"
+    hint = "Start it: 'legion-client', or 'legion-client --no-gui' without a window."
+    retryable = False
+    exit_code = 43
+
+
+class AlreadyRunning(Unavailable):
+    slug = "already-running"
+    title = "Legion is already running with this home"
+    hint = "Use 'legion-client status' to see it, or give the second one a folder of its own with --home."
+    retryable = False
+    exit_code = 44
+
+
 class RunError(LegionError):
     slug = "run"
     title = "The run cannot go on"
