@@ -80,6 +80,14 @@ class Happening(Message):
     sentence: str
 
 
+class CurvePoint(Message):
+    """The run's loss at one step."""
+
+    step: int
+    tokens: int = 0  # of everybody, up to there
+    loss: float  # nats a token
+
+
 class Status(Message):
     """Everything that the tray, Home and `status` show."""
 
@@ -204,6 +212,13 @@ class Show(Message):
     invite: str | None = None
 
 
+class GetCurve(Message):
+    """The run's loss from its first step on, thinned to at most so many points, and what its newest model writes."""
+
+    kind: Literal["curve"] = "curve"
+    most: Annotated[int, Field(ge=2, le=10_000)] = 600
+
+
 class Quit(Message):
     """End the agent in good order, as SIGTERM does."""
 
@@ -250,6 +265,16 @@ class HappeningsAre(Message):
 class SamplesAre(Message):
     kind: Literal["samples_are"] = "samples_are"
     samples: tuple[Sample, ...]
+
+
+class CurveIs(Message):
+    """`text` is a continuation that the newest checkpoint wrote, where the server has one."""
+
+    kind: Literal["curve_is"] = "curve_is"
+    training: tuple[CurvePoint, ...] = ()
+    validation: tuple[CurvePoint, ...] = ()
+    text: str | None = None
+    text_step: int | None = None
 
 
 class SettingsAre(Message):
