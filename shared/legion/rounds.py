@@ -138,6 +138,7 @@ class ResidualKey(Message):
     run_id: RunId
     round: Round
     span: Annotated[int, Field(ge=0)]
+    term: Annotated[int, Field(ge=0)]  # which was the sender's
     size_bytes: Annotated[int, Field(gt=0)]
     sha256: Sha256  # of the encoded values
     update: Sha256 | None = None

@@ -21,7 +21,7 @@ from legion.ids import ClusterId, RunId, WorkerId
 from legion.layout import Bounds
 from legion.messages import Member
 from legion.outer.reducer import TOO_LARGE
-from legion.outer.residuals import Promised, Residuals, is_committed
+from legion.outer.residuals import Made, Promised, Residuals, is_committed
 from legion.outer.tally import Tally
 from legion.rounds import HandedSpan, Handover, ResidualKey, RoundPlan, RoundRecord
 
@@ -65,8 +65,10 @@ class Estate:
         if key.span >= len(plan.spans):
             raise PartRefused(f"round {plan.round} has no span {key.span}", reason="span")
         span = plan.spans[key.span]
-        if sender == self._me or sender not in span.reducers[: plan.term(key.span) + 1]:
-            raise PartRefused(f"{sender} has not reduced span {key.span} of round {plan.round}", reason="stranger")
+        if key.term > plan.term(key.span) or sender == self._me or sender != span.reducers[key.term]:
+            raise PartRefused(
+                f"span {key.span} of round {plan.round} was not {sender}'s in term {key.term}", reason="stranger"
+            )
         if self._me not in span.reducers:
             raise PartRefused(f"span {key.span} of round {plan.round} is not to be reduced here", reason="reducer")
         if key.size_bytes != CODEC.most_bytes(len(span.bounds)):
@@ -96,9 +98,10 @@ class Estate:
         self._known = {name: known for name, known in self._known.items() if name[0] >= key.round - 1}
         self._known[key.round, key.span, sender] = key
         committed = record()
-        if key.update is not None and committed is None:
-            self._residuals.promise(Promised(key.round, bounds, key.update, values))
-        elif key.update is None or (committed is not None and is_committed(committed, bounds, key.update)):
+        made = None if key.update is None else Made(key.term, key.update)
+        if made is not None and committed is None:
+            self._residuals.promise(Promised(key.round, bounds, made, values))
+        elif made is None or (committed is not None and is_committed(committed, bounds, made)):
             self._residuals.add(bounds, values)
         logger.info("residual taken round=%d span=%d from=%s", key.round, key.span, sender)
 
@@ -130,12 +133,14 @@ class Estate:
             found = self._residuals.leaving(bounds)
             if found is None:
                 continue
-            values, update = found
+            values, made = found
+            update = made.digest if made else None
             data = bytes(await asyncio.to_thread(CODEC.encode, values))
             key = ResidualKey(
                 run_id=self._run_id,
                 round=plan.round,
                 span=span,
+                term=made.term if made else plan.term(span),
                 size_bytes=len(data),
                 sha256=hashlib.sha256(data).hexdigest(),
                 update=update,

@@ -12,7 +12,7 @@ from legion.config import RoundsConfig
 from legion.errors import PartRefused, Unavailable
 from legion.ids import ClusterId, WorkerId
 from legion.outer.reducer import Closing, SpanReducer, codecs_of
-from legion.outer.residuals import Residuals
+from legion.outer.residuals import Made, Residuals
 from legion.outer.tally import Tally
 from legion.rounds import PartKey, RoundPlan, RoundRecord, SpanReport
 
@@ -144,7 +144,7 @@ class Reducing:
         if self._leaving:
             return
         if not reducer.audit:
-            self.residuals.dropped(reducer.bounds, report.digest, dropped)
+            self.residuals.dropped(reducer.bounds, Made(report.term, report.digest), dropped)
         logger.info(
             "span %s round=%d span=%d term=%d contributions=%d size_bytes=%d",
             "audited" if report.audit else "reduced",

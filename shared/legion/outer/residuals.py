@@ -5,6 +5,7 @@ leaves what waited before it as it was.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,13 +14,20 @@ from legion.layout import Bounds
 from legion.rounds import RoundRecord
 
 
+class Made(NamedTuple):
+    """An update of a span. Two terms may have made the same bytes, of which one is committed."""
+
+    term: int
+    digest: str
+
+
 @dataclass(frozen=True, slots=True)
 class Promised:
-    """Dropped from another worker's update, by digest, which may be committed or not."""
+    """Dropped from another worker's update, which may be committed or not."""
 
     round: int
     bounds: Bounds
-    update: str
+    update: Made
     values: Floats
 
 
@@ -28,7 +36,7 @@ class Residuals:
     """One worker's, on the event loop."""
 
     _waiting: dict[Bounds, Floats] = field(default_factory=dict)
-    _dropped: dict[tuple[Bounds, str], Floats] = field(default_factory=dict)  # from updates of this round, by digest
+    _dropped: dict[tuple[Bounds, Made], Floats] = field(default_factory=dict)  # from updates of this round
     _handed: dict[Bounds, Floats] = field(default_factory=dict)  # by other workers, after our last update
     _promised: list[Promised] = field(default_factory=list)
 
@@ -39,16 +47,16 @@ class Residuals:
             self._waiting[bounds] = handed if waiting is None else np.add(waiting, handed)
         return self._waiting.get(bounds)
 
-    def dropped(self, bounds: Bounds, update: str, values: Floats) -> None:
-        """From our update of this digest; what waited before is in it, or among the values."""
+    def dropped(self, bounds: Bounds, update: Made, values: Floats) -> None:
+        """From our update; what waited before is in it, or among the values."""
         self._dropped[bounds, update] = values
 
     def settle(self, record: RoundRecord) -> None:
         """What was dropped from committed updates waits; of others, what waited before."""
         for (start, stop), span in zip(record.bounds, record.spans, strict=True):
-            bounds = Bounds(start, stop)
-            if (bounds, span.digest) in self._dropped:
-                self._waiting[bounds] = self._dropped[bounds, span.digest]
+            bounds, made = Bounds(start, stop), Made(span.term, span.digest)
+            if (bounds, made) in self._dropped:
+                self._waiting[bounds] = self._dropped[bounds, made]
         self._dropped.clear()
         due = [promise for promise in self._promised if promise.round <= record.round]
         self._promised = [promise for promise in self._promised if promise.round > record.round]
@@ -67,20 +75,20 @@ class Residuals:
         """The same, if the update is committed."""
         self._promised.append(promised)
 
-    def leaving(self, bounds: Bounds) -> tuple[Floats, str | None] | None:
+    def leaving(self, bounds: Bounds) -> tuple[Floats, Made | None] | None:
         """What of the span another worker has to know, and the update that it belongs to, if one is under way."""
-        under_way = [(digest, values) for (of, digest), values in self._dropped.items() if of == bounds]
+        under_way = [(made, values) for (of, made), values in self._dropped.items() if of == bounds]
         if not under_way:
             values = self.take(bounds)
             return None if values is None else (values, None)
-        digest, values = under_way[-1]
+        made, values = under_way[-1]
         handed = self._handed.get(bounds)
-        return (values if handed is None else np.add(values, handed)), digest
+        return (values if handed is None else np.add(values, handed)), made
 
 
-def is_committed(record: RoundRecord, bounds: Bounds, update: str) -> bool:
+def is_committed(record: RoundRecord, bounds: Bounds, update: Made) -> bool:
     """Whether the span has this update in the log."""
     return any(
-        (start, stop) == (bounds.start, bounds.stop) and span.digest == update
+        (start, stop) == (bounds.start, bounds.stop) and (span.term, span.digest) == update
         for (start, stop), span in zip(record.bounds, record.spans, strict=True)
     )

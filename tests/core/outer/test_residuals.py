@@ -3,23 +3,24 @@
 import numpy as np
 
 from legion.codec.api import Floats
+from legion.ids import ClusterId
 from legion.layout import CHUNK, Bounds
-from legion.outer.residuals import Promised, Residuals, is_committed
+from legion.outer.residuals import Made, Promised, Residuals, is_committed
 from legion.rounds import RoundRecord, SpanRecord
 from tests.core.outer.small_rounds import RUN, worker_of
 
 FIRST, SECOND = Bounds(0, CHUNK), Bounds(CHUNK, 3 * CHUNK)
-ONE, TWO = "1" * 64, "2" * 64
+ONE, TWO = Made(0, "1" * 64), Made(0, "2" * 64)
 
 
 def full(value: float, bounds: Bounds = FIRST) -> Floats:
     return np.full(len(bounds), value, np.float32)
 
 
-def record(number: int, *digests: str) -> RoundRecord:
+def record(number: int, *updates: Made) -> RoundRecord:
     spans = tuple(
-        SpanRecord(term=0, reducer=worker_of("a", 0), digest=digest, size_bytes=1, included=())  # type: ignore[arg-type]
-        for digest in digests
+        SpanRecord(term=term, reducer=worker_of(ClusterId("a"), 0), digest=digest, size_bytes=1, included=())
+        for term, digest in updates
     )
     return RoundRecord(
         run_id=RUN,
@@ -44,6 +45,15 @@ def test_spans_with_one_digest_are_apart() -> None:
     residuals.dropped(SECOND, ONE, full(2.0, SECOND))
     residuals.settle(record(0, ONE, ONE))
     assert (value(residuals), value(residuals, SECOND)) == (1.0, 2.0)
+
+
+def test_the_same_update_of_another_term_is_not_ours() -> None:
+    """Then what waits with it is with who made that."""
+    residuals = Residuals()
+    residuals.dropped(FIRST, ONE, full(1.0))
+    residuals.promise(Promised(0, FIRST, ONE, full(2.0)))
+    residuals.settle(record(0, ONE._replace(term=1), TWO))
+    assert value(residuals) == 0.0
 
 
 def test_what_is_handed_over_adds_up() -> None:

@@ -20,7 +20,7 @@ from legion.outer.contribution import Contributor
 from legion.outer.handover import CODEC
 from legion.outer.log import Anchor, OuterStep, apply
 from legion.outer.reducer import Closing, SpanReducer
-from legion.outer.residuals import Promised, Residuals
+from legion.outer.residuals import Made, Promised, Residuals
 from legion.rounds import Participant, PartKey, RoundPlan, RoundRecord, SpanReport
 from tests.core.outer.small_rounds import (
     SHARES,
@@ -280,7 +280,7 @@ class Settlement(RuleBasedStateMachine):
         reducer, bounds = self.reducers[span], self.plan.spans[span].bounds
         if reducer.should_close(self.plan.deadline_s, frozenset()):
             blob, report, dropped = reducer.reduce(self.residuals[span].take(bounds), self.update_codec)
-            self.residuals[span].dropped(bounds, report.digest, dropped)
+            self.residuals[span].dropped(bounds, Made(report.term, report.digest), dropped)
             self.reports[span] = report
             self.blobs[report.digest] = blob
             if self.plan.spans[span].audited:
