@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from legion_client.control.messages import Axis, Happening, Mode, Sample, SettingsAre, Status
+from legion_client.control.messages import Axis, CurveIs, Happening, Mode, Sample, SettingsAre, Status
 
 
 class Desk(Protocol):
@@ -38,6 +38,9 @@ class Desk(Protocol):
     async def happenings(self, after: int, most: int) -> Sequence[Happening]: ...
 
     async def samples(self, since: float, most: int) -> Sequence[Sample]: ...
+
+    async def curve(self, most: int) -> CurveIs:
+        """The run's loss so far, as the server tells; empty without a run."""
 
     async def show(self, invite: str | None) -> None:
         """Raise the window, with a question about the invite if there is one. Refused by an agent without a window."""

@@ -299,7 +299,7 @@ class Refused(Message):
 
 
 Answer = Annotated[
-    Welcome | StatusIs | Happened | HappeningsAre | SamplesAre | SettingsAre | Done | Refused,
+    Welcome | StatusIs | Happened | HappeningsAre | SamplesAre | CurveIs | SettingsAre | Done | Refused,
     Field(discriminator="kind"),
 ]
 
