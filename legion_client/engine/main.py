@@ -11,7 +11,20 @@ import torch
 from legion import logs
 from legion.errors import EngineDied, LegionError
 from legion_client.engine.pipes import Pipes, open_pipes
-from legion_client.engine.protocol import Failed, Finished, Left, Prepare, RoundNews, Stop, Train, UpdateHere
+from legion_client.engine.protocol import (
+    Command,
+    Failed,
+    Finished,
+    Left,
+    Pause,
+    Prepare,
+    Resume,
+    RoundNews,
+    Stop,
+    Throttle,
+    Train,
+    UpdateHere,
+)
 from legion_client.engine.session import Session
 
 logger = logging.getLogger(__name__)
@@ -46,7 +59,8 @@ async def run() -> int:
 
 async def serve(pipes: Pipes, session: Session) -> int:
     """Train when told to, stop when told to."""
-    command = await pipes.next_command()
+    while isinstance(command := await pipes.next_command(), Pause | Resume | Throttle):
+        heed(session, command)
     if not isinstance(command, Train):
         pipes.report(Left(step=0))
         return GONE
@@ -55,7 +69,7 @@ async def serve(pipes: Pipes, session: Session) -> int:
     try:
         await asyncio.wait({training, listening}, return_when=asyncio.FIRST_COMPLETED)
         if not training.done():  # nobody is left who could end this process
-            session.stop()
+            session.stop(within_s=0.0)
             await asyncio.wait({training}, timeout=ORPHAN_S)
             if not training.done():
                 logger.warning("leaving in the middle of a step")
@@ -72,14 +86,28 @@ async def serve(pipes: Pipes, session: Session) -> int:
 
 
 async def listen(pipes: Pipes, session: Session) -> None:
-    """Stop when told to. Returns when the agent is gone; RunError when it says what cannot be read."""
+    """Heed what is said. Returns when the agent is gone; RunError when it says what cannot be read."""
     while (command := await pipes.next_command()) is not None:
-        if isinstance(command, Stop):
-            logger.info("stopping reason=%s", command.reason)
-            session.stop()
-        elif isinstance(command, RoundNews | UpdateHere):
-            session.rounds.hear(command)
+        heed(session, command)
     logger.info("the agent is gone")
+
+
+def heed(session: Session, command: Command) -> None:
+    match command:
+        case Stop(reason=reason, within_s=within_s):
+            logger.info("stopping reason=%s", reason)
+            session.stop(within_s)
+        case Pause(reason=reason):
+            logger.info("pausing reason=%s", reason)
+            session.pause(command)
+        case Resume():
+            logger.info("resuming")
+            session.resume()
+        case Throttle():
+            logger.info("limits duty=%.2f threads=%s", command.duty, command.threads)
+            session.throttle(command)
+        case RoundNews() | UpdateHere():
+            session.rounds.hear(command)
 
 
 def report_failure(pipes: Pipes, session: Session | None, error: Exception) -> int:

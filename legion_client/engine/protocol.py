@@ -67,9 +67,33 @@ class Stop(Message):
 
     kind: Literal["stop"] = "stop"
     reason: str
+    within_s: float | None = None  # for the step under way, then it is aborted; None: as long as it takes
 
 
-Command = Annotated[Prepare | Train | RoundNews | UpdateHere | Stop, Field(discriminator="kind")]
+class Pause(Message):
+    """Compute nothing from the next micro-batch on; what is sent and fetched goes on. Held is the answer."""
+
+    kind: Literal["pause"] = "pause"
+    reason: str
+    after_contribution: bool = False  # only once this round's is made; in a run without rounds, after the step
+
+
+class Resume(Message):
+    kind: Literal["resume"] = "resume"
+
+
+class Throttle(Message):
+    """Limits until the next Throttle, from the next micro-batch on. It may come at any time after Prepare."""
+
+    kind: Literal["throttle"] = "throttle"
+    duty: Annotated[float, Field(gt=0, le=1)] = 1.0  # part of the time that is computed
+    threads: Annotated[int, Field(ge=1)] | None = None  # None: as many as there are cores
+    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None  # of the card's memory; None: all of it
+
+
+Command = Annotated[
+    Prepare | Train | RoundNews | UpdateHere | Stop | Pause | Resume | Throttle, Field(discriminator="kind")
+]
 
 
 class Listening(Message):
@@ -79,6 +103,13 @@ class Listening(Message):
     port: int
     shape: ModelShape
     device: Device
+
+
+class Held(Message):
+    """The compute thread rests because of a Pause."""
+
+    kind: Literal["held"] = "held"
+    after_s: float  # the Pause arrived; 0 if it rests because its contribution is made
 
 
 class StepDone(Message):
@@ -168,6 +199,7 @@ class Failed(Message):
 
 Report = Annotated[
     Listening
+    | Held
     | StepDone
     | Evaluated
     | SliceWritten

@@ -8,9 +8,12 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+
+import torch
 
 from legion.checkpoint.shards import SliceInfo, read_slice, write_slice
 from legion.codec.api import Floats
@@ -36,6 +39,7 @@ from legion.outer.courier import Courier
 from legion.outer.member import Place
 from legion.train.device import best_device, describe
 from legion.train.loop import Training, require_same_data
+from legion.train.pace import Pace
 from legion.train.rounds import RoundTraining
 from legion.zero.engine import Zero3
 from legion.zero.optimizers import Slice
@@ -43,10 +47,13 @@ from legion_client.engine.local_state import LocalState, anchor_of, started
 from legion_client.engine.protocol import (
     Evaluated,
     HandedOver,
+    Held,
     Listening,
+    Pause,
     Prepare,
     SliceWritten,
     StepDone,
+    Throttle,
     Train,
 )
 from legion_client.engine.rounds import Rounds
@@ -66,6 +73,8 @@ class Session:
         self._device = best_device()
         self._training: Training | None = None
         self._stop_asked = False
+        self._pause_heard_at: float | None = None
+        self._pace = Pace(self._held)
         self.member: Member | None = None
         self.rounds = Rounds(report)
 
@@ -178,7 +187,7 @@ class Session:
         with self._loader:
             self._blueprint.model.to(self._device)
             training = self._training = Training(
-                config, self._blueprint.model, zero, exchange, self._loader, speaker, self._device
+                config, self._blueprint.model, zero, exchange, self._loader, speaker, self._device, pace=self._pace
             )
             if self._stop_asked:
                 training.stopping.set()
@@ -220,9 +229,27 @@ class Session:
             )
         return info.tokens
 
-    def stop(self) -> None:
-        """Leave after the step under way."""
+    def pause(self, command: Pause) -> None:
+        self._pause_heard_at = None if command.after_contribution else time.monotonic()
+        self._pace.pause(after_contribution=command.after_contribution)
+
+    def resume(self) -> None:
+        self._pace.resume()
+
+    def throttle(self, limits: Throttle) -> None:
+        self._pace.limit(duty=limits.duty, threads=limits.threads)
+        if self._device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(limits.gpu_memory_fraction or 1.0, self._device)
+
+    def _held(self) -> None:
+        heard_at = self._pause_heard_at
+        self._report(Held(after_s=0.0 if heard_at is None else time.monotonic() - heard_at))
+
+    def stop(self, within_s: float | None = None) -> None:
+        """Leave after the step under way; if it takes longer than `within_s`, without it."""
         self._stop_asked = True
+        if within_s is not None:
+            self._pace.give_up(within_s)
         if self._training is not None:
             self._training.stopping.set()
         self.rounds.wake()

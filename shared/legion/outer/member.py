@@ -158,6 +158,11 @@ class RoundMember:
     def complete(self) -> bool:
         return self.anchor == self._place.rounds
 
+    @property
+    def contributed(self) -> bool:
+        """To the round that begins at our anchor."""
+        return self._contributed == self.anchor
+
     def next_blocks(self, count: int) -> int | None:
         """The first of `count` blocks for a step now; None while nothing is left to do but wait for the next anchor."""
         if self.complete or self._is_waiting():

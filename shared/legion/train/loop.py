@@ -18,11 +18,12 @@ from torch.nn import functional
 from legion.comm.api import Batches, Exchange
 from legion.config import RunConfig
 from legion.data.loader import Loader, MicroBatch
-from legion.errors import FingerprintMismatch
+from legion.errors import FingerprintMismatch, StepAborted
 from legion.ids import Step
 from legion.messages import EvaluationRecord, StepRecord
 from legion.train.device import autocast
 from legion.train.metrics import StepMeter
+from legion.train.pace import Pace
 from legion.train.schedule import learning_rate
 from legion.zero.engine import Border, Committed, Zero3
 
@@ -63,6 +64,7 @@ class Training:
         listener: Listener,
         device: torch.device,
         clock: Callable[[], float] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """`clock`: s, for the times in records, if not this machine's."""
         self._config = config
@@ -73,6 +75,7 @@ class Training:
         self._listener = listener
         self._device = device
         self._meter = StepMeter(exchange.usage, clock)
+        self.pace = pace or Pace()
         self.stopping = threading.Event()  # set by anyone: leave after the step under way
         self.steps_done = 0
 
@@ -85,8 +88,14 @@ class Training:
             at = self.steps_done
             first, count = self._loader.first_block(at, 0), config.batch.micro_batches
             last = self.stopping.is_set() or at + 1 == config.steps
-            tokens += self.step(Assignment(Step(at), at, first, count, last=last)).tokens
+            try:
+                tokens += self.step(Assignment(Step(at), at, first, count, last=last)).tokens
+            except StepAborted:
+                if self.pace.given_up:
+                    break
+                raise
             self.steps_done += 1
+            self.pace.contributed()
             last = self.steps_done == config.steps
             every = config.evaluation.every_steps
             if last or (every and self.steps_done % every == 0):
@@ -100,7 +109,7 @@ class Training:
         """One optimizer step of the cluster."""
         self._zero.begin(work.batch_count)
         loss_sum, tokens, micro_batches = 0.0, 0, 0
-        while (index := self._exchange.claim(work.step, work.batch_count)) is not None:
+        while (index := self._next_batch(work)) is not None:
             batch = self._loader.blocks_from(work.first_block + index * self._loader.blocks_each)
             self._prefetch(work, index)
             with self._zero.backward_of(index, batch.tokens), autocast(self._config.cluster, self._device):
@@ -122,6 +131,11 @@ class Training:
         self._listener.step_done(record)
         return outcome
 
+    def _next_batch(self, work: Assignment) -> int | None:
+        """Claimed only when it may be computed: a claim that rests would keep the others waiting."""
+        self.pace.between()
+        return self._exchange.claim(work.step, work.batch_count)
+
     def _prefetch(self, work: Assignment, index: int) -> None:
         """The micro-batch this member will most likely claim next."""
         ahead = index + self._exchange.group.world
@@ -139,6 +153,7 @@ class Training:
         loss_sum, tokens = 0.0, 0
         with self._zero.evaluation(), autocast(self._config.cluster, self._device):
             for number in mine:
+                self.pace.between()
                 batch = self._loader.validation_batch(number, most)
                 loss_sum += float(self._loss_sum(batch))
                 tokens += batch.tokens

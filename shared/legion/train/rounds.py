@@ -65,9 +65,10 @@ class RoundTraining:
         self._zero.start(Step(0), self._optimizer_steps)
         try:
             self._turns()
-        except (PeerLost, StepAborted):  # an aborted step changes nothing: what was done before it is whole
-            self._leave()
-            raise
+        except (PeerLost, StepAborted) as error:  # an aborted step changes nothing: what was done before it is whole
+            if not (isinstance(error, StepAborted) and self._training.pace.given_up):
+                self._leave()
+                raise
         self._zero.stop()
         self._leave()
         return self._done
@@ -76,6 +77,9 @@ class RoundTraining:
         rounds, stopping = self._rounds, self._training.stopping
         evaluated = kept = rounds.anchor
         while not rounds.complete and not stopping.is_set():
+            if rounds.contributed:
+                self._training.pace.contributed()
+            self._training.pace.between()
             self._turn()
             if self._evaluation_due(evaluated):
                 self._evaluate()
@@ -100,8 +104,10 @@ class RoundTraining:
         first = self._rounds.next_blocks(blocks)
         if first is None:
             self._rounds.wait()
+            self._training.pace.idled()
             if self._training.stopping.is_set():
                 return
+            self._training.pace.between()  # moving to the anchor is work too
             self._zero.wait_at_border(self._rounds)
             return
         at = self._rounds.at

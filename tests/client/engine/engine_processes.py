@@ -121,6 +121,10 @@ class EngineProcess:
         self._stdin.write(line + b"\n")
         self._stdin.flush()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 

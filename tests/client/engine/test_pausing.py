@@ -1,0 +1,106 @@
+"""A real engine that is told to rest: nothing is computed, what it has contributed goes out, and it goes on as it was."""
+
+import time
+
+import psutil
+import pytest
+
+from legion.outer.state import opened
+from legion_client.engine.protocol import (
+    AnchorReached,
+    Held,
+    Left,
+    Pause,
+    Resume,
+    StateSaved,
+    StepDone,
+    Stop,
+    Throttle,
+)
+from tests.client.engine.engine_processes import Dataset, EngineProcess, Engines, training, with_config
+from tests.client.engine.round_table import seated
+
+PAUSE_S = 2.0  # from the request to no more compute, beside one micro-batch
+
+
+def cpu_s(engine: EngineProcess) -> float:
+    times = psutil.Process(engine.pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def assert_silent(engine: EngineProcess, for_s: float) -> None:
+    """It uses next to no processor time for so long."""
+    before, began = cpu_s(engine), time.monotonic()
+    engine.until_silent(for_s)
+    used, took = cpu_s(engine) - before, time.monotonic() - began
+    assert used <= 0.05 * took + 0.05, f"{used:.2f} s of computing in {took:.2f} s of a pause"
+
+
+def test_a_pause_ends_computing_and_resume_loses_nothing(engines: Engines, text_data: Dataset) -> None:
+    data = with_config(text_data, steps=400)
+    [engine] = engines.start(1)
+    training([engine], data)
+    engine.wait_for(StepDone)
+    engine.send(Pause(reason="the volunteer asked"))
+    held = engine.wait_for(Held)
+    assert held.after_s <= PAUSE_S
+    assert_silent(engine, 1.0)
+    engine.send(Resume())
+    engine.wait_for(StepDone)
+    engine.send(Stop(reason="enough"))
+    assert engine.ended() == 0, engine.log
+    steps = [report.record.step for report in engine.all(StepDone)]
+    assert steps == list(range(1, len(steps) + 1)), "no step is lost or done twice"
+
+
+def test_a_paused_engine_stops_at_once_and_keeps_its_state(engines: Engines, text_data: Dataset) -> None:
+    data = with_config(text_data, cluster={"policy": "solo"}, steps=4000, rounds={"steps": 400, "codec": "int4"})
+    first, other = engines.start(2)
+    seated(data, [[first], [other]])
+    first.wait_for(StepDone)
+    first.send(Pause(reason="a game needs the graphics card"))
+    first.wait_for(Held)
+    done = first.all(StepDone)[-1].record
+    began = time.monotonic()
+    first.send(Stop(reason="a game needs the graphics card", within_s=0))
+    assert first.ended() == 0, first.log
+    assert time.monotonic() - began < 8.0  # 5 s of it for a handover that nobody may take
+    assert isinstance(first.reports[-1], Left)
+    with opened(first.only(StateSaved).path) as kept:
+        kept.check()
+        assert (kept.info.final, kept.info.steps) == (True, done.step)
+    other.kill()
+
+
+def test_finish_contributes_first(engines: Engines, text_data: Dataset) -> None:
+    data = with_config(text_data, cluster={"policy": "solo"}, steps=4000, rounds={"steps": 20, "codec": "int4"})
+    first, other = engines.start(2)
+    table = seated(data, [[first], [other]])
+    first.wait_for(AnchorReached)
+    first.send(Pause(reason="finish this round", after_contribution=True))
+    first.wait_for(Held)
+    name = table.clusters[0].name
+    rounds = {span.inclusion(name) is not None for record in table.records for span in record.spans}
+    assert rounds
+    first.send(Resume())
+    first.wait_for(AnchorReached)
+    for engine in (first, other):
+        engine.kill()
+
+
+@pytest.mark.parametrize("duty", [0.25, 0.5])
+def test_a_limit_rests_between_micro_batches(engines: Engines, text_data: Dataset, duty: float) -> None:
+    data = with_config(text_data, steps=100_000)
+    [engine] = engines.start(1)
+    training([engine], data)
+    engine.wait_for(StepDone)
+    engine.send(Throttle(duty=duty, threads=1))
+    engine.wait_for(StepDone)
+    before, began = cpu_s(engine), time.monotonic()
+    while time.monotonic() - began < 4.0:
+        engine.wait_for(StepDone)
+    share = (cpu_s(engine) - before) / (time.monotonic() - began)
+    assert share <= duty + 0.1
+    engine.send(Throttle())
+    engine.wait_for(StepDone)
+    engine.kill()
