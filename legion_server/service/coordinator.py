@@ -65,6 +65,7 @@ class Coordinator:
         self._state: State | None = None
         self._tokens: dict[str, WorkerId] = {}  # by hash; an entry counts only while the worker still has it
         self._lock = asyncio.Lock()
+        self._is_stored = True  # whether the store has the state for sure; if not, the next decision writes all of it
         self.revision = 0  # grows with every saved change: for caches
         self.checkpoint_done = asyncio.Event()  # a checkpoint became complete: the assembler's call
         self.round_done = asyncio.Event()  # a round was committed, or the run resumed: the follower's call
@@ -301,9 +302,9 @@ class Coordinator:
             yield draft
             phase = self.run.phase
             draft.settle(assembling=self._assembling)
-            change = draft.change(self._events)
+            change = draft.change(self._events, whole=not self._is_stored)
             if change is not None:
-                await self._store.save(change)
+                await self._save(change)
             self._state = draft.after
             if change is not None:
                 self.revision += 1
@@ -315,6 +316,11 @@ class Coordinator:
                 logger.info("run phase=%s step=%d epoch=%d%s", self.run.phase, self.run.step, self.run.epoch, why)
             for checkpoint in draft.dropped:
                 await asyncio.to_thread(self._files.remove, checkpoint)
+
+    async def _save(self, change: Change) -> None:
+        self._is_stored = False  # an error, or being cut off, says nothing of what the store has
+        await self._store.save(change)
+        self._is_stored = True
 
 
 def rank_in(run: Run, worker_id: WorkerId, epoch: Epoch) -> Rank | None:

@@ -26,12 +26,13 @@ from legion_server.domain.runs import Failure
 from legion_server.service.coordinator import Coordinator
 from legion_server.service.references import References
 from legion_server.service.state import Draft
-from legion_server.service.update_index import UpdateIndex
+from legion_server.service.update_index import AT_ONCE, UpdateIndex
 from legion_server.store.api import Store
 
 logger = logging.getLogger(__name__)
 
-MOST_RECORDS = 64  # in one answer
+MOST_RECORDS = 64  # in one answer ...
+ENOUGH = 10_000  # ... or inclusions, some 2 MB: heartbeats wait while an answer is made
 
 
 class RoundLog:
@@ -104,20 +105,36 @@ class RoundLog:
 
     async def record(self, number: int) -> RoundRecord | None:
         """None when it is not committed, or not kept any more."""
-        found = await self._store.records(number, 1)
+        found = await self._store.records(number, 1) if number < self.rounds.committed else []
         return found[0] if found and found[0].round == number else None
 
     async def page(self, since: int, limit: int) -> RoundsPage:
-        """At most `limit` records, oldest first, and the plans of `since` and of the rounds after each record."""
+        """At most `limit` records, oldest first, and the plans of `since` and of the rounds after each record.
+
+        Fewer of large ones: whoever asks goes on after the last.
+        """
         rounds = self._coordinator.state.rounds
         if rounds is None:
             return RoundsPage(first=0, records=())
-        records = await self._store.records(since, min(limit, MOST_RECORDS))
+        records = await self._records(since, min(limit, MOST_RECORDS), rounds.committed)
         last = records[-1].round + 1 if records else since
         plans = await self._store.plans(since, last - since + 1)
         return RoundsPage(
             first=rounds.first_record, records=tuple(records), plans=tuple(plan for plan in plans if plan.round <= last)
         )
+
+    async def _records(self, since: int, limit: int, committed: int) -> list[RoundRecord]:
+        found: list[RoundRecord] = []
+        inclusions = 0
+        while len(found) < limit and inclusions < ENOUGH:
+            more = await self._store.records(since, min(AT_ONCE, limit - len(found)))
+            more = [record for record in more if record.round < committed]
+            if not more:
+                break
+            found += more
+            inclusions += sum(len(span.included) for record in more for span in record.spans)
+            since = more[-1].round + 1
+        return found
 
     def version(self, *, private: bool) -> GlobalVersion:
         """Where everybody is; workers' ids only if `private`."""

@@ -93,19 +93,19 @@ class Draft:
             if step not in self.checkpoints or self.checkpoints[step].folder_name != before.folder_name
         ]
 
-    def change(self, events: Events) -> Change | None:
-        """None when nothing is worth saving."""
-        before = self._before
+    def change(self, events: Events, *, whole: bool = False) -> Change | None:
+        """None when nothing is worth saving. `whole`: all that is known now, whatever the store has."""
+        before = State(self.run) if whole else self._before
         workers = tuple(w for w in self.workers.values() if _differs(before.workers.get(w.worker_id), w))
         checkpoints = tuple(c for c in self.checkpoints.values() if before.checkpoints.get(c.step) is not c)
         has_moved = _moved(before.rounds, self.rounds)
         change = Change(
-            run=self.run if self.run != before.run else None,
+            run=self.run if whole or self.run != before.run else None,
             dataset=self.dataset if self.dataset is not before.dataset else None,
-            forget_dataset=self.dataset is None and before.dataset is not None,
+            forget_dataset=self.dataset is None and self._before.dataset is not None,
             workers=workers,
             checkpoints=checkpoints,
-            dropped_checkpoints=tuple(step for step in before.checkpoints if step not in self.checkpoints),
+            dropped_checkpoints=tuple(step for step in self._before.checkpoints if step not in self.checkpoints),
             report=self.report,
             superseded_after=self.superseded_after,
             rounds=self.rounds if has_moved else None,

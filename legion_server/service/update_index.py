@@ -29,7 +29,8 @@ class UpdateIndex:
                 self._rounds = {digest: number for digest, number in self._rounds.items() if number >= self._first}
             self._until = max(self._until, self._first)
             while self._until < rounds.committed:
-                records = await self._store.records(self._until, AT_ONCE)
+                found = await self._store.records(self._until, AT_ONCE)
+                records = [record for record in found if record.round < rounds.committed]
                 if not records:
                     break
                 self._rounds |= {span.digest: record.round for record in records for span in record.spans}

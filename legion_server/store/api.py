@@ -56,7 +56,7 @@ class Change:
     report: tuple[WorkerId, MetricsReport] | None = None
     superseded_after: int | None = None  # metrics of later steps belong to a past that was given up
     rounds: Rounds | None = None
-    rounds_before: Rounds | None = None  # as stored: only the difference is written; None: all of it is
+    rounds_before: Rounds | None = None  # what the store has for sure: the difference is written; None: all is
     records: tuple[RoundRecord, ...] = ()  # new, or with their root
     plans: tuple[RoundPlan, ...] = ()  # in place of older revisions
     forget_rounds_before: int | None = None

@@ -6,12 +6,12 @@ is each field of each span's turn. A report writes itself (18 KB with 100 cluste
 update one flag. The rows of a decision are in one transaction with its records, plans and events: whoever is killed
 leaves the state before it or after it, and there is no journal to fold.
 
-Invariant: the names of the stored rows are those of `parts` of what was saved last.
+Invariant: no row is stored that `parts` of what was saved last does not name.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
@@ -33,11 +33,10 @@ def changed(before: Rounds | None, after: Rounds) -> tuple[dict[str, str], set[s
 
 
 def parts(rounds: Rounds) -> dict[str, Any]:
-    """Values by name: `counters`, or `turns/SPAN/report`; of turns only what is not as it begins."""
+    """Values by name: `counters`, or `turns/SPAN/report`."""
     found = {field.name: getattr(rounds, field.name) for field in fields(Rounds) if field.name not in (TURNS, UNSTORED)}
     for span, turn in enumerate(rounds.turns):
-        values = {field.name: getattr(turn, field.name) for field in fields(Turn) if not _is_default(turn, field)}
-        found |= {f"{TURNS}/{span}/{name}": value for name, value in values.items()}
+        found |= {f"{TURNS}/{span}/{field.name}": getattr(turn, field.name) for field in fields(Turn)}
     return found
 
 
@@ -61,7 +60,3 @@ def _object(documents: Mapping[str, str]) -> str:
 
 def _adapter(name: str) -> TypeAdapter[Any]:
     return _OF_TURN[name.rsplit("/", 1)[1]] if "/" in name else _WHOLE[name]
-
-
-def _is_default(turn: Turn, field: Field[Any]) -> bool:
-    return field.default is not MISSING and getattr(turn, field.name) == field.default

@@ -100,7 +100,7 @@ class SqlStore:
                 await _supersede(connection, change.superseded_after)
             if change.report is not None:
                 await self._report(connection, *change.report)
-            await _append(connection, change.events, change.keep_events_after)
+            await self._append(connection, change.events, change.keep_events_after)
 
     async def add_invite(self, token_sha256: str, uses: int, expires_at: float) -> None:
         async with self._begin() as connection:
@@ -211,13 +211,32 @@ class SqlStore:
             if rows:
                 await connection.execute(self._insert(table).on_conflict_do_nothing(), rows)
 
+    async def _append(self, connection: AsyncConnection, events: Iterable[Numbered], keep_after: int) -> None:
+        rows = [
+            {
+                "number": event.number,
+                "type": event.happening.type,
+                "at": event.at,
+                "public": _text(FACTS, event.happening.data),
+                "private": _text(FACTS, event.happening.private),
+            }
+            for event in events
+        ]
+        if rows:
+            # There may be some of a decision that was stored although its caller was told that it could not be.
+            await self._put_all(connection, t.events, rows)
+            number = t.events.c.number
+            gone = sa.or_(number <= keep_after, number > rows[-1]["number"])
+            await connection.execute(sa.delete(t.events).where(gone))
+
     async def _put_rounds(self, connection: AsyncConnection, before: Rounds | None, after: Rounds) -> None:
         table = t.round_parts
         if before is None:
             await connection.execute(sa.delete(table))
         written, gone = round_parts.changed(before, after)
         if gone:
-            await connection.execute(sa.delete(table).where(table.c.name.in_(gone)))
+            one = sa.delete(table).where(table.c.name == sa.bindparam("gone"))
+            await connection.execute(one, [{"gone": name} for name in gone])
         if written:
             await self._put_all(connection, table, [{"name": n, "document": d} for n, d in written.items()])
 
@@ -315,19 +334,3 @@ def _clusters_steps(after: int, stride: int) -> sa.Select[Any]:
 async def _supersede(connection: AsyncConnection, step: int) -> None:
     for table in (t.step_records, t.evaluations):
         await connection.execute(sa.delete(table).where(table.c.step > step))
-
-
-async def _append(connection: AsyncConnection, events: Iterable[Numbered], keep_after: int) -> None:
-    rows = [
-        {
-            "number": event.number,
-            "type": event.happening.type,
-            "at": event.at,
-            "public": _text(FACTS, event.happening.data),
-            "private": _text(FACTS, event.happening.private),
-        }
-        for event in events
-    ]
-    if rows:
-        await connection.execute(sa.insert(t.events), rows)
-        await connection.execute(sa.delete(t.events).where(t.events.c.number <= keep_after))

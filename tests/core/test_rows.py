@@ -17,7 +17,7 @@ def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_error_of_legion_is_a_sentence_and_its_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
-    from rows import status_of  # noqa: PLC0415  found by the fixture
+    from rows import status_of
 
     def main() -> int:
         raise Unusable("no network namespaces here", hint="Be root.")
@@ -28,7 +28,7 @@ def test_an_error_of_legion_is_a_sentence_and_its_exit_status(capsys: pytest.Cap
 
 
 def test_other_errors_are_not_hidden() -> None:
-    from rows import status_of  # noqa: PLC0415  found by the fixture
+    from rows import status_of
 
     def main() -> int:
         raise ZeroDivisionError

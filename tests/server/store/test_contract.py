@@ -137,11 +137,16 @@ async def test_old_events_and_dropped_checkpoints_go(store: Store, make_worker: 
 
 
 async def test_a_change_that_fails_leaves_nothing(store: Store, make_worker: MakeWorker) -> None:
-    event = Numbered(1, 0.0, Happening("config"))
-    await store.save(Change(events=(event,)))
+    event = Numbered(1, None, Happening("config"))  # type: ignore[arg-type]
     with pytest.raises(Exception, match="database"):
         await store.save(Change(workers=(make_worker("a"),), events=(event,)))
     assert (await store.load()).workers == ()
+
+
+async def test_an_event_in_the_place_of_one_that_nobody_was_told_of(store: Store) -> None:
+    await store.save(Change(events=tuple(Numbered(number, 0.0, Happening("config")) for number in (1, 2))))
+    await store.save(Change(events=(Numbered(1, 0.0, Happening("phase")),)))
+    assert [event.happening.type for event in (await store.load()).events] == ["phase"]
 
 
 async def test_reports_count_once(store: Store) -> None:

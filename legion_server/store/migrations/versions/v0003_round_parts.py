@@ -24,9 +24,7 @@ def upgrade() -> None:
         whole = json.loads(found)
         turns = enumerate(whole.pop("turns", ()))
         whole.pop("speeds", None)
-        # Of turns only what is not as it begins: no report, nothing stored.
-        kept = ((n, name, v) for n, turn in turns for name, v in turn.items() if v is not None and v is not False)
-        whole |= {f"turns/{n}/{name}": value for n, name, value in kept}
+        whole |= {f"turns/{span}/{name}": value for span, turn in turns for name, value in turn.items()}
         op.bulk_insert(PARTS, [{"name": name, "document": json.dumps(value)} for name, value in whole.items()])
     op.drop_table("round_state")
 
