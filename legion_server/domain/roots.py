@@ -31,10 +31,14 @@ def compared(rounds: Rounds, worker: WorkerId, report: RootReport, reference: st
     The same anchor counts against a worker once, however often it is reported. One that there cannot be yet is nothing
     to wait for.
     """
-    rest = {name: waiting for name, waiting in rounds.waiting_roots.items() if name != worker}
+    waiting = rounds.waiting_roots
+    # The reference of an older one may have been looked for while the worker went on and reported again.
+    is_newest = worker not in waiting or waiting[worker].round <= report.round
+    rest = {name: other for name, other in waiting.items() if name != worker} if is_newest else waiting
     if reference is None:
-        waiting = {**rest, worker: report} if rounds.anchored < report.round <= newest(rounds) else rest
-        return Verdict(replace(rounds, waiting_roots=waiting), None, [])
+        if is_newest and rounds.anchored < report.round <= newest(rounds):
+            rest = {**rest, worker: report.model_copy(update={"refused": {}, "damaged": 0})}  # counted already
+        return Verdict(replace(rounds, waiting_roots=rest), None, [])
     rounds = replace(rounds, waiting_roots=rest)
     if report.root == reference:
         return Verdict(rounds, True, [])

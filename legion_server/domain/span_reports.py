@@ -94,7 +94,10 @@ def contradiction(rounds: Rounds, report: SpanReport, known: str) -> Verdict:
 
 
 def _counted(rounds: Rounds, config: RunConfig, plan: RoundPlan, report: SpanReport) -> tuple[SpanReport, int]:
-    """The report with the tokens that count, and how many blocks it names that were delivered before."""
+    """The report with the tokens that count, and how many blocks it names that were delivered before.
+
+    Without what it refused, which is counted elsewhere and may be long.
+    """
     where = f"span {report.span} of round {report.round}"
     bounds, sizes = plan.spans[report.span].bounds, plan.shape.sizes
     participants = {participant.cluster: participant for participant in plan.participants}
@@ -113,7 +116,7 @@ def _counted(rounds: Rounds, config: RunConfig, plan: RoundPlan, report: SpanRep
         duplicates += sum(len(named) for named in inclusion.blocks) - new
         tokens = min(inclusion.tokens, new * config.data.seq_len)
         included.append(inclusion.model_copy(update={"tokens": tokens}))
-    return report.model_copy(update={"included": tuple(included)}), duplicates
+    return report.model_copy(update={"included": tuple(included), "refused": {}}), duplicates
 
 
 @lru_cache(maxsize=4096)

@@ -60,6 +60,14 @@ def test_what_cannot_be_compared_yet_waits(rounds: Rounds) -> None:
     assert (past.agrees, dict(past.rounds.waiting_roots)) == (None, {})
 
 
+def test_a_newer_report_waits_while_an_older_one_is_compared(rounds: Rounds) -> None:
+    told = of(5, WRONG).model_copy(update={"refused": {"late": 7}, "damaged": 2})
+    waits = roots.compared(rounds, A, told, None, 0.0).rounds
+    assert dict(waits.waiting_roots) == {A: of(5, WRONG)}  # what it counted is not kept
+    for reference in (None, RIGHT):
+        assert roots.compared(waits, A, of(3, RIGHT), reference, 0.0).rounds.waiting_roots == waits.waiting_roots
+
+
 def test_what_a_worker_counts_is_taken_once_for_an_anchor(rounds: Rounds) -> None:
     told = of(3, RIGHT).model_copy(update={"refused": {"late": 2}, "damaged": 1})
     once = roots.noticed(rounds, A, told)
