@@ -1,0 +1,139 @@
+"""Both themes as Qt palettes and one style sheet, so that they look the same wherever the app runs.
+
+Sizes are multiples of the font's height: text may be twice as large and everything follows.
+"""
+
+from typing import Literal
+
+from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtGui import QColor, QFontMetricsF, QPalette
+from PySide6.QtWidgets import QApplication
+
+from legion_client.ui.colors import DARK, LIGHT, Colors
+
+Choice = Literal["auto", "light", "dark"]
+
+
+class Theme(QObject):
+    """The colours that hold now; `changed` when the choice or the system's scheme changes."""
+
+    changed = Signal()
+
+    def __init__(self, application: QApplication, choice: Choice = "auto") -> None:
+        super().__init__(application)
+        self._application = application
+        self.choice: Choice = choice
+        self.colors: Colors = LIGHT
+        application.setStyle("Fusion")
+        application.styleHints().colorSchemeChanged.connect(lambda _: self._apply())
+        self._apply()
+
+    def choose(self, choice: Choice) -> None:
+        self.choice = choice
+        self._apply()
+
+    @property
+    def unit(self) -> int:
+        """The height of a line of text in pixels."""
+        return round(QFontMetricsF(self._application.font()).height())
+
+    def _apply(self) -> None:
+        scheme = self._application.styleHints().colorScheme()
+        dark = self.choice == "dark" or (self.choice == "auto" and scheme == Qt.ColorScheme.Dark)
+        self.colors = DARK if dark else LIGHT
+        self._application.setPalette(palette_of(self.colors))
+        self._application.setStyleSheet(style_sheet(self.colors, self.unit))
+        self.changed.emit()
+
+
+def palette_of(colors: Colors) -> QPalette:
+    role = QPalette.ColorRole
+    palette = QPalette()
+    for which, color in {
+        role.Window: colors.window,
+        role.WindowText: colors.text,
+        role.Base: colors.field,
+        role.AlternateBase: colors.window,
+        role.Text: colors.text,
+        role.PlaceholderText: colors.muted,
+        role.Button: colors.card,
+        role.ButtonText: colors.text,
+        role.ToolTipBase: colors.card,
+        role.ToolTipText: colors.text,
+        role.BrightText: colors.error,
+        role.Highlight: colors.accent,
+        role.HighlightedText: colors.on_accent,
+        role.Link: colors.accent,
+        role.LinkVisited: colors.accent,
+        role.Accent: colors.accent,
+        role.Light: colors.card,
+        role.Midlight: colors.border,
+        role.Mid: colors.border,
+        role.Dark: colors.line,
+        role.Shadow: colors.border,
+    }.items():
+        palette.setColor(which, QColor(color))
+    for which in (role.WindowText, role.Text, role.ButtonText):
+        palette.setColor(QPalette.ColorGroup.Disabled, which, QColor(colors.line))
+    return palette
+
+
+def style_sheet(colors: Colors, unit: int) -> str:
+    """`unit`: the height of a line of text in pixels."""
+    gap, small, round_corner = unit // 2, max(2, unit // 4), max(4, unit // 2)
+    return f"""
+    QMainWindow, QDialog {{ background: {colors.window}; }}
+    QFrame#card {{ background: {colors.card}; border: 1px solid {colors.border}; border-radius: {round_corner}px; }}
+    QLabel#muted, QLabel#caption {{ color: {colors.muted}; }}
+    QLabel#error {{ color: {colors.error}; }}
+    QLabel#link {{ color: {colors.accent}; }}
+    QScrollArea, QScrollArea > QWidget > QWidget#page {{ background: transparent; border: none; }}
+    QListWidget#pages {{ background: transparent; border: none; outline: none; padding: {gap}px {small}px; }}
+    QListWidget#pages::item {{ padding: {small}px {gap}px; margin: 1px 0; border-radius: {small + 2}px;
+        color: {colors.text}; }}
+    QListWidget#pages::item:hover {{ background: {colors.border}; }}
+    QListWidget#pages::item:selected {{ background: {colors.selected}; color: {colors.text}; }}
+    QListWidget#pages:focus::item:selected {{ border: 1px solid {colors.accent}; }}
+    QPushButton, QToolButton#push {{ background: {colors.card}; color: {colors.text}; border: 1px solid {colors.line};
+        border-radius: {small + 2}px; padding: {small}px {gap + small}px; }}
+    QPushButton:hover, QToolButton#push:hover {{ background: {colors.selected}; }}
+    QPushButton:pressed, QToolButton#push:pressed, QPushButton:checked {{ background: {colors.selected};
+        border-color: {colors.accent}; }}
+    QPushButton:focus, QToolButton#push:focus {{ border: 2px solid {colors.accent}; padding: {small - 1}px
+        {gap + small - 1}px; }}
+    QPushButton:disabled, QToolButton#push:disabled {{ color: {colors.muted}; border-color: {colors.border}; }}
+    QPushButton#primary {{ background: {colors.accent}; color: {colors.on_accent}; border: 1px solid {colors.accent};
+        font-weight: 600; }}
+    QPushButton#primary:focus {{ border: 2px solid {colors.text}; }}
+    QPushButton#primary:disabled {{ background: {colors.border}; color: {colors.muted};
+        border-color: {colors.border}; }}
+    QPushButton#flat, QPushButton#link {{ background: transparent; border: 1px solid transparent;
+        color: {colors.accent}; }}
+    QPushButton#link {{ padding: 0; text-align: left; text-decoration: underline; }}
+    QPushButton#flat:hover {{ background: {colors.selected}; }}
+    QPushButton#flat:focus, QPushButton#link:focus {{ border: 1px solid {colors.accent}; }}
+    QLineEdit, QComboBox, QAbstractSpinBox, QPlainTextEdit {{ background: {colors.field}; color: {colors.text};
+        border: 1px solid {colors.line}; border-radius: {small + 1}px; padding: {small - 1}px {gap}px; }}
+    QLineEdit:focus, QComboBox:focus, QAbstractSpinBox:focus, QPlainTextEdit:focus {{
+        border: 2px solid {colors.accent}; padding: {small - 2}px {gap - 1}px; }}
+    QLineEdit:disabled, QComboBox:disabled, QAbstractSpinBox:disabled {{ color: {colors.muted};
+        border-color: {colors.border}; }}
+    QProgressBar {{ background: {colors.border}; border: none; border-radius: {small // 2}px;
+        min-height: {small}px; max-height: {small}px; }}
+    QProgressBar::chunk {{ background: {colors.accent}; border-radius: {small // 2}px; }}
+    QTableWidget, QTableView {{ background: {colors.card}; color: {colors.text}; border: none;
+        gridline-color: {colors.border}; selection-background-color: {colors.selected};
+        selection-color: {colors.text}; }}
+    QHeaderView::section {{ background: {colors.card}; color: {colors.muted}; border: none;
+        border-bottom: 1px solid {colors.border}; padding: {small}px {gap}px; }}
+    QMenuBar {{ background: {colors.window}; color: {colors.text}; }}
+    QMenuBar::item {{ padding: {small}px {gap}px; background: transparent; border-radius: {small}px; }}
+    QMenuBar::item:selected {{ background: {colors.selected}; }}
+    QMenu {{ background: {colors.card}; color: {colors.text}; border: 1px solid {colors.border}; padding: {small}px; }}
+    QMenu::item {{ padding: {small}px {unit + gap}px; border-radius: {small}px; }}
+    QMenu::item:selected {{ background: {colors.selected}; color: {colors.text}; }}
+    QMenu::item:disabled {{ color: {colors.muted}; }}
+    QMenu::separator {{ height: 1px; background: {colors.border}; margin: {small}px {gap}px; }}
+    QToolTip {{ background: {colors.card}; color: {colors.text}; border: 1px solid {colors.border};
+        padding: {small}px; }}
+    """
