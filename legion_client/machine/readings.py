@@ -15,6 +15,7 @@ class GpuReading:
     memory_bytes: int | None = None
     memory_of_others_bytes: int | None = None  # held by other programs
     driver: str | None = None
+    lost: bool = False  # it was there before and no longer answers; everything else is unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,4 @@ class Readings:
     metered: bool | None = None  # the connection costs by volume
     month_bytes: int | None = None  # that we sent and received in this calendar month
     gpus: tuple[GpuReading, ...] = field(default=())
+    gpu_problem: str | None = None  # one sentence for people: a driver that fails, a card that is lost
