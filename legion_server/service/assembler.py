@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from legion.errors import LegionError, StorageFailed
+from legion.errors import CheckpointInvalid, LegionError, StorageFailed
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.service.checkpoints import Checkpoints
 from legion_server.service.coordinator import Coordinator
 from legion_server.service.slices import SliceFiles
+from legion_server.service.soundness import is_whole
 from legion_server.service.threads import in_own_thread
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 RETRY_S = 10.0  # until what the database did not take is offered to it again
 
 
+class SliceDamaged(CheckpointInvalid):
+    """On the server's own disk."""
+
+
 class Assembler:
     """`serve` is its one task; the byte copying runs in a thread."""
 
@@ -30,6 +35,7 @@ class Assembler:
         self._checkpoints = checkpoints
         self._files = files
         self._blobs_dir = blobs_dir
+        self._damaged: set[str] = set()  # folder names of what the follower may make anew
 
     async def serve(self) -> None:
         """Until cancelled."""
@@ -52,6 +58,14 @@ class Assembler:
             done = await in_own_thread(lambda: self._joined(checkpoint), "assemble")
         except LegionError as error:
             logger.error("checkpoint cannot be assembled step=%d reason=%s", checkpoint.step, error)
+            if (
+                isinstance(error, SliceDamaged)
+                and self._coordinator.run.config.in_rounds
+                and self._is_first(checkpoint)
+            ):
+                self._coordinator.given_up.add(checkpoint.folder_name)
+                self._coordinator.round_done.set()
+                return
             await _recorded(partial(self._checkpoints.assembly_failed, checkpoint, error))
         except Exception as error:
             logger.exception("assembler failed step=%d", checkpoint.step)
@@ -60,15 +74,25 @@ class Assembler:
         else:
             await _recorded(partial(self._checkpoints.assembled, checkpoint, done.weights_digest, done.files))
 
+    def _is_first(self, checkpoint: Checkpoint) -> bool:
+        """Whether it was not found damaged before."""
+        was_damaged = checkpoint.folder_name in self._damaged
+        self._damaged.add(checkpoint.folder_name)
+        return not was_damaged
+
     def _joined(self, checkpoint: Checkpoint) -> "Assembled":
         from legion.checkpoint.assemble import assemble  # noqa: PLC0415  brings numpy: not for the start
 
         dataset = self._coordinator.state.dataset
         if dataset is None:
             raise StorageFailed("the run's dataset is not known any more")
+        slices = {ref.rank: self._files.slice(checkpoint, ref.rank, ref.sha256) for ref in checkpoint.manifest.slices}
+        for ref in checkpoint.manifest.slices:
+            if not is_whole(slices[ref.rank], ref):
+                raise SliceDamaged(f"{slices[ref.rank]} is damaged: it is not what its manifest names")
         return assemble(
             checkpoint.manifest,
-            {ref.rank: self._files.slice(checkpoint, ref.rank, ref.sha256) for ref in checkpoint.manifest.slices},
+            slices,
             self._coordinator.run.config,
             dataset.manifest.vocab_size,
             self._blobs_dir / dataset.manifest.tokenizer_sha256,

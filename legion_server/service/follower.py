@@ -101,8 +101,9 @@ class Follower:
         """One step forward: whether there may be another. False: everything that is there is done."""
         rounds = self._coordinator.state.rounds
         if rounds is None or self._coordinator.run.phase in ("failed", "complete"):
+            self._anchor = -1  # should the run be resumed, everything is looked at again
             return False
-        if self._anchor < 0:
+        if self._anchor < 0 or self._soundness.is_in_doubt():
             return await self._find(rounds)
         if not self._checked:
             path = self._path(self._anchor)
@@ -286,8 +287,7 @@ class Follower:
         )
         checkpoint = Checkpoint(manifest)
         await self._in_thread(lambda: _placed(path, self._soundness.path(checkpoint)))
-        self._soundness.mended(checkpoint.step)
-        self._coordinator.given_up.discard(checkpoint.folder_name)
+        self._soundness.mended(checkpoint)
         await self._log.add_checkpoint(checkpoint)
 
     async def _prune(self) -> None:

@@ -28,6 +28,7 @@ class Soundness:
         self._coordinator = coordinator
         self._files = files
         self._damaged: dict[int, Signature] = {}  # by step: what the file was when it was found so
+        self._doubted: set[str] = set()  # folder names of checkpoints that were looked at because of the assembler
 
     def round_of(self, checkpoint: Checkpoint) -> int:
         """The number of the anchor that it is."""
@@ -53,8 +54,9 @@ class Soundness:
             signature = await in_own_thread(lambda: _signature(path), "follower")  # noqa: B023 - awaited at once
             if step in self._damaged and self._damaged[step] == signature:
                 continue
-            if await in_own_thread(lambda: _is_whole(path, ref), "follower"):  # noqa: B023 - awaited at once
+            if await in_own_thread(lambda: is_whole(path, ref), "follower"):  # noqa: B023 - awaited at once
                 self._damaged.pop(step, None)
+                self._offer_again(checkpoint)
                 found = checkpoint
                 break
             self._damaged[step] = signature
@@ -64,6 +66,13 @@ class Soundness:
             await self._count(damaged)
         return found
 
+    def is_in_doubt(self) -> bool:
+        """Whether the assembler has given one up that nobody has looked at since."""
+        complete = [c.folder_name for c in self._coordinator.state.checkpoints.values() if c.complete]
+        found = self._coordinator.given_up.intersection(complete) - self._doubted
+        self._doubted |= found
+        return bool(found)
+
     async def suspect(self, checkpoint: Checkpoint) -> None:
         """Its file is what its manifest says, but not what the log gives."""
         path = self.path(checkpoint)
@@ -71,9 +80,10 @@ class Soundness:
         logger.error("checkpoint strays from the log step=%d path=%s", checkpoint.step, path)
         await self._count(1)
 
-    def mended(self, step: int) -> None:
+    def mended(self, checkpoint: Checkpoint) -> None:
         """Its file was written again."""
-        self._damaged.pop(step, None)
+        self._damaged.pop(checkpoint.step, None)
+        self._offer_again(checkpoint)
 
     async def forget_damaged(self) -> None:
         """They are listed no longer, and their files go. Only where `has_start`."""
@@ -83,6 +93,12 @@ class Soundness:
             for step in self._damaged:
                 draft.checkpoints.pop(step, None)
         self._damaged.clear()
+
+    def _offer_again(self, checkpoint: Checkpoint) -> None:
+        """It is worth another try of the assembler, if that was in doubt."""
+        if checkpoint.folder_name in self._doubted:
+            self._coordinator.given_up.discard(checkpoint.folder_name)
+            self._coordinator.checkpoint_done.set()
 
     def _useful(self, rounds: Rounds) -> list[Checkpoint]:
         """Complete ones that the log goes on from, the newest first."""
@@ -104,7 +120,7 @@ def _signature(path: Path) -> Signature:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _is_whole(path: Path, ref: SliceRef) -> bool:
+def is_whole(path: Path, ref: SliceRef) -> bool:
     """Whether its bytes can be read, and are those that `ref` names."""
     digest = hashlib.sha256()
     try:

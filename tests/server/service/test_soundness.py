@@ -11,7 +11,9 @@ import pytest
 from round_workers import Bench
 
 from legion.messages import ModelShape, TensorShape, UnitShape
+from legion_server.domain.checkpoints import Checkpoint
 from legion_server.service import follower
+from legion_server.service.assembler import Assembler
 from legion_server.service.follower import Follower
 
 Eventually = Callable[..., Awaitable[None]]
@@ -184,3 +186,31 @@ async def test_a_checkpoint_that_strays_from_the_log_is_passed_over(
     await eventually(lambda: 8 in state.state.checkpoints and slice_of(house, 8).read_bytes() == whole)
     assert state.state.rounds.counters.replays_differ == 2  # the anchor's, and the checkpoint's
     await close()
+
+
+@pytest.mark.parametrize("step", [8, 9])
+async def test_a_slice_that_is_damaged_before_it_is_assembled_is_made_anew(
+    house: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Nobody is given a folder of damaged weights, and the run is not lost with its last checkpoint."""
+    joined, times = Assembler._joined, 0
+
+    def spoiled(self: Assembler, checkpoint: Checkpoint) -> Any:
+        nonlocal times
+        times += checkpoint.step == step
+        if checkpoint.step == step and times == 1:
+            spoil(slice_of(house, step), apart=True)
+        return joined(self, checkpoint)
+
+    monkeypatch.setattr(Assembler, "_joined", spoiled)
+    state = house.backend.coordinator
+    bench = Bench(house, await house.start(2, **in_rounds(2)))
+    for _ in range(5 if step == 9 else 4):
+        await bench.play()
+    await eventually(lambda: step in state.state.checkpoints and state.state.checkpoints[step].assembled)
+    assert times == 2
+    assert await is_given(house, step)
+    record = await house.backend.round_log.record(step // 2 if step == 9 else 3)
+    assert state.state.checkpoints[step].weights_digest == record.root
+    assert state.state.rounds.counters.checkpoints_damaged == 1
+    assert state.run.phase == ("complete" if step == 9 else "training")
