@@ -4,7 +4,8 @@ identity/    key, certificate, authority, enrolment.json (all owner-only)
 cache/       token shards and tokenizers, each named by its SHA-256; may be deleted at any time
 state/       what a member of a run in rounds goes on with when it comes back: one file, one run's
 work/        slices between engine and upload; emptied at every start
-logs/        engine.log
+logs/        engine.log, agent.log
+control/     where the running agent listens for windows and commands, and the lock that says it runs (owner-only)
 settings.toml  what the volunteer decided
 """
 
@@ -48,6 +49,10 @@ class Home:
     @property
     def engine_log(self) -> Path:
         return self.root / "logs" / "engine.log"
+
+    @property
+    def control(self) -> Path:
+        return self.root / "control"
 
     @property
     def settings(self) -> Path:

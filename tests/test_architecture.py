@@ -30,6 +30,8 @@ CATCH_ALLS = {
     "shared/legion/checkpoint/storage.py:new_file": "deletes the temporary file, raises again",
     "shared/legion/checkpoint/storage.py:new_folder": "deletes the temporary folder, raises again",
     "shared/legion/sim/clock.py:_perform": "top of a thread: carried to whoever awaits it",
+    "legion_client/control/server.py:_serve": "top of a connection: logged, the agent and other connections go on",
+    "legion_client/control/server.py:answered": "top of a request: logged, and who asks is told",
     "legion_client/engine/main.py:run": "top of the engine: reported to the agent, with a traceback if unknown",
     "legion_client/engine/session.py:train": "tells the other members why this one leaves, raises again",
     "legion_client/engine/session.py:run": "top of a thread: carried to whoever awaits it",

@@ -1,6 +1,6 @@
 """What the control socket needs of an agent: one method for every request."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol
 
 from legion_client.control.messages import Axis, CurveIs, Happening, Mode, Sample, SettingsAre, Status
@@ -12,7 +12,7 @@ class Desk(Protocol):
     def status(self) -> Status:
         """As it is now; cheap, it is asked for with every change."""
 
-    def follow(self) -> AsyncIterator[Status | Happening]:
+    def follow(self) -> AsyncGenerator[Status | Happening, None]:
         """The status now, then changes as they come; a follower that is slow gets the newest status, not every one.
 
         Every call is a follower of its own, until its iterator is closed.
