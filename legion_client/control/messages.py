@@ -238,6 +238,7 @@ Request = Annotated[
     | Leave
     | GetHappenings
     | GetSamples
+    | GetCurve
     | Show
     | Quit,
     Field(discriminator="kind"),
