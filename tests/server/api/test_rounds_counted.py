@@ -28,7 +28,7 @@ Part = tuple[WorkerId, PartKey, bytes]
 TAKEN, CONFLICT, MISSING, NO_ROOM = 204, 409, 404, 507
 SOLO: dict[str, Any] = {
     "cluster": {"policy": "solo"},
-    "rounds": {"steps": 2, "checkpoint_every": 2, "deadline_s": 20.0, "grace_s": 1.0},
+    "rounds": {"steps": 2, "checkpoint_every": 2, "deadline_s": 20.0, "grace_s": 1.0, "audit": 0.0},
     "steps": 8,
 }
 PAIRS = SOLO | {"cluster": {"policy": "fixed", "size": 2}}

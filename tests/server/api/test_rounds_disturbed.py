@@ -16,7 +16,7 @@ VOCABULARY, WIDTH = 257, 32
 FORBIDDEN, CONFLICT = 403, 409
 IN_ROUNDS: dict[str, Any] = {
     "cluster": {"policy": "solo"},
-    "rounds": {"steps": 2, "checkpoint_every": 2, "deadline_s": 20.0, "grace_s": 1.0},
+    "rounds": {"steps": 2, "checkpoint_every": 2, "deadline_s": 20.0, "grace_s": 1.0, "audit": 0.0},
     "steps": 8,
 }
 PAIRS = IN_ROUNDS | {"cluster": {"policy": "fixed", "size": 2}}
