@@ -50,6 +50,7 @@ class FrontDesk:
 
     async def follow(self) -> AsyncGenerator[Status | Happening, None]:
         self.followers += 1
+        self._wake()
         told: Status | None = None
         heard = len(self.past)
         try:

@@ -343,13 +343,15 @@ async def test_too_many_connections_are_turned_away(
 async def test_a_program_that_took_a_dead_agents_port_learns_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "home" / "control"
     folder.mkdir(parents=True)
-    heard: list[bytes] = []
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.append(await reader.readline())
+        hello = await reader.readline()
         writer.write(b'{"kind": "welcome", "version": "1", "proof": "guess"}\n')
-        heard.append(await reader.read())
+        rest = await reader.read()
         writer.close()
+        await writer.wait_closed()
+        heard.put_nowait(hello + rest)
 
     impostor = await asyncio.start_server(pretend, "127.0.0.1", 0)
     address = Address(port=impostor.sockets[0].getsockname()[1], secret="s" * 64)
@@ -357,7 +359,10 @@ async def test_a_program_that_took_a_dead_agents_port_learns_nothing(tmp_path: P
     async with impostor:
         with pytest.raises(Refused, match="is not the agent"):
             await Control(Home(tmp_path / "home")).request(Join(invite="legion://h:1/?token=SECRET&ca=c"))
-    assert b"s" * 64 not in heard[0]
+        told = await heard.get()
+    assert b"hello" in told
+    assert b"s" * 64 not in told
+    assert b"SECRET" not in told
 
 
 async def test_a_program_without_the_secret_is_refused_on_loopback(tmp_path: Path) -> None:
