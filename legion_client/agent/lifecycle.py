@@ -1,232 +1,60 @@
-"""The agent's life as a pure state machine: state and event in, state and actions out.
+"""The agent's life as a pure state machine: state and event in, state and actions out. The words are in `life`."""
 
-    joining -> preparing -> ready -> loading -> training -> finishing -> ended
-       |          |           |        |           |            |
-       +----------+-----------+--------+-----------+-> stopping -> leaving -> ended
+from dataclasses import replace
 
-A changed configuration leads back from `preparing` or `ready` to `joining`, and so do a plan that the server gave up
-from `loading` or `training`, and a member lost by a cluster that is not the only one.
-`loading` is only there when the run starts from a checkpoint, or from what an engine before kept. `finishing` sends
-what is left to send however long it takes; `leaving` does the same within a deadline. An error is kept until the end,
-and the first one wins: what follows it is its consequence.
-"""
-
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from pathlib import Path
-
-from legion.errors import EngineDied, LegionError, PeerLost, RunError
-from legion.ids import Epoch, WorkerId
-from legion.messages import Plan, RunPhase, WorkerState
-from legion_client.agent.rejoin import WayBack
+from legion.errors import EngineDied, LegionError, PeerLost, RunError, StepAborted
+from legion.messages import RunPhase
+from legion_client.agent import restarts
+from legion_client.agent.life import (
+    BUSY,
+    Action,
+    ConfigChanged,
+    DeadlinePassed,
+    Downloaded,
+    Drain,
+    Drained,
+    EndEngine,
+    EngineFailed,
+    EngineFinished,
+    EngineGone,
+    EngineHeld,
+    EngineLeft,
+    EngineListens,
+    EpochSeen,
+    Event,
+    FetchSlice,
+    FinishAsked,
+    KillEngine,
+    PartFailed,
+    PauseAsked,
+    Phase,
+    PlanArrived,
+    PrepareAgain,
+    ResumeAsked,
+    RunPhaseSeen,
+    SendPause,
+    SendResume,
+    SendStop,
+    SendTrain,
+    SetDeadline,
+    SliceBuilt,
+    StartEngine,
+    State,
+    StopAsked,
+    Wish,
+)
 
 STOP_S = 30.0  # for the engine to finish or abort its step
 LEAVE_S = 15.0  # to send what is left
+STEP_S = 2.0  # for the step under way of an engine that is told to stop: what a system that shuts down leaves time for
+FREE_S = 4.0  # for an engine whose memory somebody needs; with its end, less than five
+HOLD_S = 600.0  # a pause that lasts longer gives the engine's memory back
+FINISHED = Wish("this round is finished, as you asked")
 
+Next = tuple[State, tuple[Action, ...]]
 
-class Phase(StrEnum):
-    JOINING = "joining"
-    PREPARING = "preparing"
-    READY = "ready"
-    LOADING = "loading"
-    TRAINING = "training"
-    FINISHING = "finishing"
-    STOPPING = "stopping"
-    LEAVING = "leaving"
-    ENDED = "ended"
 
-
-BUSY = (Phase.PREPARING, Phase.READY, Phase.LOADING, Phase.TRAINING)  # the engine is up, nobody asked it to stop
-
-_SAID: dict[Phase, WorkerState] = {
-    Phase.JOINING: "joining",
-    Phase.PREPARING: "preparing",
-    Phase.READY: "ready",
-    Phase.LOADING: "training",  # it follows the plan: a coordinator that heard "ready" would plan again
-    Phase.TRAINING: "training",
-    Phase.FINISHING: "training",
-    Phase.STOPPING: "leaving",
-    Phase.LEAVING: "leaving",
-    Phase.ENDED: "leaving",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    phase: Phase = Phase.JOINING
-    plan: Plan | None = None  # the one we follow
-    error: LegionError | None = None  # why we leave, if not by our own wish
-    lost_peer: WorkerId | None = None
-
-    @property
-    def said(self) -> WorkerState:
-        """What heartbeats call it."""
-        return _SAID[self.phase]
-
-    @property
-    def epoch(self) -> Epoch:
-        return self.plan.epoch if self.plan else Epoch(0)
-
-
-# Events: what happened.
-
-
-@dataclass(frozen=True, slots=True)
-class Downloaded:
-    """Configuration and data are here."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineListens:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigChanged:
-    """The operator changed what will be trained; what was prepared is of no use."""
-
-
-@dataclass(frozen=True, slots=True)
-class EpochSeen:
-    """The plan that the server counts us a member of; 0: of none."""
-
-    epoch: Epoch
-
-
-@dataclass(frozen=True, slots=True)
-class PlanArrived:
-    """A plan that this worker is a member of."""
-
-    plan: Plan
-    kept: bool = False  # an engine of this worker left a local state
-
-
-@dataclass(frozen=True, slots=True)
-class SliceBuilt:
-    """Our slice of the checkpoint, laid out for the plan; None when none is needed."""
-
-    path: Path | None
-    back: WayBack | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunPhaseSeen:
-    phase: RunPhase
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFinished:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLeft:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class EngineFailed:
-    error: LegionError
-    lost_peer: WorkerId | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EngineGone:
-    """The process ended; `death` describes it for the case that nobody expected it."""
-
-    death: EngineDied
-
-
-@dataclass(frozen=True, slots=True)
-class StopAsked:
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class PartFailed:
-    """A part of the agent met an error that trying again does not cure."""
-
-    error: LegionError
-
-
-@dataclass(frozen=True, slots=True)
-class Drained:
-    """Every record and slice is acknowledged."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadlinePassed:
-    phase: Phase  # the one it was set for
-
-
-Event = (
-    Downloaded
-    | EngineListens
-    | ConfigChanged
-    | EpochSeen
-    | PlanArrived
-    | SliceBuilt
-    | RunPhaseSeen
-    | EngineFinished
-    | EngineLeft
-    | EngineFailed
-    | EngineGone
-    | StopAsked
-    | PartFailed
-    | Drained
-    | DeadlinePassed
-)
-
-# Actions: what the service must do now.
-
-
-@dataclass(frozen=True, slots=True)
-class StartEngine:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class PrepareAgain:
-    """End the engine and what it gave us to deliver, then download as at the start."""
-
-
-@dataclass(frozen=True, slots=True)
-class FetchSlice:
-    plan: Plan
-
-
-@dataclass(frozen=True, slots=True)
-class SendTrain:
-    plan: Plan
-    resume_slice: Path | None
-    back: WayBack | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SendStop:
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class KillEngine:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Say `Drained` once nothing is left to send."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetDeadline:
-    phase: Phase
-    after_s: float
-
-
-Action = StartEngine | PrepareAgain | FetchSlice | SendTrain | SendStop | KillEngine | Drain | SetDeadline
-
-
-def transition(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
+def transition(state: State, event: Event) -> Next:
     """What follows from `event`. Every event is allowed in every state: late news of a phase left behind is ignored."""
     if state.phase is Phase.ENDED:
         return state, ()
@@ -239,23 +67,23 @@ def transition(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
             return _run_phase(state, run_phase)
         case EngineFinished() | EngineLeft() | EngineFailed() | EngineGone():
             return _engine_ended(state, event)
+        case PauseAsked() | FinishAsked() | ResumeAsked() | EngineHeld():
+            return _rest_or_go_on(state, event)
         case Drained() if state.phase in (Phase.FINISHING, Phase.LEAVING):
             return replace(state, phase=Phase.ENDED), ()
         case DeadlinePassed(phase) if phase == state.phase:
             return _late(state)
         case ConfigChanged() if state.phase in (Phase.PREPARING, Phase.READY):
             return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
-        case EpochSeen(epoch) if state.phase in (Phase.LOADING, Phase.TRAINING) and epoch != state.epoch:
+        case EpochSeen(epoch) if epoch != state.epoch and state.phase in (Phase.LOADING, Phase.TRAINING, Phase.HOLDING):
             # The run was resumed without us: what the engine computes now, nobody takes.
-            return replace(state, phase=Phase.JOINING, plan=None), (PrepareAgain(),)
+            return _without_engine(state)
         case Downloaded() | EngineListens() | PlanArrived() | SliceBuilt():
             return _forward(state, event)
     return state, ()
 
 
-def _forward(
-    state: State, event: Downloaded | EngineListens | PlanArrived | SliceBuilt
-) -> tuple[State, tuple[Action, ...]]:
+def _forward(state: State, event: Downloaded | EngineListens | PlanArrived | SliceBuilt) -> Next:
     match state.phase, event:
         case Phase.JOINING, Downloaded():
             return replace(state, phase=Phase.PREPARING), (StartEngine(),)
@@ -270,35 +98,98 @@ def _forward(
     return state, ()
 
 
-def _stop(state: State, reason: str) -> tuple[State, tuple[Action, ...]]:
+# Resting, and going on.
+
+
+def _rest_or_go_on(state: State, event: PauseAsked | FinishAsked | ResumeAsked | EngineHeld) -> Next:
+    match event:
+        case PauseAsked(wish):
+            return _pause(state, wish)
+        case FinishAsked() if state.phase is Phase.TRAINING:
+            return replace(state, finishing=True), (SendPause(FINISHED.reason, after_contribution=True),)
+        case FinishAsked():
+            return _pause(state, FINISHED) if state.wish is None else (state, ())
+        case EngineHeld() if state.finishing:
+            return _pause(state, FINISHED)
+        case ResumeAsked(in_person):
+            return _resume(state, in_person=in_person)
+    return state, ()
+
+
+def _pause(state: State, wish: Wish) -> Next:
+    before, state = state.wish, replace(state, wish=wish, finishing=False)
+    match state.phase:
+        case Phase.JOINING | Phase.PREPARING | Phase.READY | Phase.LOADING:
+            # No member has heard of this engine yet, and starting it again takes seconds.
+            return _without_engine(state)
+        case Phase.TRAINING | Phase.HOLDING if wish.frees_memory:
+            return _end_to_rest(state, wish.reason, 0.0, FREE_S)
+        case Phase.TRAINING if not state.alone:
+            return _end_to_rest(state, wish.reason, STEP_S / 2, STOP_S)
+        case Phase.TRAINING:
+            return replace(state, phase=Phase.HOLDING), (SendPause(wish.reason), SetDeadline(Phase.HOLDING, HOLD_S))
+        case Phase.PAUSING if wish.frees_memory and not (before and before.frees_memory):
+            return _end_to_rest(state, wish.reason, 0.0, FREE_S)
+    return state, ()
+
+
+def _end_to_rest(state: State, reason: str, step_s: float, after_s: float) -> Next:
+    return replace(state, phase=Phase.PAUSING), (SendStop(reason, step_s), SetDeadline(Phase.PAUSING, after_s))
+
+
+def _resume(state: State, *, in_person: bool) -> Next:
+    cured = replace(state, trouble=None, crashes=()) if in_person else state
+    if cured.wish is None and not cured.finishing and cured.phase is not Phase.PAUSED:
+        return cured, ()
+    state = replace(cured, wish=None, finishing=False)
+    match state.phase:
+        case Phase.TRAINING:
+            return state, (SendResume(),)
+        case Phase.HOLDING:
+            return replace(state, phase=Phase.TRAINING), (SendResume(),)
+        case Phase.PAUSED if state.trouble is None:
+            return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
+    return state, ()
+
+
+def _without_engine(state: State) -> Next:
+    """What there is of an engine ends. Whoever is to rest does, everybody else begins anew."""
+    state = replace(state, plan=None, finishing=False)
+    if state.wish is not None or state.trouble is not None:
+        return replace(state, phase=Phase.PAUSED), (EndEngine(),)
+    return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
+
+
+# Ways out.
+
+
+def _stop(state: State, reason: str) -> Next:
     if state.phase in (Phase.PREPARING, Phase.READY):
         # No member has heard of this engine yet: nobody needs its goodbye.
         left, actions = _leave(state)
         return left, (KillEngine(), *actions)
-    if state.phase in BUSY:
-        return replace(state, phase=Phase.STOPPING), (SendStop(reason), SetDeadline(Phase.STOPPING, STOP_S))
-    if state.phase in (Phase.JOINING, Phase.FINISHING):
+    if state.phase in BUSY or state.phase is Phase.PAUSING:
+        return replace(state, phase=Phase.STOPPING), (SendStop(reason, STEP_S), SetDeadline(Phase.STOPPING, STOP_S))
+    if state.phase in (Phase.JOINING, Phase.PAUSED, Phase.FINISHING):
         return _leave(state)
     return state, ()
 
 
-def _leave(state: State) -> tuple[State, tuple[Action, ...]]:
+def _leave(state: State) -> Next:
     return replace(state, phase=Phase.LEAVING), (Drain(), SetDeadline(Phase.LEAVING, LEAVE_S))
 
 
-def _run_phase(state: State, run_phase: RunPhase) -> tuple[State, tuple[Action, ...]]:
+def _run_phase(state: State, run_phase: RunPhase) -> Next:
     if run_phase == "failed" and state.phase in BUSY:
         return _stop(_blame(state, RunError("the server says that the run failed")), "the run failed")
     # Members learn the end from their engine; a worker that was never planned in learns it here.
-    if run_phase == "complete" and state.phase in (Phase.JOINING, Phase.PREPARING, Phase.READY):
+    if run_phase == "complete" and state.phase in (Phase.JOINING, Phase.PREPARING, Phase.READY, Phase.PAUSED):
         return _stop(state, "the run is complete")
     return state, ()
 
 
-def _engine_ended(
-    state: State, event: EngineFinished | EngineLeft | EngineFailed | EngineGone
-) -> tuple[State, tuple[Action, ...]]:
-    if state.phase not in (*BUSY, Phase.STOPPING):
+def _engine_ended(state: State, event: EngineFinished | EngineLeft | EngineFailed | EngineGone) -> Next:
+    if state.phase not in (*BUSY, Phase.PAUSING, Phase.STOPPING):
         return state, ()
     match event:
         case EngineFinished() if state.phase is Phase.STOPPING:
@@ -306,10 +197,14 @@ def _engine_ended(
         case EngineFinished():
             return replace(state, phase=Phase.FINISHING), (Drain(),)
         case EngineLeft():
-            return _leave(state)
+            return _without_engine(state) if state.phase is Phase.PAUSING else _leave(state)
+        case EngineFailed(PeerLost() | StepAborted()) | EngineGone() if state.phase is Phase.PAUSING:
+            return _without_engine(state)
         case EngineFailed(PeerLost(), lost_peer) if state.phase in BUSY and state.plan and state.plan.cluster:
             # The other clusters train on: back, to be planned in again.
-            return replace(state, phase=Phase.JOINING, plan=None, lost_peer=lost_peer), (PrepareAgain(),)
+            return _without_engine(replace(state, lost_peer=lost_peer))
+        case EngineFailed(EngineDied() as error, at=at) | EngineGone(error, at) if _curable(state):
+            return _crashed(state, error, at)
         case EngineFailed(error, lost_peer):
             # Its own words say more than "the run failed" heard from the server.
             blamed = replace(state, error=error) if type(state.error) in (type(None), RunError) else state
@@ -318,7 +213,26 @@ def _engine_ended(
             return _leave(state if state.phase is Phase.STOPPING else _blame(state, death))
 
 
-def _late(state: State) -> tuple[State, tuple[Action, ...]]:
+def _curable(state: State) -> bool:
+    """Starting the engine again may help: the run goes on without us, or has not begun with us."""
+    return state.phase in (*BUSY, Phase.PAUSING) and (state.plan is None or bool(state.plan.cluster))
+
+
+def _crashed(state: State, death: EngineDied, at: float) -> Next:
+    state = replace(state, crashes=restarts.counted(state.crashes, at))
+    if not restarts.hopeless(state.crashes):
+        return _without_engine(state)
+    if state.unattended:
+        return _leave(_blame(state, death))
+    return _without_engine(replace(state, trouble=death))
+
+
+def _late(state: State) -> Next:
+    if state.phase is Phase.HOLDING and state.wish is not None:
+        return _end_to_rest(state, state.wish.reason, 0.0, STOP_S)
+    if state.phase is Phase.PAUSING:
+        rested, actions = _without_engine(state)
+        return rested, (KillEngine(), *actions)
     if state.phase is Phase.STOPPING:
         left, actions = _leave(state)
         return left, (KillEngine(), *actions)

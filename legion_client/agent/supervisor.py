@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+import psutil
 from pydantic import ValidationError
 
 from legion.errors import EngineDied, StorageFailed
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-P", "-m", "legion_client.engine")
 LINE_BYTES = 64 * 2**20  # the shape of a large model and a long manifest are one line each
 CLOSE_S = 5.0  # for the engine to notice that its input ended
+LOWEST_NICE = 19
 LAST_WORDS = 12  # lines of its log that a death quotes
 
 
@@ -50,7 +52,12 @@ class Engine:
     @classmethod
     @contextlib.asynccontextmanager
     async def running(
-        cls, command: Sequence[str], log_file: Path, variables: Mapping[str, str] | None = None
+        cls,
+        command: Sequence[str],
+        log_file: Path,
+        variables: Mapping[str, str] | None = None,
+        *,
+        lowest_priority: bool = False,
     ) -> AsyncIterator["Engine"]:
         """An engine for the time of the block, with `variables` in its environment.
 
@@ -59,6 +66,8 @@ class Engine:
         log = _open_log(log_file)
         with log:
             process = await _start(command, variables or {})
+            if lowest_priority:
+                _give_way(process.pid)
             engine = cls(process)
             pump = asyncio.create_task(engine._pump_log(log), name="engine log")
             try:
@@ -72,6 +81,11 @@ class Engine:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def last_words(self) -> str:
+        """The end of its log."""
+        return "\n".join(self._last_words)
 
     async def send(self, command: Command) -> None:
         """One command. A dead engine is not reported here but by the end of `reports`."""
@@ -104,8 +118,7 @@ class Engine:
                 how += " (often the system's answer when memory runs out)"
         else:
             how = f"the engine ended with exit code {code}"
-        words = "\n".join(self._last_words)
-        return EngineDied(how, log=words)
+        return EngineDied(how, log=self.last_words)
 
     def kill(self) -> None:
         """At once, without asking."""
@@ -154,6 +167,22 @@ async def _start(command: Sequence[str], variables: Mapping[str, str]) -> Proces
         )
     except OSError as error:
         raise EngineDied(f"the engine cannot be started: {error}") from error
+
+
+def _give_way(pid: int) -> None:
+    """Everything else on this computer comes first: processor and disk. Threads that it starts from now on inherit it.
+
+    What the system does not allow is not needed either.
+    """
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process(pid)
+        if sys.platform == "win32":
+            process.nice(psutil.IDLE_PRIORITY_CLASS)
+            process.ionice(psutil.IOPRIO_VERYLOW)
+            return
+        process.nice(LOWEST_NICE)
+        if sys.platform == "linux":
+            process.ionice(psutil.IOPRIO_CLASS_IDLE)
 
 
 def signal_name(number: int) -> str:

@@ -10,28 +10,34 @@ from hypothesis import strategies as st
 from legion.errors import EngineDied, LegionError, PeerLost, RunError, WorkerRevoked
 from legion.ids import ClusterId, Epoch, RunId, WorkerId
 from legion.messages import Endpoint, Member, ModelShape, Plan, TensorShape, UnitShape, WorkerState
-from legion_client.agent.lifecycle import (
-    LEAVE_S,
+from legion_client.agent.life import (
     Action,
     ConfigChanged,
     DeadlinePassed,
     Downloaded,
     Drain,
     Drained,
+    EndEngine,
     EngineFailed,
     EngineFinished,
     EngineGone,
+    EngineHeld,
     EngineLeft,
     EngineListens,
     EpochSeen,
     Event,
     FetchSlice,
+    FinishAsked,
     KillEngine,
     PartFailed,
+    PauseAsked,
     Phase,
     PlanArrived,
     PrepareAgain,
+    ResumeAsked,
     RunPhaseSeen,
+    SendPause,
+    SendResume,
     SendStop,
     SendTrain,
     SetDeadline,
@@ -39,8 +45,9 @@ from legion_client.agent.lifecycle import (
     StartEngine,
     State,
     StopAsked,
-    transition,
+    Wish,
 )
+from legion_client.agent.lifecycle import FREE_S, HOLD_S, LEAVE_S, STEP_S, transition
 from legion_client.agent.rejoin import WayBack
 
 SHAPE = ModelShape(units=(UnitShape(name="all", tensors=(TensorShape(name="w", shape=(4096,)),)),))
@@ -105,7 +112,7 @@ def test_finishing_has_no_deadline_until_somebody_asks_to_stop() -> None:
 def test_stop_while_training_asks_the_engine_and_ends_without_an_error() -> None:
     state, actions = follow(*TO_READY, PlanArrived(plan()), StopAsked("Ctrl-C"))
     assert (state.phase, state.said) == (Phase.STOPPING, "leaving")
-    assert SendStop("Ctrl-C") in actions
+    assert SendStop("Ctrl-C", STEP_S) in actions
     state, _ = follow(EngineLeft(), Drained(), state=state)
     assert (state.phase, state.error) == (Phase.ENDED, None)
 
@@ -202,6 +209,96 @@ def test_a_member_hears_of_completion_from_its_engine_only() -> None:
     assert transition(state, RunPhaseSeen("complete")) == (state, ())
 
 
+PAUSE = Wish("the volunteer asked")
+FREE = Wish("a game runs", frees_memory=True)
+
+
+def in_rounds(members: int = 1) -> Plan:
+    alone = plan()
+    return alone.model_copy(update={"cluster": ClusterId("c1"), "members": alone.members * members})
+
+
+def test_a_pause_of_one_that_trains_alone_keeps_its_engine() -> None:
+    state, actions = follow(*TO_READY, PlanArrived(in_rounds()), PauseAsked(PAUSE))
+    assert actions[-2:] == [SendPause(PAUSE.reason), SetDeadline(Phase.HOLDING, HOLD_S)]
+    assert (state.phase, state.said, state.epoch) == (Phase.HOLDING, "paused", 1)
+    again, actions = follow(ResumeAsked(), state=state)
+    assert (again, actions) == (State(Phase.TRAINING, in_rounds()), [SendResume()])
+
+
+def test_a_long_pause_gives_the_memory_back() -> None:
+    state, actions = follow(*TO_READY, PlanArrived(in_rounds()), PauseAsked(PAUSE), DeadlinePassed(Phase.HOLDING))
+    assert (state.phase, actions[-2]) == (Phase.PAUSING, SendStop(PAUSE.reason, 0.0))
+    state, actions = follow(EngineLeft(), EngineGone(DEATH), state=state)
+    assert (state, actions) == (State(Phase.PAUSED, wish=PAUSE), [EndEngine()])
+    assert (state.said, state.epoch) == ("paused", 0)
+    state, actions = follow(ResumeAsked(), state=state)
+    assert (state, actions) == (State(Phase.JOINING), [PrepareAgain()])
+
+
+@pytest.mark.parametrize("before", [(), (PauseAsked(PAUSE),)])
+def test_a_pause_that_needs_the_memory_ends_the_engine_in_time(before: tuple[Event, ...]) -> None:
+    state, actions = follow(*TO_READY, PlanArrived(in_rounds()), *before, PauseAsked(FREE))
+    assert (state.phase, actions[-2:]) == (
+        Phase.PAUSING,
+        [SendStop(FREE.reason, 0.0), SetDeadline(Phase.PAUSING, FREE_S)],
+    )
+    late, actions = follow(DeadlinePassed(Phase.PAUSING), state=state)
+    assert (late.phase, actions) == (Phase.PAUSED, [KillEngine(), EndEngine()])
+
+
+def test_a_member_of_a_cluster_leaves_it_to_the_others() -> None:
+    state, actions = follow(*TO_READY, PlanArrived(in_rounds(3)), PauseAsked(PAUSE))
+    assert (state.phase, isinstance(actions[-2], SendStop)) == (Phase.PAUSING, True)
+    # Resumed before it had ended: it ends all the same, and comes back.
+    state, actions = follow(ResumeAsked(), EngineLeft(), state=state)
+    assert (state, actions) == (State(Phase.JOINING), [PrepareAgain()])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_pause_before_there_is_work_has_no_engine(count: int) -> None:
+    state, actions = follow(*TO_READY[:count], PauseAsked(PAUSE))
+    assert (state.phase, actions[-1]) == (Phase.PAUSED, EndEngine())
+    late, actions = follow(*TO_READY, PlanArrived(plan()), state=state)
+    assert (late, actions) == (state, [])
+
+
+def test_finish_contributes_before_it_pauses() -> None:
+    state, actions = follow(*TO_READY, PlanArrived(in_rounds()), FinishAsked())
+    assert (state.phase, actions[-1].__class__) == (Phase.TRAINING, SendPause)
+    state, _ = follow(EngineHeld(), state=state)
+    assert (state.phase, state.finishing) == (Phase.HOLDING, False)
+    # Taken back in time, it changes nothing.
+    state, actions = follow(*TO_READY, PlanArrived(in_rounds()), FinishAsked(), ResumeAsked())
+    assert (state, actions[-1]) == (State(Phase.TRAINING, in_rounds()), SendResume())
+    assert follow(EngineHeld(), state=state) == (state, [])
+
+
+def crash(at: float) -> tuple[Event, ...]:
+    return *TO_READY, PlanArrived(in_rounds()), EngineGone(DEATH, at)
+
+
+def test_an_engine_that_crashes_is_started_again_until_it_is_hopeless() -> None:
+    state, actions = follow(*crash(0.0), *crash(1.0))
+    assert (state.phase, actions[-1], len(state.crashes)) == (Phase.JOINING, PrepareAgain(), 2)
+    state, actions = follow(*crash(2.0), state=state)
+    assert (state.phase, state.trouble, actions[-1]) == (Phase.PAUSED, DEATH, EndEngine())
+    # No rule starts it again; who reads why it rests may.
+    assert follow(PauseAsked(PAUSE), ResumeAsked(), state=state)[0].phase is Phase.PAUSED
+    state, actions = follow(ResumeAsked(in_person=True), state=state)
+    assert (state, actions) == (State(Phase.JOINING), [PrepareAgain()])
+
+
+def test_crashes_far_apart_are_no_reason_to_rest() -> None:
+    state, _ = follow(*crash(0.0), *crash(400.0), *crash(800.0), *crash(1200.0))
+    assert (state.phase, state.crashes) == (Phase.JOINING, (800.0, 1200.0))
+
+
+def test_a_hopeless_engine_ends_an_agent_that_nobody_watches() -> None:
+    state, _ = follow(*crash(0.0), *crash(1.0), *crash(2.0), state=State(unattended=True))
+    assert (state.phase, state.error) == (Phase.LEAVING, DEATH)
+
+
 _errors: st.SearchStrategy[LegionError] = st.sampled_from([PeerLost("left"), WorkerRevoked("gone"), DEATH])
 _events: st.SearchStrategy[Event] = st.one_of(
     st.sampled_from(
@@ -215,7 +312,10 @@ _events: st.SearchStrategy[Event] = st.one_of(
     st.just(StopAsked("Ctrl-C")),
     st.builds(PartFailed, _errors),
     st.builds(DeadlinePassed, st.sampled_from(list(Phase))),
+    st.builds(PauseAsked, st.sampled_from([PAUSE, FREE])),
+    st.sampled_from([FinishAsked(), ResumeAsked(), ResumeAsked(in_person=True), EngineHeld()]),
 )
+BACK = (ConfigChanged, EpochSeen, EngineGone, EngineFailed, ResumeAsked)  # events that may lead back
 
 
 @given(st.lists(_events, max_size=30))
@@ -235,11 +335,14 @@ def test_whatever_happens_in_whatever_order(events: list[Event]) -> None:
         if before.error is not None:
             assert state.error is not None
         # Every way out has a deadline or an unlimited drain behind it: nothing waits for what will never come.
-        if state.phase is Phase.STOPPING and before.phase is not Phase.STOPPING:
-            assert any(isinstance(action, SetDeadline) for action in actions)
+        if state.phase in (Phase.STOPPING, Phase.PAUSING, Phase.HOLDING) and state.phase is not before.phase:
+            assert any(isinstance(action, SetDeadline) and action.phase is state.phase for action in actions)
+        if state.phase in (Phase.PAUSED, Phase.JOINING) and state.phase is not before.phase:
+            assert actions[-1] in (EndEngine(), PrepareAgain())
+            assert (state.plan, state.phase is Phase.PAUSED) == (None, bool(state.wish or state.trouble))
         if state.phase in (Phase.FINISHING, Phase.LEAVING) and state.phase is not before.phase:
             assert Drain() in actions
-    back = events.count(ConfigChanged()) + events.count(EpochSeen(Epoch(0)))
+    back = sum(isinstance(event, BACK) for event in events)
     assert starts <= 1 + back
     assert trains <= 1 + back
     assert drains <= 2

@@ -11,7 +11,7 @@ import pytest
 
 from legion.errors import ReportInvalid, StorageFailed
 from legion.ids import ClusterId
-from legion.rounds import RoundPlan
+from legion.rounds import HandedSpan, Handover, RoundPlan
 from legion_client.agent import backoff
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import Enrolment, join
@@ -192,6 +192,22 @@ async def test_a_root_of_a_cluster_that_is_gone_is_dropped(
     first.relay.reached(first.root(plan).model_copy(update={"cluster": ClusterId("c99")}))
     await first.delivered()
     assert f"digest of an anchor not taken round={ROUNDS} why=this worker does not hold" in caplog.text
+
+
+async def test_what_was_handed_over_is_told_before_we_leave(
+    pair: tuple[Worker, Worker], caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what the round has gone past is dropped: nothing of it ends the agent."""
+    first, second = pair
+    plan = await opened(first)
+    first.relay.handed_over(Handover(round=plan.round, spans=()))
+    await first.delivered()
+    assert "handover not taken" not in caplog.text
+    handed = HandedSpan(span=0, heir=second.server.worker_id)
+    first.relay.handed_over(Handover(round=plan.round + 7, spans=(handed,)))
+    async with asyncio.timeout(WITHIN_S):
+        await first.relay.last_words()
+    assert f"handover not taken round={plan.round + 7}" in caplog.text
 
 
 async def test_an_update_whose_file_is_gone_does_not_stop_the_next(

@@ -20,7 +20,7 @@ from legion.outer.state import StateInfo, write_state
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import join
 from legion_client.agent.headless import give
-from legion_client.agent.lifecycle import Phase
+from legion_client.agent.life import Phase
 from legion_client.agent.service import Agent
 from legion_client.engine.protocol import Train
 from legion_client.machine.probe import hardware

@@ -1,0 +1,316 @@
+"""What the agent's state machine speaks of: phases, its state, what may happen, and what must be done then.
+
+    joining -> preparing -> ready -> loading -> training -> finishing -> ended
+       |          |           |        |         |   ^          |
+       |          |           |        |         v   |          |
+       |          |           |        |       holding          |
+       |          |           |        |         |              |
+       |          |           |        |         v              |
+       |          |           |        |      pausing           |
+       |          |           |        |         |              |
+       +----------+-----------+--------+-------> paused         |      (and back to joining)
+       |          |           |        |         |              |
+       +----------+-----------+--------+-------> stopping -> leaving -> ended
+
+A changed configuration leads back from `preparing` or `ready` to `joining`, and so do a plan that the server gave up
+from `loading` or `training`, a member lost by a cluster that is not the only one, and an engine that crashed.
+`loading` is only there when the run starts from a checkpoint, or from what an engine before kept. `finishing` sends
+what is left to send however long it takes; `leaving` does the same within a deadline. In `holding` the engine lives and
+computes nothing; `pausing` waits for its end, and in `paused` there is none. An error is kept until the end, and the
+first one wins: what follows it is its consequence.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from legion.errors import EngineDied, LegionError
+from legion.ids import Epoch, WorkerId
+from legion.messages import Plan, RunPhase, WorkerState
+from legion_client.agent.rejoin import WayBack
+
+NO_EPOCH = Epoch(0)
+
+
+class Phase(StrEnum):
+    JOINING = "joining"
+    PREPARING = "preparing"
+    READY = "ready"
+    LOADING = "loading"
+    TRAINING = "training"
+    HOLDING = "holding"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    FINISHING = "finishing"
+    STOPPING = "stopping"
+    LEAVING = "leaving"
+    ENDED = "ended"
+
+
+# The engine is up, nobody asked it to stop.
+BUSY = (Phase.PREPARING, Phase.READY, Phase.LOADING, Phase.TRAINING, Phase.HOLDING)
+
+_SAID: dict[Phase, WorkerState] = {
+    Phase.JOINING: "joining",
+    Phase.PREPARING: "preparing",
+    Phase.READY: "ready",
+    Phase.LOADING: "training",  # it follows the plan: a coordinator that heard "ready" would plan again
+    Phase.TRAINING: "training",
+    Phase.HOLDING: "paused",
+    Phase.PAUSING: "paused",
+    Phase.PAUSED: "paused",
+    Phase.FINISHING: "training",
+    Phase.STOPPING: "leaving",
+    Phase.LEAVING: "leaving",
+    Phase.ENDED: "leaving",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Of the volunteer, or of the rules: to rest."""
+
+    reason: str
+    frees_memory: bool = False  # the engine's, at once: also the GPU's, which only the end of its process gives back
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    phase: Phase = Phase.JOINING
+    plan: Plan | None = None  # the one we follow
+    error: LegionError | None = None  # why we leave, if not by our own wish
+    lost_peer: WorkerId | None = None
+    wish: Wish | None = None  # to rest
+    finishing: bool = False  # asked to rest once this round's contribution is made
+    crashes: tuple[float, ...] = ()  # of the engine, lately; s of a clock
+    trouble: LegionError | None = None  # the crash after which it is not started again by itself
+    unattended: bool = False  # nobody would see a pause after crashes: the agent ends instead
+
+    @property
+    def alone(self) -> bool:
+        """No other member waits for what we compute."""
+        return self.plan is None or len(self.plan.members) == 1
+
+    @property
+    def said(self) -> WorkerState:
+        """What heartbeats call it."""
+        return _SAID[self.phase]
+
+    @property
+    def epoch(self) -> Epoch:
+        return self.plan.epoch if self.plan else NO_EPOCH
+
+
+# Events: what happened.
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """Configuration and data are here."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineListens:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigChanged:
+    """The operator changed what will be trained; what was prepared is of no use."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochSeen:
+    """The plan that the server counts us a member of; 0: of none."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class PlanArrived:
+    """A plan that this worker is a member of."""
+
+    plan: Plan
+    kept: bool = False  # an engine of this worker left a local state
+
+
+@dataclass(frozen=True, slots=True)
+class SliceBuilt:
+    """Our slice of the checkpoint, laid out for the plan; None when none is needed."""
+
+    path: Path | None
+    back: WayBack | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunPhaseSeen:
+    phase: RunPhase
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFinished:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLeft:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailed:
+    error: LegionError
+    lost_peer: WorkerId | None = None
+    at: float = 0.0  # s of a clock that only goes forward
+
+
+@dataclass(frozen=True, slots=True)
+class EngineGone:
+    """The process ended; `death` describes it for the case that nobody expected it."""
+
+    death: EngineDied
+    at: float = 0.0  # s of a clock that only goes forward
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHeld:
+    """It computes nothing any more, as it was told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class PauseAsked:
+    wish: Wish
+
+
+@dataclass(frozen=True, slots=True)
+class FinishAsked:
+    """To pause once this round's contribution is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeAsked:
+    in_person: bool = False  # also after crashes, which no rule may forget
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PartFailed:
+    """A part of the agent met an error that trying again does not cure."""
+
+    error: LegionError
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Every record and slice is acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    phase: Phase  # the one it was set for
+
+
+Event = (
+    Downloaded
+    | EngineListens
+    | ConfigChanged
+    | EpochSeen
+    | PlanArrived
+    | SliceBuilt
+    | RunPhaseSeen
+    | EngineFinished
+    | EngineLeft
+    | EngineFailed
+    | EngineGone
+    | EngineHeld
+    | PauseAsked
+    | FinishAsked
+    | ResumeAsked
+    | StopAsked
+    | PartFailed
+    | Drained
+    | DeadlinePassed
+)
+
+# Actions: what the service must do now.
+
+
+@dataclass(frozen=True, slots=True)
+class StartEngine:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareAgain:
+    """End the engine and what it gave us to deliver, then download as at the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndEngine:
+    """And everything that is only done for it; what it said last is delivered, if the server takes it soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSlice:
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class SendTrain:
+    plan: Plan
+    resume_slice: Path | None
+    back: WayBack | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendStop:
+    reason: str
+    within_s: float  # for the step under way
+
+
+@dataclass(frozen=True, slots=True)
+class SendPause:
+    reason: str
+    after_contribution: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SendResume:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class KillEngine:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Say `Drained` once nothing is left to send."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetDeadline:
+    """Of this phase; another one for the same phase takes the place of the first."""
+
+    phase: Phase
+    after_s: float
+
+
+Action = (
+    StartEngine
+    | PrepareAgain
+    | EndEngine
+    | FetchSlice
+    | SendTrain
+    | SendStop
+    | SendPause
+    | SendResume
+    | KillEngine
+    | Drain
+    | SetDeadline
+)
