@@ -11,8 +11,8 @@ from round_workers import inclusion
 
 from legion.errors import RoundConflict
 from legion.ids import Epoch, WorkerId
-from legion.rounds import Blocks, Participant
-from legion_server.domain import round_plan
+from legion.rounds import Blocks, HandedSpan, Handover, Participant
+from legion_server.domain import handovers, round_plan
 from legion_server.domain import rounds as rd
 from legion_server.domain.leases import Ranges
 from legion_server.store import round_parts
@@ -27,11 +27,15 @@ class Disorder(RuleBasedStateMachine):
 
     names = "abcdef"
 
-    @initialize(size=st.sampled_from([1, 2]), earlier=st.sampled_from([0, 1, 2, round_plan.MOST_EARLIER]))
-    def start(self, size: int, earlier: int) -> None:
+    @initialize(
+        size=st.sampled_from([1, 2]),
+        earlier=st.sampled_from([0, 1, 2, round_plan.MOST_EARLIER]),
+        share=st.sampled_from([0.0, 0.5, 1.0]),
+    )
+    def start(self, size: int, earlier: int, share: float) -> None:
         self.patched = pytest.MonkeyPatch()
         self.patched.setattr(round_plan, "MOST_EARLIER", earlier)
-        self.table = Table(config_of(4, size), "abcd")
+        self.table = Table(config_of(4, size, audit=share), "abcd")
         self.size = size
         self.published: dict[tuple[int, int], Any] = {}
         self.delivered: dict[int, set[int]] = {}  # blocks by span
@@ -78,6 +82,32 @@ class Disorder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.table.rounds.plan is not None)
     @rule(data=st.data())
+    def audits(self, data: st.DataObject) -> None:
+        plan = self.table.plan
+        span = data.draw(st.integers(0, len(plan.spans) - 1))
+        auditor = plan.spans[span].auditor
+        worker = data.draw(st.sampled_from([auditor or plan.reducer(span), *plan.workers]))
+        reported = self.table.rounds.turns[span].report
+        included = reported.included if reported and data.draw(st.booleans()) else ()
+        digest = data.draw(st.sampled_from("ab"))
+        refusal = self.table.report(span, worker, stored=False, audit=True, digest=digest, included=included)
+        assert refusal is None or isinstance(refusal, RoundConflict)
+        assert refusal is not None or worker == auditor
+
+    @precondition(lambda self: self.table.rounds.plan is not None)
+    @rule(data=st.data())
+    def hands_over(self, data: st.DataObject) -> None:
+        plan = self.table.plan
+        span = data.draw(st.integers(0, len(plan.spans) - 1))
+        worker, heir = (data.draw(st.sampled_from([*plan.workers, *plan.spans[span].reducers])) for _ in range(2))
+        handed = HandedSpan(span=span, heir=heir, update=data.draw(st.sampled_from([None, "a" * 64])))
+        verdict = handovers.accept(self.table.rounds, worker, Handover(round=plan.round, spans=(handed,)))
+        assert verdict.refusal is None or isinstance(verdict.refusal, RoundConflict)
+        self.table.rounds_or_none = verdict.rounds
+        self.table.tick()
+
+    @precondition(lambda self: self.table.rounds.plan is not None)
+    @rule(data=st.data())
     def all_reducers_report(self, data: st.DataObject) -> None:
         number, count = self.table.plan.round, len(self.table.plan.spans)
         some = [p for p in self.table.plan.participants if p.most_tokens and data.draw(st.booleans())]
@@ -102,6 +132,14 @@ class Disorder(RuleBasedStateMachine):
     def comes_into_storage(self, digest: str) -> None:
         self.table.rounds_or_none = rd.stored(self.table.rounds, digest * 64)
         self.table.tick()
+
+    @invariant()
+    def an_auditor_is_somebody_else_and_alone_excludes_nobody(self) -> None:
+        rounds = self.table.rounds
+        for span in rounds.plan.spans if rounds.plan else ():
+            assert span.auditor is None or (span.audited and span.auditor != span.reducers[0])
+        assert all(worker not in others for worker, others in rounds.suspects.items())
+        assert all(len(set(rounds.suspects[worker])) >= 2 for worker in rounds.barred)
 
     @invariant()
     def the_log_has_no_gap(self) -> None:
