@@ -12,6 +12,7 @@ from legion.errors import ReportInvalid, RoundConflict
 from legion.ids import WorkerId
 from legion_server.domain import round_plan
 from legion_server.domain import rounds as rd
+from legion_server.store.round_parts import changed, joined
 
 GRACE_S = 5.0
 
@@ -299,3 +300,20 @@ def test_a_restart_gives_the_auditor_its_time_again() -> None:
     assert table.records == []
     table.tick(1.0)
     assert len(table.records) == 1
+
+
+def restarted(rounds: rd.Rounds) -> rd.Rounds:
+    return joined(changed(None, rounds)[0])
+
+
+def test_a_dispute_survives_a_restart_of_the_server() -> None:
+    table = table_of()
+    pass_the_others(table, 0)
+    assert table.report(0, digest="b") is None
+    assert audit(table) is None
+    assert table.rounds.turns[0].dispute is not None
+    table.rounds_or_none = restarted(table.rounds)
+    assert table.report(0) is None
+    assert table.records[0].spans[0].audit == "failed"
+    again = restarted(table.rounds)
+    assert (again.suspects, again.reducers) == (table.rounds.suspects, table.rounds.reducers)
