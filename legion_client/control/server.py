@@ -30,6 +30,7 @@ from legion_client.control.messages import (
     Done,
     Finish,
     Follow,
+    GetCurve,
     GetHappenings,
     GetSamples,
     GetSettings,
@@ -219,6 +220,8 @@ async def _ask(desk: Desk, request: Request) -> BaseModel:
             return HappeningsAre(happenings=tuple(await desk.happenings(after, most)))
         case GetSamples(since=since, most=most):
             return SamplesAre(samples=tuple(await desk.samples(since, most)))
+        case GetCurve(most=most):
+            return await desk.curve(most)
         case _:
             await _do(desk, request)
             return Done()
