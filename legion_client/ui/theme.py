@@ -93,15 +93,15 @@ def style_sheet(colors: Colors, unit: int) -> str:
         color: {colors.text}; }}
     QListWidget#pages::item:hover {{ background: {colors.border}; }}
     QListWidget#pages::item:selected {{ background: {colors.selected}; color: {colors.text}; }}
-    QListWidget#pages:focus::item:selected {{ border: 1px solid {colors.accent}; }}
-    QPushButton, QToolButton#push {{ background: {colors.card}; color: {colors.text}; border: 1px solid {colors.line};
+    QListWidget#pages::item:selected:focus {{ border: 1px solid {colors.accent}; }}
+    QPushButton, QPushButton#menu {{ background: {colors.card}; color: {colors.text}; border: 1px solid {colors.line};
         border-radius: {small + 2}px; padding: {small}px {gap + small}px; }}
-    QPushButton:hover, QToolButton#push:hover {{ background: {colors.selected}; }}
-    QPushButton:pressed, QToolButton#push:pressed, QPushButton:checked {{ background: {colors.selected};
+    QPushButton:hover, QPushButton#menu:hover {{ background: {colors.selected}; }}
+    QPushButton:pressed, QPushButton#menu:pressed, QPushButton:checked {{ background: {colors.selected};
         border-color: {colors.accent}; }}
-    QPushButton:focus, QToolButton#push:focus {{ border: 2px solid {colors.accent}; padding: {small - 1}px
+    QPushButton:focus, QPushButton#menu:focus {{ border: 2px solid {colors.accent}; padding: {small - 1}px
         {gap + small - 1}px; }}
-    QPushButton:disabled, QToolButton#push:disabled {{ color: {colors.muted}; border-color: {colors.border}; }}
+    QPushButton:disabled, QPushButton#menu:disabled {{ color: {colors.muted}; border-color: {colors.border}; }}
     QPushButton#primary {{ background: {colors.accent}; color: {colors.on_accent}; border: 1px solid {colors.accent};
         font-weight: 600; }}
     QPushButton#primary:focus {{ border: 2px solid {colors.text}; }}
@@ -126,6 +126,13 @@ def style_sheet(colors: Colors, unit: int) -> str:
         selection-color: {colors.text}; }}
     QHeaderView::section {{ background: {colors.card}; color: {colors.muted}; border: none;
         border-bottom: 1px solid {colors.border}; padding: {small}px {gap}px; }}
+    QScrollBar:vertical {{ background: transparent; width: {gap}px; margin: 1px; }}
+    QScrollBar:horizontal {{ background: transparent; height: {gap}px; margin: 1px; }}
+    QScrollBar::handle {{ background: {colors.line}; border-radius: {gap // 2 - 2}px; min-height: {unit}px;
+        min-width: {unit}px; }}
+    QScrollBar::add-line, QScrollBar::sub-line {{ width: 0; height: 0; }}
+    QScrollBar::add-page, QScrollBar::sub-page {{ background: transparent; }}
+    QGroupBox {{ border: none; }}
     QMenuBar {{ background: {colors.window}; color: {colors.text}; }}
     QMenuBar::item {{ padding: {small}px {gap}px; background: transparent; border-radius: {small}px; }}
     QMenuBar::item:selected {{ background: {colors.selected}; }}

@@ -58,7 +58,7 @@ def amount(words: Words, value: float) -> str:
 def percent(words: Words, share: float) -> str:
     """Small shares keep two significant figures, so that a volunteer's part of a large run is not 0 %."""
     value = share * 100
-    digits = 0 if value >= 10 or value == 0 else min(6, 1 - math.floor(math.log10(value)))
+    digits = 0 if value >= 10 or value <= 0 else min(6, 1 - math.floor(math.log10(value)))
     return f"{words.number(value, digits)} %"
 
 

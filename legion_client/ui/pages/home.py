@@ -3,7 +3,7 @@
 from functools import partial
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QMenu, QProgressBar, QToolButton, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QMenu, QProgressBar, QVBoxLayout, QWidget
 
 from legion_client.ui.icons import icon, pixmap
 from legion_client.ui.model import DeviceRow, Reason, View
@@ -95,10 +95,7 @@ class HomePage(Page):
         self._pause.clicked.connect(lambda: self._actions.of["pause"].trigger())
         self._resume = button("", role="primary")
         self._resume.clicked.connect(lambda: self._actions.of["resume"].trigger())
-        self._snooze = QToolButton()
-        self._snooze.setObjectName("push")
-        self._snooze.setText(self._words.tr("Snooze"))
-        self._snooze.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self._snooze = button(self._words.tr("Snooze"))
         menu = QMenu(self._snooze)
         self._actions.fill_snoozes(menu)
         self._snooze.setMenu(menu)
@@ -142,9 +139,9 @@ class HomePage(Page):
         clear(self._reasons)
         for reason in reasons:
             line = row(self._theme.unit // 2)
-            text = label(reason.sentence, role="muted", wrap=True)
-            if reason.sentence != (self._view.headline if self._view else ""):
-                line.addWidget(text, 1)
+            # The headline is the first reason; its sentence stands there already.
+            if self._view is None or reason.sentence != self._view.headline:
+                line.addWidget(label(reason.sentence, role="muted"))
             if reason.setting is not None:
                 link = button(self._words.tr("Change this setting"), role="link")
                 link.setAccessibleName(self._words.tr("Change the setting {setting}", setting=reason.setting))

@@ -1,0 +1,200 @@
+"""Every setting, in groups, with a search over names and explanations; a link from a reason leads to its setting."""
+
+import sys
+from functools import partial
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QKeySequence, QShortcut, QShowEvent
+from PySide6.QtWidgets import QCheckBox, QFrame, QGridLayout, QLineEdit, QPushButton, QWidget
+
+from legion.errors import LegionError
+from legion_client import autostart
+from legion_client.control.messages import ChangeSettings, GetSettings, SettingsAre
+from legion_client.settings import Setting, describe
+from legion_client.ui.parts import SMALL, TITLE, Page, Scrolled, button, card, column, empty_note, label, row
+from legion_client.ui.preferences import Editor
+from legion_client.ui.tools import Tools
+from legion_client.ui.words import Words
+
+
+class Row(NamedTuple):
+    """One setting on the page."""
+
+    setting: Setting
+    editor: Editor
+    whole: QWidget
+    reset: QPushButton
+
+
+def group_titles(words: Words) -> dict[str, str]:
+    """In the order of the page; a group that is not named here stands at the end by its own name."""
+    return {
+        "idle": words.tr("When you are away"),
+        "processor": words.tr("Processor"),
+        "graphics": words.tr("Graphics cards"),
+        "memory": words.tr("Memory"),
+        "power": words.tr("Battery"),
+        "programs": words.tr("Programs and games"),
+        "schedule": words.tr("Hours"),
+        "network": words.tr("Network"),
+        "disk": words.tr("Disk"),
+        "modes": words.tr("Run modes"),
+        "account": words.tr("You"),
+        "": words.tr("This computer"),
+    }
+
+
+class PreferencesPage(Page):
+    """Every change is sent at once; what the agent refuses is shown as it was."""
+
+    def __init__(self, tools: Tools) -> None:
+        super().__init__()
+        self._tools = tools
+        self._rows: dict[str, Row] = {}
+        self._groups: list[tuple[QFrame, list[str]]] = []
+        words, unit = tools.words, tools.theme.unit
+        self._search = QLineEdit()
+        self._search.setPlaceholderText(words.tr("Search the preferences"))
+        self._search.setAccessibleName(words.tr("Search the preferences"))
+        self._search.setClearButtonEnabled(True)
+        self._search.textChanged.connect(self._filter)
+        QShortcut(QKeySequence("Ctrl+F"), self).activated.connect(self._search.setFocus)
+        self._nothing = empty_note("")
+        self._nothing.hide()
+        content = QWidget()
+        self._column = column(unit // 2)
+        self._column.setContentsMargins(unit, 0, unit, unit)
+        self._fill()
+        content.setLayout(self._column)
+        self._scroll = Scrolled(content, words.tr("Preferences"))
+        top = row(0)
+        top.setContentsMargins(unit, unit * 3 // 4, unit, unit // 2)
+        top.addWidget(self._search)
+        whole = column(0)
+        whole.addLayout(top)
+        whole.addWidget(self._scroll, 1)
+        self.setLayout(whole)
+        tools.conversation.refused.connect(lambda _: self._ask())
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802
+        super().showEvent(event)
+        self._ask()
+
+    def show_place(self, place: str) -> None:
+        """`place`: a setting's dotted name."""
+        self._search.clear()
+        if (found := self._rows.get(place)) is not None:
+            # The page may not have been laid out yet.
+            QTimer.singleShot(0, partial(self._reveal, found))
+
+    def _reveal(self, found: Row) -> None:
+        self._scroll.ensureWidgetVisible(found.whole, 0, self.height() // 3)
+        found.editor.widget.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def _fill(self) -> None:
+        groups: dict[str, list[Setting]] = {section: [] for section in group_titles(self._tools.words)}
+        for setting in describe().values():
+            if setting.kind != "time" and setting.name != "modes.paused":
+                groups.setdefault(setting.section, []).append(setting)
+        titles = group_titles(self._tools.words)
+        self._column.addWidget(self._start_card())
+        for section, settings in groups.items():
+            if settings:
+                self._column.addWidget(self._group(titles.get(section, section), settings))
+        self._column.addWidget(self._nothing)
+        self._column.addStretch(1)
+
+    def _group(self, title: str, settings: list[Setting]) -> QFrame:
+        unit = self._tools.theme.unit
+        layout = column(unit // 2)
+        layout.addWidget(label(title, scale=TITLE, bold=True))
+        for setting in settings:
+            made = self._row(setting)
+            self._rows[setting.name] = made
+            layout.addWidget(made.whole)
+        frame = card(self._tools.theme, layout)
+        self._groups.append((frame, [setting.name for setting in settings]))
+        return frame
+
+    def _row(self, setting: Setting) -> Row:
+        unit, words = self._tools.theme.unit, self._tools.words
+        editor = Editor(setting, words, self._change)
+        text = label(setting.description or setting.name, wrap=True)
+        name = label(setting.name, role="muted", scale=SMALL)
+        reset = button(words.tr("Default"), role="flat")
+        reset.setAccessibleName(words.tr("Back to the default: {setting}", setting=setting.name))
+        reset.clicked.connect(partial(self._change, setting.name, None))
+        keep = reset.sizePolicy()
+        keep.setRetainSizeWhenHidden(True)
+        reset.setSizePolicy(keep)
+        grid = QGridLayout()
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setHorizontalSpacing(unit // 2)
+        grid.setVerticalSpacing(0)
+        grid.addWidget(text, 0, 0)
+        grid.addWidget(name, 1, 0)
+        side = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        grid.addWidget(editor.widget, 0, 1, 2, 1, side)
+        grid.addWidget(reset, 0, 2, 2, 1, Qt.AlignmentFlag.AlignVCenter)
+        grid.setColumnStretch(0, 1)
+        if isinstance(editor.widget, QLineEdit):
+            editor.widget.setFixedWidth(unit * 14)
+        whole = QWidget()
+        whole.setLayout(grid)
+        text.setBuddy(editor.widget)
+        return Row(setting, editor, whole, reset)
+
+    def _start_card(self) -> QFrame:
+        """What belongs to the app and not to the agent."""
+        words = self._tools.words
+        layout = column(self._tools.theme.unit // 2)
+        layout.addWidget(label(words.tr("This app"), scale=TITLE, bold=True))
+        self._at_login = QCheckBox(words.tr("Start Legion when I log in"))
+        self._at_login.setEnabled(autostart.is_known(sys.platform))
+        self._at_login.toggled.connect(self._switch_autostart)
+        asks = QCheckBox(words.tr("Ask before quitting, because that stops training"))
+        asks.setChecked(not self._tools.memory.now.quits_unasked)
+        asks.toggled.connect(lambda on: self._tools.memory.keep(quits_unasked=not on))
+        self._trouble = label(role="error", wrap=True)
+        self._trouble.hide()
+        for widget in (self._at_login, asks, self._trouble):
+            layout.addWidget(widget)
+        self._start = card(self._tools.theme, layout)
+        return self._start
+
+    def _switch_autostart(self, on: bool) -> None:
+        try:
+            autostart.switch(on)
+        except LegionError as error:
+            self._trouble.setText(f"{error} {error.hint}")
+        self._trouble.setVisible(on != autostart.is_on())
+
+    def _ask(self) -> None:
+        self._at_login.blockSignals(True)
+        self._at_login.setChecked(autostart.is_on())
+        self._at_login.blockSignals(False)
+        self._tools.conversation.send(GetSettings(), self._take)
+
+    def _take(self, answer: BaseModel) -> None:
+        if not isinstance(answer, SettingsAre):
+            return
+        for name, made in self._rows.items():
+            made.editor.show(answer.values.get(name, made.setting.default))
+            made.reset.setVisible(name in answer.chosen)
+
+    def _change(self, name: str, value: Any) -> None:
+        self._tools.conversation.send(ChangeSettings(values={name: value}), lambda _: self._ask())
+
+    def _filter(self, words: str) -> None:
+        any_found = False
+        for frame, names in self._groups:
+            shown = [name for name in names if self._rows[name].setting.matches(words)]
+            for name in names:
+                self._rows[name].whole.setVisible(name in shown)
+            frame.setVisible(bool(shown))
+            any_found = any_found or bool(shown)
+        self._start.setVisible(not words.strip())
+        self._nothing.setText(self._tools.words.tr("No setting has “{words}” in its name or explanation.", words=words))
+        self._nothing.setVisible(not any_found)
