@@ -1,0 +1,44 @@
+"""What Linux tells: D-Bus, X11, /sys."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from legion_client.machine.bus import Bus, session_address, system_address
+from legion_client.machine.games_linux import GameMode, X11Screen
+from legion_client.machine.heat import LinuxHeat
+from legion_client.machine.idle_linux import FirstThatKnows, LogindIdle, MutterIdle, ScreenSaverIdle, X11Idle
+from legion_client.machine.network_linux import NetworkManagerMetered
+from legion_client.machine.notices_linux import LogindNotices
+from legion_client.machine.power import LinuxPower
+from legion_client.machine.sources import Sources
+from legion_client.machine.x11 import Display
+
+
+def open_sources(environment: Mapping[str, str]) -> Sources:
+    """Connects to nothing yet."""
+    session = Bus(partial(session_address, environment))
+    system = Bus(partial(system_address, environment))
+    display = Display(environment)
+
+    async def close() -> None:
+        await session.close()
+        await system.close()
+        await display.close()
+
+    return Sources(
+        idle=FirstThatKnows(
+            [
+                ("org.gnome.Mutter.IdleMonitor", MutterIdle(session)),
+                ("org.freedesktop.ScreenSaver", ScreenSaverIdle(session)),
+                ("X11", X11Idle(display)),
+                ("logind", LogindIdle(system)),
+            ]
+        ),
+        power=LinuxPower(),
+        heat=LinuxHeat(),
+        metered=NetworkManagerMetered(system),
+        screen=X11Screen(display),
+        game=GameMode(session),
+        notices=LogindNotices(system).notices,
+        close=close,
+    )
