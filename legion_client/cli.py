@@ -1,27 +1,39 @@
 """`legion-client`: this computer's part in a run, on the command line.
 
 Exit code 0 means that the run is over or that leaving was asked for; every error has its own (docs/exit-codes.md).
+What a command needs is imported when it runs, so that `legion-client status` answers at once.
 """
 
 import asyncio
-import logging
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from legion import logs
-from legion.errors import LegionError, Unusable
-from legion.identity import Invite
-from legion_client.agent.headless import give
+from legion.errors import LegionError
+from legion_client.commands import bench, doctor, identity, joining, logs, settings, status, steering
 from legion_client.paths import Home
-from legion_client.settings import load, override
 
-logger = logging.getLogger("legion_client")
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-NO_WINDOW = "The desktop app is not part of this version: use 'legion-client --no-gui'."
+app = typer.Typer(pretty_exceptions_enable=False)
+for command in (
+    status.status,
+    steering.pause,
+    steering.resume,
+    steering.snooze,
+    steering.finish,
+    steering.mode,
+    joining.setup,
+    joining.join,
+    joining.leave,
+    logs.logs,
+    doctor.doctor,
+    bench.bench,
+):
+    app.command()(command)
+app.add_typer(settings.app, name="settings")
+app.add_typer(identity.app, name="identity")
 
 
 @app.callback(invoke_without_command=True)
@@ -29,23 +41,42 @@ def client(
     context: typer.Context,
     no_gui: Annotated[bool, typer.Option("--no-gui", help="Run without a window, until the run is over.")] = False,
     join: Annotated[
-        str | None, typer.Option(help="An invite, a file that holds one, or - for standard input.", metavar="INVITE")
+        str | None, typer.Option(help="A file that holds an invite, or - for standard input.", metavar="FILE|-")
     ] = None,
     name: Annotated[str | None, typer.Option(help="What the operator sees; default: this computer's name.")] = None,
-    home: Annotated[Path | None, typer.Option(help="Folder for identity, cache and logs; also LEGION_HOME.")] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="Folder for identity, cache and logs; also LEGION_HOME. For all commands.")
+    ] = None,
     listen: Annotated[str | None, typer.Option(help="Address at which other members reach this computer.")] = None,
     port: Annotated[int | None, typer.Option(help="Port for other members; 0: any free one.")] = None,
+    exit_when_done: Annotated[
+        bool, typer.Option("--exit-when-done", help="With --no-gui: end also once 'finish' has been done.")
+    ] = False,
+    max_hours: Annotated[
+        float | None, typer.Option(min=0.0, help="With --no-gui: leave and end after so many hours.")
+    ] = None,
+    background: Annotated[bool, typer.Option("--background", help="Start in the tray, without a window.")] = False,
     log_format: Annotated[Literal["plain", "json"], typer.Option(help="Of the log on standard error.")] = "plain",
 ) -> None:
     """Give this computer's idle time to train a language model together with others."""
+    context.obj = place = Home.find(home)
     if context.invoked_subcommand is not None:
         return
+    from legion import logs as logging_setup
+    from legion_client.settings import load, override
+
+    logging_setup.configure(json_lines=log_format == "json")
+    invite = None if join is None else joining.read_invite(join, on_command_line=True)
+    if place.root.exists() or invite is not None:  # a start that fails at once leaves nothing behind
+        logging_setup.configure(json_lines=log_format == "json", file=place.agent_log)
+    chosen = override(load(place.settings), name=name, listen_host=listen, listen_port=port)
     if not no_gui:
-        raise Unusable(NO_WINDOW, hint="")
-    logs.configure(json_lines=log_format == "json")
-    place = Home.find(home)
-    settings = override(load(place.settings), name=name, listen_host=listen, listen_port=port)
-    asyncio.run(give(place, settings, read_invite(join)))
+        from legion_client.commands import desktop
+
+        raise typer.Exit(desktop.run(place, chosen, invite, background=background))
+    from legion_client.commands import headless
+
+    asyncio.run(headless.run(place, chosen, invite, exit_when_done=exit_when_done, max_hours=max_hours))
 
 
 @app.command()
@@ -63,28 +94,14 @@ def generate(
     print(continue_text(checkpoint, prompt, tokens=tokens, temperature=temperature, seed=seed))
 
 
-def read_invite(source: str | None) -> Invite | None:
-    """The invite in `source`: itself, a file's content, or with "-" the first line of standard input.
-
-    The last two keep it out of the list of processes, which every user of the machine can read.
-    """
-    if source is None:
-        return None
-    if source == "-":
-        return Invite.parse(sys.stdin.readline())
-    if source.startswith("legion:"):
-        return Invite.parse(source)
-    try:
-        return Invite.parse(Path(source).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unusable(f"no invite could be read from {source}: {error}") from error
-
-
 def main() -> None:
     """The program: errors become one sentence and an exit code here, and nowhere else."""
     try:
         app()
     except LegionError as error:
+        if "--json" in sys.argv[1:]:
+            told = {"slug": error.slug, "message": str(error), "hint": error.hint, "exit_code": error.exit_code}
+            print(json.dumps({"error": told}))
         message = f"legion-client: {error}"
         print(f"{message}\n{error.hint}" if error.hint else message, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -4,6 +4,7 @@ identity/    key, certificate, authority, enrolment.json (all owner-only)
 cache/       token shards and tokenizers, each named by its SHA-256; may be deleted at any time
 state/       what a member of a run in rounds goes on with when it comes back: one file, one run's
 work/        slices between engine and upload; emptied at every start
+activity/    what happened, points of the graphs, the month's traffic
 logs/        engine.log, agent.log
 control/     where the running agent listens for windows and commands, and the lock that says it runs (owner-only)
 settings.toml  what the volunteer decided
@@ -49,6 +50,14 @@ class Home:
     @property
     def engine_log(self) -> Path:
         return self.root / "logs" / "engine.log"
+
+    @property
+    def activity(self) -> Path:
+        return self.root / "activity"
+
+    @property
+    def agent_log(self) -> Path:
+        return self.root / "logs" / "agent.log"
 
     @property
     def control(self) -> Path:
