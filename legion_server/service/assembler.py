@@ -26,6 +26,8 @@ RETRY_S = 10.0  # until what the database did not take is offered to it again
 class SliceDamaged(CheckpointInvalid):
     """On the server's own disk."""
 
+    slug = "slice-damaged"
+
 
 class Assembler:
     """`serve` is its one task; the byte copying runs in a thread."""

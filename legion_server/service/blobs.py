@@ -28,6 +28,8 @@ PART = ".part"
 class Damaged(NotFound):
     """What was in storage was not what its name says, and is no longer there."""
 
+    slug = "blob-damaged"
+
 
 class Blobs:
     """`url`: where blobs lie, as fsspec names places; `staging_dir`: a local folder for what is on its way in."""
