@@ -57,7 +57,7 @@ async def trial(measured_s: float) -> Figures:
         config = config.model_copy(update={"data": prepared.data})
         worker_id = await asyncio.to_thread(_enrol, folder / "identity")
         (folder / "work").mkdir()
-        async with Engine.running(COMMAND, folder / "engine.log") as engine:
+        async with Engine.running(COMMAND, folder / "engine.log", {"LEGION_LOG_LEVEL": "warning"}) as engine:
             try:
                 async with asyncio.timeout(START_S + measured_s):
                     return await _train(engine, config, prepared.manifest, worker_id, folder, measured_s)
