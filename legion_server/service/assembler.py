@@ -23,12 +23,6 @@ logger = logging.getLogger(__name__)
 RETRY_S = 10.0  # until what the database did not take is offered to it again
 
 
-class SliceDamaged(CheckpointInvalid):
-    """On the server's own disk."""
-
-    slug = "slice-damaged"
-
-
 class Assembler:
     """`serve` is its one task; the byte copying runs in a thread."""
 
@@ -61,7 +55,7 @@ class Assembler:
         except LegionError as error:
             logger.error("checkpoint cannot be assembled step=%d reason=%s", checkpoint.step, error)
             if (
-                isinstance(error, SliceDamaged)
+                isinstance(error, CheckpointInvalid)
                 and self._coordinator.run.config.in_rounds
                 and self._is_first(checkpoint)
             ):
@@ -77,7 +71,7 @@ class Assembler:
             await _recorded(partial(self._checkpoints.assembled, checkpoint, done.weights_digest, done.files))
 
     def _is_first(self, checkpoint: Checkpoint) -> bool:
-        """Whether it was not found damaged before."""
+        """Whether nothing was wrong with it before."""
         was_damaged = checkpoint.folder_name in self._damaged
         self._damaged.add(checkpoint.folder_name)
         return not was_damaged
@@ -91,7 +85,7 @@ class Assembler:
         slices = {ref.rank: self._files.slice(checkpoint, ref.rank, ref.sha256) for ref in checkpoint.manifest.slices}
         for ref in checkpoint.manifest.slices:
             if not is_whole(slices[ref.rank], ref):
-                raise SliceDamaged(f"{slices[ref.rank]} is damaged: it is not what its manifest names")
+                raise CheckpointInvalid(f"{slices[ref.rank]} is damaged: it is not what its manifest names")
         return assemble(
             checkpoint.manifest,
             slices,

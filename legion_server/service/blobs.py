@@ -25,10 +25,8 @@ PIECE_BYTES = 2**20  # read at a time
 PART = ".part"
 
 
-class Damaged(NotFound):
-    """What was in storage was not what its name says, and is no longer there."""
-
-    slug = "blob-damaged"
+class Damaged(Exception):
+    """What was in storage was not what its name says, and is no longer there. For callers of `fetch` alone."""
 
 
 class Blobs:

@@ -243,7 +243,7 @@ class Follower:
                 continue
             try:
                 await self._blobs.fetch(span.digest, span.size_bytes, path)
-            except NotFound as error:
+            except (NotFound, Damaged) as error:
                 missing.add(span.digest)
                 damaged += isinstance(error, Damaged)
         if damaged:
