@@ -157,12 +157,9 @@ def _of_card(stops: list[Active], gpu: GpuReading) -> list[Active]:
 
 def _lacking(view: View) -> list[Active]:
     """What a computer without anything to compute on lacks, beside the rules that hold."""
-    lacking = []
-    if not view.settings.processor.enabled:
-        lacking.append(Active(Reason.CPU_DISABLED))
-    if not view.readings.gpus:
-        lacking.append(Active(Reason.NO_GPU))
-    return lacking
+    if view.settings.processor.enabled:
+        return []
+    return [Active(Reason.CPU_DISABLED), *([] if view.readings.gpus else [Active(Reason.NO_GPU)])]
 
 
 def _slower(view: View, paces: Mapping[int | None, Pace], on_cpu: bool, gpus: list[GpuReading]) -> list[Active]:
@@ -214,7 +211,7 @@ def _gpu_limit(view: View, gpu: GpuReading, paces: Mapping[int | None, Pace]) ->
         index=gpu.index,
         share=round(graphics.time_percent / 100 * pace, 3),
         power=graphics.power_percent / 100,
-        memory=int(memory * 1000) / 1000,
+        memory=round(memory, 3),
     )
 
 

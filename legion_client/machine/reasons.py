@@ -85,7 +85,7 @@ RULES: Mapping[Reason, Rule] = {
     Reason.SNOOZED: Rule("Paused by you for a while.", "modes.paused_until", COMPUTING, True, True),
     Reason.FINISHED: Rule("The round is finished, as you asked.", "modes.paused", COMPUTING, True, True),
     Reason.EXCLUSIVE_PROGRAM: Rule(
-        "{program} runs, and you gave it this computer to itself.",
+        "You gave this computer to {program} while it runs.",
         "programs.exclusive",
         ALL,
         True,
@@ -93,7 +93,7 @@ RULES: Mapping[Reason, Rule] = {
         f"No program that has this computer to itself runs any more. {_AGAIN}",
     ),
     Reason.EXCLUSIVE_GRAPHICS: Rule(
-        "{program} runs, and you gave it the graphics cards to itself.",
+        "You gave the graphics cards to {program} while it runs.",
         "programs.exclusive_graphics",
         GPU,
         True,
