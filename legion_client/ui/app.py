@@ -3,98 +3,91 @@
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
-import time
 
 import qasync
+from PySide6.QtCore import QEvent, QObject, QTimer
+from PySide6.QtGui import QFileOpenEvent
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon
 
-from legion.errors import LegionError
 from legion_client.paths import Home
-from legion_client.ui import model
-from legion_client.ui.actions import Actions
-from legion_client.ui.conversation import Conversation, Seat
+from legion_client.ui.conversation import Seat
+from legion_client.ui.desktop import Desktop
+from legion_client.ui.doorbell import Doorbell
 from legion_client.ui.icons import program_icon
 from legion_client.ui.language import QtWords
-from legion_client.ui.memory import Memory
-from legion_client.ui.model import View
-from legion_client.ui.theme import Theme
-from legion_client.ui.tools import Tools
-from legion_client.ui.tray import Tray
-from legion_client.ui.window import Window
-from legion_client.ui.words import Words
 
 logger = logging.getLogger(__name__)
 
-
-class Desktop:
-    """Tray and window of one conversation. Lives as long as the application."""
-
-    def __init__(self, application: QApplication, home: Home, words: Words) -> None:
-        self.application = application
-        self.words = words
-        self.memory = Memory(home.root / "state" / "window.json")
-        self.conversation = Conversation()
-        self.theme = Theme(application, self.memory.now.theme)
-        self.actions = Actions(self.conversation, words, self.theme, application)
-        self.tools = Tools(self.actions, self.conversation, words, self.theme, self.memory, home)
-        self.tray = Tray(self.actions, self.theme, application)
-        self._window: Window | None = None
-        self.view: View = model.starting(words)
-        self.leaving = asyncio.Event()
-        self.conversation.status_changed.connect(lambda status: self.show(model.view_of(words, status, time.time())))
-        self.conversation.lost.connect(lambda error: self.show(model.lost(words, sentence_of(error))))
-        self.actions.opened.connect(lambda _: self.raise_window())
-        self.actions.quitting.connect(self.leaving.set)
-        self.show(self.view)
-
-    @property
-    def window(self) -> Window:
-        """Made when it is first wanted: a start at login needs none."""
-        if self._window is None:
-            self._window = Window(self.tools)
-            self._window.show_view(self.view)
-        return self._window
-
-    def show(self, view: View) -> None:
-        self.view = view
-        self.actions.show_view(view)
-        self.tray.show_view(view)
-        if self._window is not None:
-            self._window.show_view(view)
-
-    def raise_window(self) -> None:
-        self.window.show()
-        self.window.raise_()
-        self.window.activateWindow()
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def sentence_of(error: LegionError) -> str:
-    return f"{error} {error.hint}".strip()
+def run(
+    home: Home,
+    seat: Seat,
+    *,
+    background: bool = False,
+    invite: str | None = None,
+    doorbell: Doorbell | None = None,
+    attached: bool = False,
+) -> int:
+    """Until the volunteer quits; returns the exit code.
 
-
-def run(home: Home, seat: Seat, *, background: bool = False) -> int:
-    """Until the volunteer quits. `seat` gives the agent, after the tray is seen; `background`: without the window."""
+    `seat` gives the agent, and is entered after the tray is seen; leaving it must end an agent of this process in good
+    order. `background`: without the window, where there is a tray. `invite`: asked about as soon as the agent is there.
+    `doorbell`: rung by the desk of an agent in this process. `attached`: the agent is another process and outlives us.
+    """
     application = application_of()
-    desktop = Desktop(application, home, QtWords())
-    desktop.tray.show()
-    if not background or not QSystemTrayIcon.isSystemTrayAvailable():
+    desktop = Desktop(application, home, QtWords(), attached=attached)
+    links = Links(desktop)
+    application.installEventFilter(links)
+    application.commitDataRequest.connect(lambda _: desktop.leave())
+    has_tray = QSystemTrayIcon.isSystemTrayAvailable()
+    desktop.find_tray(has_tray)
+    if not background or not has_tray:
         desktop.raise_window()
+    if invite is not None:
+        desktop.ask_to_join(invite)
+    if doorbell is not None:
+        doorbell.answered_by(desktop.answer_door)
     with asyncio.Runner(loop_factory=lambda: qasync.QEventLoop(application)) as runner:
         runner.run(attend(desktop, seat))
+    if doorbell is not None:
+        doorbell.answered_by(None)
     return 0
 
 
 async def attend(desktop: Desktop, seat: Seat) -> None:
-    """The conversation, until `leaving` is set."""
+    """The conversation, until `leaving` is set or a signal asks for it."""
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):
+        for number in SIGNALS:
+            loop.add_signal_handler(number, desktop.leave)
     talk = asyncio.create_task(desktop.conversation.serve(seat), name="conversation")
-    await desktop.leaving.wait()
+    await desktop.left()
     talk.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await talk
 
 
+class Links(QObject):
+    """macOS hands a `legion://` link to the program as an event; elsewhere it comes as an argument."""
+
+    def __init__(self, desktop: Desktop) -> None:
+        super().__init__(desktop.application)
+        self._desktop = desktop
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        if isinstance(event, QFileOpenEvent) and event.url().scheme() == "legion":
+            text = event.url().toString()
+            QTimer.singleShot(0, lambda: self._desktop.ask_to_join(text))
+            return True
+        return super().eventFilter(watched, event)
+
+
 def application_of() -> QApplication:
+    """The one there is, or a new one; it stays when its last window closes."""
     QApplication.setApplicationName("Legion")
     QApplication.setDesktopFileName("legion")
     application = QApplication.instance()

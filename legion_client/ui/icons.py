@@ -2,7 +2,7 @@
 
 import sys
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 
 from PySide6.QtCore import QByteArray, QRectF, Qt
 from PySide6.QtGui import QIcon, QPainter, QPixmap
@@ -40,7 +40,12 @@ def pixmap(name: str, color: str, size_px: int, ratio: float = 1.0) -> QPixmap:
 
 @lru_cache(maxsize=64)
 def _source(name: str) -> str:
-    return (files("legion_client.ui") / "icons" / f"{name}.svg").read_text(encoding="utf-8")
+    return Path(path_of(name)).read_text(encoding="utf-8")
+
+
+def path_of(name: str) -> str:
+    """For style sheets, which take files only; such icons have their colour in them."""
+    return (Path(__file__).parent / "icons" / f"{name}.svg").as_posix()
 
 
 def tray_icon(face: Face, colors: Colors) -> QIcon:

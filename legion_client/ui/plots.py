@@ -6,14 +6,22 @@ from typing import NamedTuple
 
 import pyqtgraph
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QHeaderView, QStackedWidget, QTableWidget, QTableWidgetItem, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QHeaderView,
+    QSizePolicy,
+    QStackedWidget,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
 
 from legion_client.ui.parts import SMALL, button, card, column, font_of, label, row
 from legion_client.ui.tools import Tools
 
 pyqtgraph.setConfigOptions(antialias=True)
 LINE_WIDTH = 1.6
-FILL_ALPHA = 38  # of 255
+FILL_ALPHA = 28  # of 255
 MOST_ROWS = 500
 
 
@@ -111,7 +119,8 @@ class Plot(QWidget):
         plot.setMenuEnabled(False)
         plot.hideButtons()
         plot.setAccessibleName(title)
-        plot.setMinimumWidth(self._tools.theme.unit * 8)
+        # Its own idea of a size is 640 x 480.
+        plot.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Ignored)
         plot.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         for side in ("bottom", "left"):
             axis = plot.getAxis(side)

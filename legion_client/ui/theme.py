@@ -10,6 +10,7 @@ from PySide6.QtGui import QColor, QFontMetricsF, QPalette
 from PySide6.QtWidgets import QApplication
 
 from legion_client.ui.colors import DARK, LIGHT, Colors
+from legion_client.ui.icons import path_of
 
 Choice = Literal["auto", "light", "dark"]
 
@@ -112,12 +113,21 @@ def style_sheet(colors: Colors, unit: int) -> str:
     QPushButton#link {{ padding: 0; text-align: left; text-decoration: underline; }}
     QPushButton#flat:hover {{ background: {colors.selected}; }}
     QPushButton#flat:focus, QPushButton#link:focus {{ border: 1px solid {colors.accent}; }}
-    QLineEdit, QComboBox, QAbstractSpinBox, QPlainTextEdit {{ background: {colors.field}; color: {colors.text};
+    QLineEdit, QPlainTextEdit {{ background: {colors.field}; color: {colors.text};
         border: 1px solid {colors.line}; border-radius: {small + 1}px; padding: {small - 1}px {gap}px; }}
-    QLineEdit:focus, QComboBox:focus, QAbstractSpinBox:focus, QPlainTextEdit:focus {{
-        border: 2px solid {colors.accent}; padding: {small - 2}px {gap - 1}px; }}
-    QLineEdit:disabled, QComboBox:disabled, QAbstractSpinBox:disabled {{ color: {colors.muted};
-        border-color: {colors.border}; }}
+    QLineEdit:focus, QPlainTextEdit:focus {{ border: 2px solid {colors.accent};
+        padding: {small - 2}px {gap - 1}px; }}
+    QLineEdit:disabled {{ color: {colors.muted}; border-color: {colors.border}; }}
+    QDoubleSpinBox > QLineEdit, QComboBox > QLineEdit {{ border: none; padding: 0; }}
+    QCheckBox, QRadioButton {{ spacing: {gap}px; }}
+    QCheckBox:focus, QRadioButton:focus {{ color: {colors.accent}; }}
+    QCheckBox::indicator {{ width: {unit - 2}px; height: {unit - 2}px; border: 1px solid {colors.line};
+        border-radius: {small}px; background: {colors.field}; }}
+    QCheckBox::indicator:focus {{ border: 2px solid {colors.accent}; }}
+    QCheckBox::indicator:checked {{ background: {colors.accent}; border-color: {colors.accent};
+        image: url("{path_of(f"checked-{'dark' if colors.is_dark else 'light'}")}"); }}
+    QCheckBox::indicator:checked:focus {{ border: 2px solid {colors.text}; }}
+    QCheckBox::indicator:disabled {{ border-color: {colors.border}; }}
     QProgressBar {{ background: {colors.border}; border: none; border-radius: {small // 2}px;
         min-height: {small}px; max-height: {small}px; }}
     QProgressBar::chunk {{ background: {colors.accent}; border-radius: {small // 2}px; }}

@@ -13,7 +13,7 @@ from legion.errors import LegionError
 from legion_client import autostart
 from legion_client.control.messages import ChangeSettings, GetSettings, SettingsAre
 from legion_client.settings import Setting, describe
-from legion_client.ui.parts import SMALL, TITLE, Page, Scrolled, button, card, column, empty_note, label, row
+from legion_client.ui.parts import SMALL, TITLE, Page, Scrolled, button, card, column, empty_note, font_of, label, row
 from legion_client.ui.preferences import Editor
 from legion_client.ui.tools import Tools
 from legion_client.ui.words import Words
@@ -102,7 +102,7 @@ class PreferencesPage(Page):
         self._column.addWidget(self._start_card())
         for section, settings in groups.items():
             if settings:
-                self._column.addWidget(self._group(titles.get(section, section), settings))
+                self._column.addWidget(self._group(titles.get(section, section), sorted(settings, key=_place)))
         self._column.addWidget(self._nothing)
         self._column.addStretch(1)
 
@@ -123,24 +123,30 @@ class PreferencesPage(Page):
         editor = Editor(setting, words, self._change)
         text = label(setting.description or setting.name, wrap=True)
         name = label(setting.name, role="muted", scale=SMALL)
-        reset = button(words.tr("Default"), role="flat")
+        reset = button(words.tr("Back to the default"), role="link")
+        reset.setFont(font_of(reset, SMALL))
         reset.setAccessibleName(words.tr("Back to the default: {setting}", setting=setting.name))
         reset.clicked.connect(partial(self._change, setting.name, None))
         keep = reset.sizePolicy()
         keep.setRetainSizeWhenHidden(True)
         reset.setSizePolicy(keep)
+        below = row(unit // 2)
+        below.addWidget(name)
+        below.addWidget(reset)
+        below.addStretch(1)
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
-        grid.setHorizontalSpacing(unit // 2)
+        grid.setHorizontalSpacing(unit)
         grid.setVerticalSpacing(0)
         grid.addWidget(text, 0, 0)
-        grid.addWidget(name, 1, 0)
+        grid.addLayout(below, 1, 0)
         side = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         grid.addWidget(editor.widget, 0, 1, 2, 1, side)
-        grid.addWidget(reset, 0, 2, 2, 1, Qt.AlignmentFlag.AlignVCenter)
         grid.setColumnStretch(0, 1)
         if isinstance(editor.widget, QLineEdit):
-            editor.widget.setFixedWidth(unit * 14)
+            editor.widget.setFixedWidth(unit * 13)
+        elif not isinstance(editor.widget, QCheckBox):
+            editor.widget.setMinimumWidth(unit * 7)
         whole = QWidget()
         whole.setLayout(grid)
         text.setBuddy(editor.widget)
@@ -198,3 +204,10 @@ class PreferencesPage(Page):
         self._start.setVisible(not words.strip())
         self._nothing.setText(self._tools.words.tr("No setting has “{words}” in its name or explanation.", words=words))
         self._nothing.setVisible(not any_found)
+
+
+def _place(setting: Setting) -> int:
+    """What switches the group on comes first, limits of heat last; the rest stays in the order of the file."""
+    if setting.name.endswith(".enabled"):
+        return 0
+    return 2 if setting.name.endswith("_celsius") else 1

@@ -1,0 +1,305 @@
+"""The first run: what Legion does, what it may use, who gets the credit, and when. Every page can be skipped."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import (
+    QButtonGroup,
+    QCheckBox,
+    QDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QRadioButton,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from legion.messages import Device
+from legion_client.machine.probe import physical_cores
+from legion_client.settings import Preset, Settings, effect, preset_values, with_preset
+from legion_client.ui.joining import InviteField, ServerCard
+from legion_client.ui.parts import TITLE, button, card, column, label, row
+from legion_client.ui.tools import Tools
+from legion_client.ui.words import Words, memory
+
+NAME_LENGTH = 64
+
+
+class Outcome(NamedTuple):
+    """What the volunteer chose; a page that was skipped leaves everything of it as it is."""
+
+    values: dict[str, Any]
+    invite: str | None
+    at_login: bool | None
+
+
+class Step(QWidget):
+    """One page: a heading, an explanation, and its choices."""
+
+    def __init__(self, tools: Tools, title: str, text: str) -> None:
+        super().__init__()
+        self.tools = tools
+        self.content: QVBoxLayout = column(tools.theme.unit // 2)
+        self.content.addWidget(label(title, scale=TITLE, bold=True, wrap=True))
+        self.content.addWidget(label(text, role="muted", wrap=True))
+        self.setLayout(self.content)
+
+    def values(self) -> dict[str, Any]:
+        """Settings by dotted name."""
+        return {}
+
+
+class What(Step):
+    """What it does and costs, and an invite if there is one."""
+
+    def __init__(self, tools: Tools, invite: str | None) -> None:
+        words = tools.words
+        super().__init__(
+            tools,
+            words.tr("Your idle computer can train a language model"),
+            words.tr(
+                "Legion joins idle computers over the internet into one that trains a language model, which everybody "
+                "may then use. It works while you do not, and steps aside when you play, unplug or need the computer. "
+                "It costs electricity, a few hundred watts with a large graphics card, and some of your connection. "
+                "It reads none of your files. The server and the other computers see your network address."
+            ),
+        )
+        self.content.addSpacing(tools.theme.unit // 2)
+        self.content.addWidget(label(words.tr("Do you have an invite?"), bold=True))
+        self.field = InviteField(tools)
+        self._server = ServerCard(tools)
+        self._later = label(
+            words.tr("Without one, ask the person who runs a server; you can join later."), role="muted", wrap=True
+        )
+        for widget in (self.field, self._server, self._later):
+            self.content.addWidget(widget)
+        self.content.addStretch(1)
+        self.field.changed.connect(self._refresh)
+        self.field.set_text(invite or "")
+        self._refresh()
+
+    def _refresh(self) -> None:
+        found = self.field.invite
+        self._server.setVisible(found is not None)
+        self._later.setVisible(found is None)
+        if found is not None:
+            self._server.show_invite(found)
+
+
+class HardwareStep(Step):
+    """Each device with a tick, and how much of them."""
+
+    def __init__(self, tools: Tools, devices: Sequence[Device]) -> None:
+        words, unit = tools.words, tools.theme.unit
+        super().__init__(
+            tools, words.tr("What may Legion use?"), words.tr("You can change every detail in the preferences.")
+        )
+        found = column(unit // 3)
+        self._cards: list[QCheckBox] = []
+        self._processor: QCheckBox | None = None
+        for device in devices:
+            tick = QCheckBox(f"{device.name}  ·  {memory(words, device.memory_bytes)}")
+            tick.setChecked(True)
+            found.addWidget(tick)
+            if device.kind == "cpu":
+                self._processor = tick
+            else:
+                self._cards.append(tick)
+        if not self._cards:
+            found.addWidget(
+                label(
+                    words.tr("No graphics card that can train was found, so the processor does it."),
+                    role="muted",
+                    wrap=True,
+                )
+            )
+        self.content.addWidget(card(tools.theme, found))
+        self.content.addWidget(label(words.tr("How much of it?"), bold=True))
+        self.content.addWidget(self._make_presets(words, unit))
+        self.content.addStretch(1)
+
+    def values(self) -> dict[str, Any]:
+        values: dict[str, Any] = preset_values(self.preset)
+        if self._cards:
+            values["graphics.enabled"] = any(tick.isChecked() for tick in self._cards)
+            left_out = [number for number, tick in enumerate(self._cards) if not tick.isChecked()]
+            values["graphics.excluded"] = left_out if values["graphics.enabled"] else None
+        if self._processor is not None:
+            values["processor.enabled"] = self._processor.isChecked()
+        return values
+
+    @property
+    def preset(self) -> Preset:
+        return next(preset for preset, choice in self._choices.items() if choice.isChecked())
+
+    def _make_presets(self, words: Words, unit: int) -> QWidget:
+        titles: dict[Preset, str] = {
+            "light": words.tr("Light"),
+            "balanced": words.tr("Balanced"),
+            "full": words.tr("Full"),
+        }
+        group = QButtonGroup(self)
+        self._choices: dict[Preset, QRadioButton] = {}
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(unit)
+        grid.setVerticalSpacing(unit // 2)
+        grid.setColumnStretch(1, 1)
+        for place, (preset, title) in enumerate(titles.items()):
+            choice = QRadioButton(title)
+            choice.setChecked(preset == "balanced")
+            expected = effect(with_preset(Settings(), preset), physical_cores())
+            choice.setAccessibleDescription(expected)
+            group.addButton(choice)
+            self._choices[preset] = choice
+            grid.addWidget(choice, place, 0, Qt.AlignmentFlag.AlignTop)
+            grid.addWidget(label(expected, role="muted", wrap=True), place, 1)
+        return card(self.tools.theme, grid)
+
+
+class WhoStep(Step):
+    """Names are the volunteer's own choice: nothing is taken from the system."""
+
+    def __init__(self, tools: Tools) -> None:
+        words = tools.words
+        super().__init__(
+            tools,
+            words.tr("Who gets the credit?"),
+            words.tr("Both names are public, and neither is needed. There is no account, no password and no e-mail."),
+        )
+        self._nickname, self._team = QLineEdit(), QLineEdit()
+        for line, title, hint in (
+            (self._nickname, words.tr("&Nickname"), words.tr("empty: you are not named")),
+            (self._team, words.tr("&Team"), words.tr("empty: no team")),
+        ):
+            line.setMaxLength(NAME_LENGTH)
+            line.setPlaceholderText(hint)
+            line.setAccessibleName(title.replace("&", ""))
+            text = label(title)
+            text.setBuddy(line)
+            self.content.addWidget(text)
+            self.content.addWidget(line)
+        self.content.addStretch(1)
+
+    def values(self) -> dict[str, Any]:
+        return {
+            "account.nickname": self._nickname.text().strip() or None,
+            "account.team": self._team.text().strip() or None,
+        }
+
+
+class WhenStep(Step):
+    """When to run, and when not."""
+
+    def __init__(self, tools: Tools) -> None:
+        words = tools.words
+        super().__init__(
+            tools,
+            words.tr("When should it run?"),
+            words.tr("Legion says why it waits, and you can pause it at any time from its icon."),
+        )
+        self._at_login = QCheckBox(words.tr("Start Legion when I log in"))
+        self._switches = {
+            "idle.only": QCheckBox(words.tr("Only while I do not use this computer")),
+            "power.pause_on_battery": QCheckBox(words.tr("Pause on battery")),
+            "network.pause_when_metered": QCheckBox(words.tr("Pause while the connection costs by volume")),
+            "programs.pause_full_screen": QCheckBox(words.tr("Pause while a program covers the screen")),
+            "programs.pause_games": QCheckBox(words.tr("Pause while a game runs")),
+        }
+        inner = column(tools.theme.unit // 2)
+        self._at_login.setChecked(True)
+        inner.addWidget(self._at_login)
+        for name, switch in self._switches.items():
+            switch.setChecked(name != "idle.only")
+            inner.addWidget(switch)
+        self.content.addWidget(card(tools.theme, inner))
+        self.content.addStretch(1)
+
+    def follow_preset(self, preset: Preset) -> None:
+        """The light one waits for an idle computer; then the tick says so."""
+        self._switches["idle.only"].setChecked(preset == "light")
+
+    @property
+    def at_login(self) -> bool:
+        return self._at_login.isChecked()
+
+    def values(self) -> dict[str, Any]:
+        return {name: switch.isChecked() for name, switch in self._switches.items()}
+
+
+class Wizard(QDialog):
+    """`outcome` after it was accepted."""
+
+    def __init__(
+        self, tools: Tools, devices: Sequence[Device], invite: str | None = None, parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        unit, words = tools.theme.unit, tools.words
+        self._words = words
+        self.setWindowTitle(words.tr("Set up Legion"))
+        self._skipped: set[int] = set()
+        self._what, self._hardware = What(tools, invite), HardwareStep(tools, devices)
+        self._who, self._when = WhoStep(tools), WhenStep(tools)
+        self._steps: tuple[Step, ...] = (self._what, self._hardware, self._who, self._when)
+        self._stack = QStackedWidget()
+        for step in self._steps:
+            self._stack.addWidget(step)
+        self._place = label(role="muted")
+        self._back = button(words.tr("&Back"))
+        self._skip = button(words.tr("&Skip"))
+        self._next = button("", role="primary")
+        self._next.setDefault(True)
+        self._back.clicked.connect(lambda: self._go(-1))
+        self._skip.clicked.connect(lambda: self._leave_page(skipped=True))
+        self._next.clicked.connect(lambda: self._leave_page(skipped=False))
+        layout = column(unit)
+        layout.setContentsMargins(unit * 3 // 2, unit * 3 // 2, unit * 3 // 2, unit)
+        layout.addWidget(self._stack, 1)
+        layout.addLayout(self._make_buttons(unit))
+        self.setLayout(layout)
+        self.setMinimumWidth(unit * 38)
+        self._show()
+
+    @property
+    def outcome(self) -> Outcome:
+        values: dict[str, Any] = {}
+        for number, step in enumerate(self._steps):
+            if number not in self._skipped:
+                values |= step.values()
+        asked = self._what.field.invite
+        return Outcome(
+            values,
+            None if asked is None or 0 in self._skipped else str(asked),
+            None if len(self._steps) - 1 in self._skipped else self._when.at_login,
+        )
+
+    def _make_buttons(self, unit: int) -> QHBoxLayout:
+        layout = row(unit // 2)
+        layout.addWidget(self._place)
+        layout.addStretch(1)
+        for one in (self._back, self._skip, self._next):
+            layout.addWidget(one)
+        return layout
+
+    def _leave_page(self, *, skipped: bool) -> None:
+        number = self._stack.currentIndex()
+        (self._skipped.add if skipped else self._skipped.discard)(number)
+        if number == 1 and not skipped:
+            self._when.follow_preset(self._hardware.preset)
+        if number == len(self._steps) - 1:
+            self.accept()
+        else:
+            self._go(1)
+
+    def _go(self, by: int) -> None:
+        self._stack.setCurrentIndex(self._stack.currentIndex() + by)
+        self._show()
+
+    def _show(self) -> None:
+        number, last = self._stack.currentIndex(), len(self._steps) - 1
+        self._back.setEnabled(number > 0)
+        self._place.setText(self._words.tr("Page {n} of {all}", n=number + 1, all=last + 1))
+        self._next.setText(self._words.tr("&Start training") if number == last else self._words.tr("&Next"))
+        self._skip.setAccessibleName(self._words.tr("Skip this page"))
