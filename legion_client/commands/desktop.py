@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
-from legion.errors import AgentNotRunning, Refused, Unusable
+from legion.errors import AgentNotRunning, ProtocolMismatch, Refused, Unusable
 from legion.identity import Invite
 from legion_client.control.client import Control
 from legion_client.control.messages import Show
@@ -20,7 +20,9 @@ def run(home: Home, settings: Settings, invite: Invite | None, *, background: bo
     """Raises the window of an agent that has one, attaches one to an agent that has none."""
     try:
         asyncio.run(Control(home).request(Show(invite=None if invite is None else str(invite))))
-    except Refused:
+    except ProtocolMismatch:
+        raise
+    except (Refused, Unusable):  # by an agent without a window
         return _attached(home, background=background)
     except AgentNotRunning as error:
         raise Unusable("the desktop app is not part of this version: use 'legion-client --no-gui'", hint="") from error

@@ -10,7 +10,6 @@ import socket
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -71,14 +70,13 @@ async def serve(home: Home, desk: Desk, *, loopback: bool | None = None) -> Asyn
         bound = bind(folder) if loopback is None else bind(folder, loopback=loopback)
         counter = _Counter(desk, bound.address)
         try:
-            async with asyncio.TaskGroup() as connections:
-                listening = await _listen(bound.socket, partial(counter.begin, connections))
-                announce(folder, bound.address)
-                try:
-                    yield bound.address
-                finally:
-                    listening.close()
-                    counter.close()
+            listening = await _listen(bound.socket, counter.begin)
+            announce(folder, bound.address)
+            try:
+                yield bound.address
+            finally:
+                listening.close()
+                await counter.close()
         finally:
             bound.socket.close()
             withdraw(folder, bound.address)
@@ -91,7 +89,10 @@ async def _listen(bound: socket.socket, begin: Callable[[StreamReader, StreamWri
 
 
 class _Counter:
-    """Where connections are served: knows how many there are, and ends them."""
+    """Where connections are served: the owner of their tasks, none of which ever raises.
+
+    No task group: that would wrap what ends the agent, and who started it could not tell one error from another.
+    """
 
     def __init__(self, desk: Desk, address: Address) -> None:
         self._desk = desk
@@ -99,19 +100,20 @@ class _Counter:
         self._open: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def begin(self, group: asyncio.TaskGroup, reader: StreamReader, writer: StreamWriter) -> None:
+    def begin(self, reader: StreamReader, writer: StreamWriter) -> None:
         if self._closed:  # accepted in the same turn of the loop
             writer.close()
             return
         serving = self._turn_away(writer) if len(self._open) >= MOST_CONNECTIONS else self._serve(reader, writer)
-        task = group.create_task(serving, name="control connection")
+        task = asyncio.create_task(serving, name="control connection")
         self._open.add(task)
         task.add_done_callback(self._open.discard)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._closed = True
         for task in self._open:
             task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
 
     async def _turn_away(self, writer: StreamWriter) -> None:
         error = TooManyRequests(

@@ -1,5 +1,6 @@
 """The command line: one sentence and the documented exit code for everything that goes wrong, never a traceback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from legion.errors import InviteInvalid, Unusable
 from legion.identity import Invite
-from legion_client.cli import read_invite
+from legion_client.commands.joining import read_invite
 from legion_client.paths import Home
 from legion_client.settings import Settings, load, override
 
@@ -35,10 +36,29 @@ def client(*arguments: str, stdin: str = "", **environment: str) -> subprocess.C
         (("--no-gui", "--join", "-"), "", 10, "legion://HOST:PORT"),
         (("--no-gui", "--join", "-"), "legion://host:1/?token=t&ca=abc", 10, "'ca' is not a SHA-256"),
         (("--no-gui", "--join", "no-such-file"), "", 2, "no-such-file"),
-        (("--no-gui", "--join", "-"), str(INVITE), 40, "cannot be reached"),
         (("--no-gui", "--name", ""), "", 2, "name"),
         (("--no-gui", "--port", "70000"), "", 2, "listen_port"),
         (("--nonsense",), "", 2, "No such option"),
+        (("status",), "", 43, "no agent runs"),
+        (("pause",), "", 43, "no agent runs"),
+        (("pause", "--for", "soon"), "", 2, "'soon' is not a time"),
+        (("snooze", "0m"), "", 2, "'0m' is not a time"),
+        (("resume",), "", 43, "no agent runs"),
+        (("finish",), "", 43, "no agent runs"),
+        (("mode", "gpu", "never"), "", 43, "no agent runs"),
+        (("mode", "gpu", "sometimes"), "", 2, "'sometimes'"),
+        (("join", str(INVITE)), "", 10, "must not stand on a command line"),
+        (("join", "-"), str(INVITE), 40, "cannot be reached"),
+        (("leave",), "", 2, "has joined no server"),
+        (("logs",), "", 2, "there is no log"),
+        (("setup",), "", 2, "nobody can answer questions"),
+        (("setup", "--yes", "--join", "-", "--preset", "light"), "nonsense", 10, "an invite looks like"),
+        (("settings", "get", "colour"), "", 2, "no setting colour"),
+        (("settings", "set", "colour=red"), "", 2, "no setting colour"),
+        (("settings", "set", "disk.most_gb"), "", 2, "is no change"),
+        (("settings", "set", "idle.minutes=0"), "", 2, "idle.minutes"),
+        (("identity", "export", "file"), "", 2, "has no identity yet"),
+        (("identity", "import", "no-such-file", "--passphrase-stdin"), "", 2, "no-such-file cannot be read"),
     ],
 )
 def test_what_goes_wrong_is_said_in_a_sentence(
@@ -51,27 +71,53 @@ def test_what_goes_wrong_is_said_in_a_sentence(
     assert not (tmp_path / "home").exists()
 
 
-def test_the_agent_needs_neither_torch_nor_grpc() -> None:
-    """Nothing of the client but the engine and `generate` may load them, not even by accident."""
-    code = (
+def test_a_server_that_cannot_be_reached(tmp_path: Path) -> None:
+    done = client("--no-gui", "--join", "-", stdin=str(INVITE), LEGION_HOME=str(tmp_path / "home"))
+    assert (done.returncode, done.stdout) == (40, "")
+    assert "cannot be reached" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_for_programs(tmp_path: Path) -> None:
+    done = client("status", "--json", LEGION_HOME=str(tmp_path / "home"))
+    error = json.loads(done.stdout)["error"]
+    assert (error["slug"], error["exit_code"], done.returncode) == ("agent-not-running", 43, 43)
+    assert error["message"] in done.stderr
+
+
+def test_what_the_agent_and_quick_commands_do_without() -> None:
+    """Nothing of the client but the engine and `generate` may load torch or grpc, not even by accident; and `status`
+    answers at once, so it does without whatever speaks to a server or reads a disk."""
+    agent = (
         "import sys, pkgutil, importlib, legion_client.agent as agent, legion_client.cli\n"
+        "import legion_client.commands.headless, legion_client.commands.desktop\n"
         "for module in pkgutil.iter_modules(agent.__path__):\n"
         "    importlib.import_module('legion_client.agent.' + module.name)\n"
-        "print(sorted({'torch', 'grpc', 'transformers', 'datasets'} & set(sys.modules)))\n"
+        "print(sorted({'torch', 'grpc', 'transformers', 'datasets', 'PySide6'} & set(sys.modules)))\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    quick = (
+        "import sys, legion_client.cli, legion_client.control.client\n"
+        "slow = {'torch', 'grpc', 'httpx', 'cryptography', 'psutil', 'numpy', 'websockets', 'PySide6', 'tomlkit'}\n"
+        "print(sorted(slow & set(sys.modules)))\n"
+    )
+    for code in (agent, quick):
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_an_invite_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invite_from_anywhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "invite").write_text(f"  {INVITE}\n")
-    assert read_invite(str(INVITE)) == INVITE
     assert read_invite(str(tmp_path / "invite")) == INVITE
-    assert read_invite(None) is None
+    with pytest.raises(InviteInvalid, match="must not stand on a command line"):
+        read_invite(str(INVITE))
+    assert caplog.text == ""
+    assert read_invite(str(INVITE), on_command_line=True) == INVITE
+    assert "must not stand on a command line" in caplog.text
+    assert INVITE.token not in caplog.text
     (tmp_path / "picture").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(Unusable, match="picture"):
         read_invite(str(tmp_path / "picture"))
     with pytest.raises(InviteInvalid):
-        read_invite("legion:nonsense")
+        read_invite("legion:nonsense", on_command_line=True)
 
 
 def test_home_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,8 +126,6 @@ def test_home_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert Home.find(tmp_path / "option").root == tmp_path / "option"
     monkeypatch.delenv("LEGION_HOME")
     assert Home.find().root.name == "legion"
-
-
 def test_settings_from_file_and_command_line(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     assert load(file).listen_port == 0

@@ -393,3 +393,15 @@ async def test_nothing_stays_behind_and_followers_end_with_the_agent(tmp_path: P
         with pytest.raises(AgentNotRunning):
             await anext(changes)
     assert sorted(path.name for path in home.control.iterdir()) == ["agent.lock"]
+
+
+async def test_what_ends_the_agent_comes_out_as_itself(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+
+    async def ends() -> None:
+        async with serve(home, FrontDesk()), contextlib.aclosing(Control(home).follow_once()) as changes:
+            await anext(changes)
+            raise Unusable("over")
+
+    with pytest.raises(Unusable, match="over"):
+        await ends()
