@@ -67,6 +67,7 @@ class Surroundings:
     outbox: Outbox
     spawn: Spawn
     post: Post
+    on_record: Callable[[StepRecord], None]
 
 
 class Attempt:
@@ -81,6 +82,7 @@ class Attempt:
         self.plan: Plan | None = None
         self.prepared: Prepared | None = None
         self.listening: Listening | None = None
+        self.cards: str | None = None
         self.steps = 0  # committed, as far as our engine knows
         self.record: StepRecord | None = None  # of the newest step
         self.recorded_at = 0.0  # s of the monotonic clock
@@ -91,7 +93,9 @@ class Attempt:
         """Downloads, once these tasks, which end the attempts before, are done."""
         self._spawn(self._download(list(after)))
 
-    def start_engine(self, limits: Throttle | None) -> None:
+    def start_engine(self, limits: Throttle | None, cards: str | None) -> None:
+        """`cards`: that it may see, as CUDA_VISIBLE_DEVICES has it; None: all."""
+        self.cards = cards
         self.say(self._prepare_command())
         if limits is not None:
             self.say(limits)
@@ -168,7 +172,10 @@ class Attempt:
         around = self._around
         try:
             assert self.prepared is not None
-            tuned = allocator.variables(self.prepared.config.model)
+            tuned = dict(allocator.variables(self.prepared.config.model))
+            if self.cards is not None:
+                # The numbers of the driver, not those by speed.
+                tuned |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": self.cards}
             async with Engine.running(
                 around.engine_command, around.home.engine_log, tuned, lowest_priority=around.polite
             ) as engine:
@@ -182,6 +189,8 @@ class Attempt:
                 death = await engine.death()
         except EngineDied as error:
             death = error
+        finally:
+            self._engine = None
         self._post(life.EngineGone(death, time.monotonic()))
 
     async def _send_commands(self, engine: Engine) -> None:
@@ -214,6 +223,7 @@ class Attempt:
             case StepDone(record=record):
                 self.steps, self.record, self.recorded_at = record.step, record, time.monotonic()
                 outbox.add_record(epoch, record)
+                self._around.on_record(record)
             case Evaluated(record=evaluation):
                 outbox.add_record(epoch, evaluation)
             case SliceWritten():

@@ -18,6 +18,7 @@ from legion.messages import (
     Heartbeat,
     HeartbeatReply,
     MetricsReport,
+    MetricsView,
     Plan,
     Problem,
     RenewReply,
@@ -78,6 +79,10 @@ class Coordinator:
 
     async def report(self, report: MetricsReport) -> None:
         await self._send("POST", "/metrics", report)
+
+    async def metrics(self) -> MetricsView:
+        """The run's figures and its newest steps."""
+        return await self._get("/metrics", MetricsView)
 
     async def rounds(self, since: int) -> RoundsPage:
         """Records and plans from round `since` on, oldest first."""

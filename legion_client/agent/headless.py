@@ -2,41 +2,71 @@
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from legion.errors import ServerUnreachable
+from legion.errors import LegionError, ServerUnreachable
 from legion.identity import Invite
-from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.enrolment import join
-from legion_client.agent.service import Agent
+from legion_client.agent.desk import AgentDesk
+from legion_client.agent.host import Host
 from legion_client.agent.supervisor import COMMAND
-from legion_client.machine.probe import hardware
+from legion_client.control.server import serve
 from legion_client.paths import Home
-from legion_client.settings import Settings
+from legion_client.settings import Settings, read
 
 logger = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+UNATTENDED = "LEGION_UNATTENDED"  # set by whoever runs clients by itself: nobody shares the computer with them
+# Settings that say who and where this computer is, or were set by a command: no rules of a volunteer.
+NO_RULES = ("name", "listen_host", "listen_port", "modes.", "account.")
+
+
 async def give(home: Home, settings: Settings, invite: Invite | None, engine_command: Sequence[str] = COMMAND) -> None:
-    """Gives this computer to the run: returns when it is over or a signal asked to leave, raises what ended it."""
-    with _on_signal(_canceller()):
-        try:
-            enrolment = await join(home.identity, invite, settings.name, hardware(home.root))
-        except ServerUnreachable as error:
-            error.hint = "Check the address and your connection, then run the command again."
+    """Gives this computer to the run: returns when it is over or a signal asked to leave, raises what ended it.
+
+    Without a window nobody may be at this computer: the rules only hold where the volunteer has chosen some.
+    """
+    unattended = bool(os.environ.get(UNATTENDED))
+    host = Host(
+        home,
+        settings,
+        polite=not unattended and has_rules(home),
+        unattended=unattended,
+        engine_command=engine_command,
+    )
+    async with serve(home, AgentDesk(host)):
+        ended_by = await _given(host, invite)
+    if ended_by is not None:  # as itself: the task group of the desk would wrap it
+        raise ended_by
+
+
+async def _given(host: Host, invite: Invite | None) -> LegionError | None:
+    try:
+        with _on_signal(_canceller()):
+            await host.enrol(invite)
+        with _on_signal(host.quit):
+            await host.run()
+    except ServerUnreachable as error:
+        error.hint = "Check the address and your connection, then run the command again."
+        return error
+    except LegionError as error:
+        return error
+    except asyncio.CancelledError:
+        if host.enrolment is not None:
             raise
-        except asyncio.CancelledError:
-            logger.info("stopped before joining")
-            return
-    async with Coordinator(enrolment.base_url, enrolment.context, enrolment.worker_id, enrolment.token) as server:
-        agent = Agent(server, enrolment, home, settings, engine_command)
-        with _on_signal(agent.stop):
-            await agent.run()
+        logger.info("stopped before joining")
+    return None
+
+
+def has_rules(home: Home) -> bool:
+    """Whether the volunteer has chosen any, so that all of them hold."""
+    return any(not name.startswith(NO_RULES) for name in read(home.settings).chosen)
 
 
 def _canceller() -> Callable[[str], None]:

@@ -9,7 +9,7 @@ from typing import Any
 from legion.config import config_digest
 from legion.errors import LegionError
 from legion.identity import load_key, signing_request
-from legion.messages import PROTOCOL, Endpoint, Event, Heartbeat, HeartbeatReply, Plan
+from legion.messages import PROTOCOL, Endpoint, Event, Heartbeat, HeartbeatReply, Plan, StepRecord
 from legion_client.agent import events, life
 from legion_client.agent.attempt import Attempt, Surroundings, keeps_state, local_host
 from legion_client.agent.backoff import persistently
@@ -45,8 +45,10 @@ class Agent:
         engine_command: Sequence[str] = COMMAND,
         *,
         unattended: bool = False,
+        polite: bool = False,
+        on_record: Callable[[StepRecord], None] = lambda _record: None,
     ) -> None:
-        """`unattended`: nobody shares this computer with the engine, and nobody would look why it rests."""
+        """`polite`: somebody shares this computer with the engine. `unattended`: nobody would look why it rests."""
         self._server = server
         self._enrolment = enrolment
         self._home = home
@@ -60,20 +62,24 @@ class Agent:
         self._tasks: asyncio.TaskGroup | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._limits: Throttle | None = None
+        self.cards: str | None = None  # that the next engine may see; see Attempt.start_engine
+        self.away: LegionError | None = None  # why the server was not heard the last time
         self._around = Surroundings(
             server,
             enrolment.worker_id,
             home,
             settings,
             engine_command,
-            not unattended,
+            polite,
             self._outbox,
             self._spawn_of,
             self._post_of,
+            on_record,
         )
         self._ending: set[asyncio.Task[None]] = set()  # attempts before
         self._attempt = Attempt(self._around)
-        self.on_change: Callable[[life.State], None] = lambda _state: None  # called after every transition
+        # After what a volunteer may want to see: the state before, and now.
+        self.on_change: Callable[[life.State, life.State], None] = lambda _before, _now: None
 
     @property
     def state(self) -> life.State:
@@ -148,12 +154,12 @@ class Agent:
             for action in actions:
                 self._act(action)
             if self._state != before:
-                self.on_change(self._state)
+                self.on_change(before, self._state)
 
     def _act(self, action: life.Action) -> None:
         match action:
             case life.StartEngine():
-                self._attempt.start_engine(self._limits)
+                self._attempt.start_engine(self._limits, self.cards)
             case life.PrepareAgain():
                 logger.info("preparing again")
                 self._end_attempt()
@@ -216,13 +222,27 @@ class Agent:
     async def _heartbeats(self) -> None:
         while True:
             self._beat_due.clear()
-            reply = await persistently("heartbeat", lambda: self._server.heartbeat(self._heartbeat()))
+            reply = await persistently("heartbeat", self._beat)
             await self._heed(reply)
             try:
                 async with asyncio.timeout(reply.interval_s):
                     await self._beat_due.wait()
             except TimeoutError:
                 continue
+
+    async def _beat(self) -> HeartbeatReply:
+        before = self.away
+        try:
+            reply = await self._server.heartbeat(self._heartbeat())
+        except LegionError as error:
+            self.away = error
+            raise
+        else:
+            self.away = None
+            return reply
+        finally:
+            if (before is None) is not (self.away is None):
+                self.on_change(self._state, self._state)
 
     async def _heed(self, reply: HeartbeatReply) -> None:
         attempt = self._attempt

@@ -47,7 +47,7 @@ class Options:
         home = str(folder.worker(number).absolute())
         arguments = ("--no-gui", "--join", "-", "--home", home, "--name", worker_name(number))
         threads = max(1, _usable_cores() // workers)
-        environment = {"OMP_NUM_THREADS": str(threads)} | _environment(os.environ)
+        environment = {"OMP_NUM_THREADS": str(threads)} | _environment(os.environ) | {"LEGION_UNATTENDED": "1"}
         return Command(worker_name(number), (*PYTHON, "-m", "legion_client", *arguments), environment, stdin=invite)
 
     def sample_command(self, checkpoint: Path, prompt: str, tokens: int) -> Command:

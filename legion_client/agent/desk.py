@@ -1,0 +1,131 @@
+"""The agent's desk: what windows and commands ask, done with a Host. See `control.desk.Desk`."""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import legion
+from legion.errors import Refused, Unusable
+from legion.identity import Invite
+from legion.messages import Device
+from legion_client.agent.face import look
+from legion_client.agent.host import Host
+from legion_client.control.messages import (
+    Axis,
+    CurveIs,
+    Happening,
+    Mode,
+    ModeNow,
+    Sample,
+    SettingsAre,
+    Status,
+    Why,
+)
+from legion_client.machine.reasons import why
+from legion_client.settings import change, read, values
+
+AXES: tuple[Axis, ...] = ("cpu", "gpu", "network")
+
+
+class AgentDesk:
+    """`show`: raises the window, where there is one."""
+
+    def __init__(self, host: Host, show: Callable[[str | None], None] | None = None) -> None:
+        self._host = host
+        self._show = show
+
+    def status(self) -> Status:
+        host = self._host
+        agent = host.agent
+        reasons = self._reasons()
+        seen = look(
+            agent.state if agent else None, reasons, rests=host.resting, away=agent.away if agent else host.trouble
+        )
+        return Status(
+            version=legion.__version__,
+            face=seen.face,
+            headline=seen.headline,
+            reasons=reasons,
+            worker_id=host.enrolment.worker_id if host.enrolment else None,
+            server=urlsplit(host.enrolment.base_url).netloc if host.enrolment else None,
+            name=host.settings.name,
+            modes={axis: self._mode(axis) for axis in AXES},
+            finishing=bool(agent and agent.state.finishing),
+            tokens_per_s=host.tokens_per_s,
+            run=host.standing.run if agent else None,
+            contribution=host.standing.contribution,
+            devices=self._devices(),
+        )
+
+    def follow(self) -> AsyncGenerator[Status | Happening, None]:
+        return self._host.teller.follow(self.status)
+
+    async def pause(self, until: float | None) -> None:
+        moment = None if until is None else datetime.fromtimestamp(until, UTC)
+        self._change({"modes.paused": True, "modes.paused_until": moment})
+
+    async def resume(self) -> None:
+        self._change({"modes.paused": None, "modes.paused_until": None})
+        self._host.finished = False
+        if self._host.agent is not None:
+            self._host.agent.resume(in_person=True)
+        self._host.look_again()
+
+    async def finish(self) -> None:
+        if self._host.agent is None:
+            raise Refused("there is no run to finish a round of", hint="'legion-client pause' pauses.")
+        self._host.agent.finish()
+
+    async def mode(self, axis: Axis, mode: Mode, until: float | None) -> None:
+        moment = None if until is None else datetime.fromtimestamp(until, UTC)
+        self._change({f"modes.{axis}": mode, f"modes.{axis}_until": moment})
+
+    def settings(self) -> SettingsAre:
+        file = read(self._host.home.settings)
+        return SettingsAre(values=values(file.settings), chosen=file.chosen)
+
+    async def change(self, values: Mapping[str, Any]) -> None:
+        self._change(values)
+
+    async def join(self, invite: str) -> None:
+        await self._host.join(Invite.parse(invite))
+
+    async def leave(self) -> None:
+        await self._host.leave()
+
+    async def happenings(self, after: int, most: int) -> Sequence[Happening]:
+        return self._host.journal.after(after, most)
+
+    async def samples(self, since: float, most: int) -> Sequence[Sample]:
+        return self._host.samples.since(since, most)
+
+    async def curve(self, most: int) -> CurveIs:
+        return self._host.standing.curve
+
+    async def show(self, invite: str | None) -> None:
+        if self._show is None:
+            raise Unusable("this agent has no window", hint="Start 'legion-client': its window attaches to the agent.")
+        self._show(invite)
+
+    async def quit(self) -> None:
+        self._host.quit("a window or command asked")
+
+    def _change(self, values: Mapping[str, Any]) -> None:
+        change(self._host.home.settings, values)
+        self._host.look_again()
+
+    def _reasons(self) -> tuple[Why, ...]:
+        decision = self._host.decision
+        return tuple(why(one) for one in decision.reasons) if decision is not None else ()
+
+    def _mode(self, axis: Axis) -> ModeNow:
+        modes = self._host.file.settings.modes
+        until: datetime | None = getattr(modes, f"{axis}_until")
+        if until is not None and until <= datetime.now(UTC):
+            return ModeNow()
+        return ModeNow(mode=getattr(modes, axis), until=until.timestamp() if until else None)
+
+    def _devices(self) -> tuple[Device, ...]:
+        listening = self._host.agent.attempt.listening if self._host.agent else None
+        return (listening.device,) if listening else ()

@@ -1,0 +1,52 @@
+"""How the volunteer sees the agent: one face, one headline. Pure."""
+
+from dataclasses import dataclass
+
+from legion.errors import LegionError
+from legion_client.agent.life import Phase, State
+from legion_client.control.messages import Face, Why
+from legion_client.machine.reasons import Reason
+
+BY_HAND = frozenset((Reason.PAUSED, Reason.SNOOZED, Reason.FINISHED))
+WORRYING = frozenset((Reason.SETTINGS_UNUSABLE, Reason.ENGINE_FAILED))
+
+_AT_WORK: dict[Phase, tuple[Face, str]] = {
+    Phase.JOINING: ("syncing", "Fetches the run's data"),
+    Phase.PREPARING: ("syncing", "Starts the training engine"),
+    Phase.READY: ("waiting", "Ready: waits for the run to take this computer in"),
+    Phase.LOADING: ("syncing", "Fetches the model"),
+    Phase.TRAINING: ("training", "Training"),
+    Phase.HOLDING: ("paused", "Paused"),
+    Phase.PAUSING: ("paused", "Pausing"),
+    Phase.PAUSED: ("paused", "Paused"),
+    Phase.FINISHING: ("syncing", "Sends what is left to send"),
+    Phase.STOPPING: ("syncing", "Stopping"),
+    Phase.LEAVING: ("syncing", "Leaving the run"),
+    Phase.ENDED: ("waiting", "The run is over"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    face: Face
+    headline: str
+
+
+def look(state: State | None, reasons: tuple[Why, ...], *, rests: bool, away: LegionError | None) -> Look:
+    """`state`: of the membership, None without one; `rests`: the policy says so; `away`: why no server is heard."""
+    if rests and reasons:
+        first = reasons[0]
+        face: Face = "warning" if first.slug in WORRYING else "paused" if first.slug in BY_HAND else "waiting"
+        return Look(face, first.sentence)
+    if state is None:
+        return Look("waiting", "This computer has not joined a run yet.")
+    if state.trouble is not None:
+        return Look("warning", f"The training engine failed several times in a row: {state.trouble}")
+    if away is not None:
+        return Look("offline", f"The server is not heard: {away}")
+    face, headline = _AT_WORK[state.phase]
+    if state.phase is Phase.TRAINING and state.finishing:
+        headline = "Finishes this round, then pauses"
+    if state.phase in (Phase.HOLDING, Phase.PAUSING, Phase.PAUSED) and state.wish is not None:
+        headline = state.wish.reason
+    return Look(face, headline)

@@ -1,0 +1,101 @@
+"""Looks after this computer: reads the sensors, lets the policy decide, and says what follows, again and again."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from legion_client.machine.notices import Notice
+from legion_client.machine.policy import Decision, decide
+from legion_client.machine.presence import State
+from legion_client.machine.probe import physical_cores
+from legion_client.machine.readings import Readings
+from legion_client.machine.reasons import Active
+from legion_client.machine.schedule import local_time
+from legion_client.machine.sensors import TICK_S, open_sensors
+from legion_client.machine.volume import MonthlyVolume
+from legion_client.settings import Settings
+
+Read = Callable[[], Awaitable[Readings]]
+
+
+class Guard:
+    """`decided` is called with every decision; `look_again` makes the next one come at once."""
+
+    def __init__(
+        self,
+        read: Read,
+        settings: Callable[[], Settings],
+        known: Callable[[], Sequence[Active]],
+        decided: Callable[[Decision, Readings], None],
+        now: Callable[[], datetime] = lambda: local_time(time.time()),
+    ) -> None:
+        """`known`: reasons that no sensor tells."""
+        self._read = read
+        self._settings = settings
+        self._known = known
+        self._decided = decided
+        self._now = now
+        self._state = State()
+        self._due = asyncio.Event()
+
+    def look_again(self) -> None:
+        self._due.set()
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._due.clear()
+            readings = await self._read()
+            decision, self._state = decide(self._settings(), self._state, readings, self._now(), self._known())
+            self._decided(decision, readings)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._due.wait()
+
+
+class Watch:
+    """The sensors, and beside them what the agent knows by itself: its engine's memory, the cores."""
+
+    def __init__(
+        self, read: Read, notices: Callable[[], AsyncIterator[Notice]], engine: Callable[[], int | None]
+    ) -> None:
+        """`engine`: its process, if there is one."""
+        self._read = read
+        self._engine = engine
+        self._engine_bytes: int | None = None
+        self._cores = physical_cores()
+        self.notices = notices
+
+    async def read(self) -> Readings:
+        readings = await self._read()
+        pid = self._engine()
+        if pid is not None:
+            with suppress(psutil.Error):
+                self._engine_bytes = psutil.Process(pid).memory_info().rss
+        return replace(
+            readings,
+            engine_memory_bytes=self._engine_bytes
+            if readings.engine_memory_bytes is None
+            else readings.engine_memory_bytes,
+            physical_cores=readings.physical_cores or self._cores,
+        )
+
+
+@asynccontextmanager
+async def watching(
+    home: Path, volume: MonthlyVolume, engine: Callable[[], int | None], computing_on_gpu: Callable[[], bool]
+) -> AsyncIterator[Watch]:
+    """This computer's sensors, until the block is left."""
+    async with open_sensors(home, volume, computing_on_gpu=computing_on_gpu) as sensors:
+        yield Watch(sensors.read, sensors.notices, engine)
+
+
+async def nobody_watches() -> Readings:
+    """Where nobody shares the computer with us."""
+    return Readings()

@@ -1,0 +1,354 @@
+"""One home's agent, for as long as its program runs: looks after the computer, takes part in a run while it has one.
+
+Invariant: what the volunteer decided (`settings.toml`) is the only memory of a pause; sensors and the policy's state
+begin anew with the program.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+
+from legion.errors import LegionError, Refused, StorageFailed
+from legion.identity import Invite
+from legion.messages import StepRecord
+from legion_client.agent import life
+from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, join
+from legion_client.agent.guard import Guard, Watch, nobody_watches, watching
+from legion_client.agent.journal import Journal
+from legion_client.agent.lifecycle import FINISHED
+from legion_client.agent.orders import Orders, orders
+from legion_client.agent.samples import PERIOD_S, Samples
+from legion_client.agent.service import Agent
+from legion_client.agent.standing import Standing
+from legion_client.agent.supervisor import COMMAND
+from legion_client.agent.telling import Teller
+from legion_client.control.messages import Sample
+from legion_client.machine.notices import Coming
+from legion_client.machine.policy import Decision, Pause
+from legion_client.machine.probe import hardware
+from legion_client.machine.readings import Readings
+from legion_client.machine.reasons import Active, Reason
+from legion_client.machine.volume import MonthlyVolume
+from legion_client.paths import Home
+from legion_client.settings import Settings, SettingsFile, read
+
+logger = logging.getLogger(__name__)
+
+
+class Host:
+    """`run` once; everything else is for the event loop's thread."""
+
+    def __init__(
+        self,
+        home: Home,
+        settings: Settings,
+        *,
+        polite: bool = True,
+        unattended: bool = False,
+        engine_command: Sequence[str] = COMMAND,
+    ) -> None:
+        """`settings`: name and addresses; the rules are read from the home, again after every change.
+
+        Without `polite`, only what is asked for by hand pauses. `unattended`: see Agent.
+        """
+        self.home = home
+        self.settings = settings
+        self.polite = polite
+        self._unattended = unattended
+        self._engine_command = engine_command
+        self.file: SettingsFile = read(home.settings)
+        self.journal = Journal(home.activity / "happenings.jsonl")
+        self.samples = Samples(home.activity / "samples.sqlite")
+        self.standing = Standing(home.activity / "standing.json", lambda: self.teller.changed())
+        self.teller = Teller(self.journal)
+        self.volume = MonthlyVolume(home.activity / "traffic.json")
+        self.agent: Agent | None = None
+        self.enrolment: Enrolment | None = None
+        self.decision: Decision | None = None
+        self.readings = Readings()
+        self.finished = False  # this round is, as the volunteer asked
+        self.trouble: LegionError | None = None  # that ended the last membership
+        self._coming: Coming | None = None
+        self._quitting = asyncio.Event()
+        self._joined = asyncio.Event()
+        self._has_decided = asyncio.Event()
+        self._resting_since: float | None = None
+        self._traffic = (0, 0)  # bytes sent and received since the last sample
+        self._guard: Guard | None = None
+        self._orders: Orders | None = None
+
+    # What is asked of it.
+
+    def quit(self, reason: str) -> None:
+        """`run` ends in good order."""
+        logger.info("quitting reason=%s", reason)
+        self._quitting.set()
+        if self.agent is not None:
+            self.agent.stop(reason)
+
+    def look_again(self) -> None:
+        """Settings, or what is known beside them, have changed."""
+        self.file = read(self.home.settings)
+        if self._guard is not None:
+            self._guard.look_again()
+        self.teller.changed()
+
+    async def join(self, invite: Invite) -> None:
+        """Raises what the server refuses with; nothing has changed then."""
+        if self.agent is not None:
+            raise Refused("this computer takes part in a run already", hint="Leave it first: legion-client leave.")
+        self.enrolment = await join(self.home.identity, invite, self.settings.name, hardware(self.home.root))
+        self.journal.add("joined", f"This computer has joined {self.enrolment.base_url}.")
+        self.trouble = None
+        self._joined.set()
+
+    async def leave(self) -> None:
+        """The server is told, and forgotten; the identity stays."""
+        if self.enrolment is None:
+            raise Refused("this computer takes part in no run", hint="Join one: legion-client join.")
+        server = self.enrolment.base_url
+        self.enrolment = None
+        if self.agent is not None:
+            self.agent.stop("its volunteer leaves the run")
+        try:
+            await asyncio.to_thread((self.home.identity / ENROLMENT_FILE).unlink, missing_ok=True)
+        except OSError as error:
+            raise StorageFailed(f"the enrolment cannot be removed: {error.strerror}") from error
+        self.journal.add("left", f"This computer has left {server}.")
+
+    async def enrol(self, invite: Invite | None) -> None:
+        """The enrolment of this home, made with `invite` if there is none; before `run`. See `enrolment.join`."""
+        self.enrolment = await join(self.home.identity, invite, self.settings.name, hardware(self.home.root))
+
+    async def run(self, *, stays: bool = False) -> None:
+        """Until `quit`, or the end of the run; raises what ended it. `stays`: waits for another run instead."""
+        if not self.polite:
+            await self._run(Watch(nobody_watches, _nothing_comes, lambda: None), stays=stays)
+            return
+        async with watching(self.home.root, self.volume, lambda: self.engine_pid, self._on_gpu) as watch:
+            await self._run(watch, stays=stays)
+
+    async def _run(self, watch: Watch, *, stays: bool) -> None:
+        self._guard = Guard(watch.read, lambda: self.rules, self._known, self._decided)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                beside = [
+                    tasks.create_task(part) for part in (self._guard.watch(), self._sample(), self._heed_notices(watch))
+                ]
+                try:
+                    await self._memberships(stays=stays)
+                finally:
+                    for task in beside:
+                        task.cancel()
+        except* LegionError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self.standing.save()
+            self.samples.close()
+            await asyncio.to_thread(self.volume.save)
+
+    async def _memberships(self, *, stays: bool) -> None:
+        await self._has_decided.wait()  # which cards the first engine may see, and whether there is to be one
+        while not self._quitting.is_set():
+            if self.enrolment is None:
+                await self._until_joined_or_quit()
+                continue
+            try:
+                await self._take_part(self.enrolment)
+            except LegionError as error:
+                if not stays:
+                    raise
+                self.trouble = error
+                self.journal.add("run-ended", f"This computer no longer takes part: {error}", "error")
+            if not stays:
+                return
+            self.enrolment = None
+            self.teller.changed()
+
+    async def _until_joined_or_quit(self) -> None:
+        self._joined.clear()
+        waiting = [asyncio.create_task(self._joined.wait()), asyncio.create_task(self._quitting.wait())]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+
+    async def _take_part(self, enrolment: Enrolment) -> None:
+        async with Coordinator(enrolment.base_url, enrolment.context, enrolment.worker_id, enrolment.token) as server:
+            self.agent = agent = Agent(
+                server,
+                enrolment,
+                self.home,
+                self.settings,
+                self._engine_command,
+                unattended=self._unattended,
+                polite=self.polite,
+                on_record=self._recorded,
+            )
+            agent.on_change = self._changed
+            if self._orders is not None:
+                self._apply(self._orders)
+            asking = asyncio.create_task(self.standing.ask(server), name="standing")
+            try:
+                await agent.run()
+            finally:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+                self.agent = None
+                self.teller.changed()
+
+    # What the policy decides.
+
+    @property
+    def rules(self) -> Settings:
+        """The volunteer's. Where nobody shares the computer, only what was asked for by hand is left of them."""
+        if self.polite:
+            return self.file.settings
+        modes = self.file.settings.modes
+        by_hand = {axis: "always" for axis in ("cpu", "gpu", "network") if getattr(modes, axis) == "auto"}
+        return Settings(name=self.settings.name, modes=modes.model_copy(update=by_hand))
+
+    def _known(self) -> Sequence[Active]:
+        known = []
+        if self._coming is Coming.SHUTDOWN:
+            known.append(Active(Reason.SHUTTING_DOWN))
+        if not self.file.usable:
+            known.append(Active(Reason.SETTINGS_UNUSABLE, figures={"problem": self.file.problem}))
+        state = self.agent.state if self.agent is not None else None
+        if state is not None and state.trouble is not None:
+            figures: dict[str, str | int] = {"times": len(state.crashes), "problem": str(state.trouble)}
+            known.append(Active(Reason.ENGINE_FAILED, figures=figures))
+        if self.finished:
+            known.append(Active(Reason.FINISHED))
+        return known
+
+    def _decided(self, decision: Decision, readings: Readings) -> None:
+        before, self.decision, self.readings = self.decision, decision, readings
+        self._orders = orders(decision, self.device, self.cards)
+        self._has_decided.set()
+        if self.agent is not None:
+            self._apply(self._orders)
+        self._resting_since = self.teller.decided(before, decision, self._resting_since)
+
+    def _apply(self, given: Orders) -> None:
+        agent = self.agent
+        assert agent is not None
+        if self.polite:
+            agent.cards = given.cards
+            if given.throttle is not None:
+                agent.limit(given.throttle)
+        wish, has = given.wish, agent.state.wish
+        if wish is None and has is not None:
+            agent.resume()
+        elif wish is not None and (has is None or (wish.frees_memory and not has.frees_memory)):
+            agent.pause(wish.reason, frees_memory=wish.frees_memory)
+
+    @property
+    def resting(self) -> bool:
+        return isinstance(self.decision, Pause)
+
+    @property
+    def engine_pid(self) -> int | None:
+        return self.agent.attempt.engine_pid if self.agent is not None else None
+
+    @property
+    def device(self) -> str | None:
+        """What the engine computes on, once it has said so."""
+        listening = self.agent.attempt.listening if self.agent is not None else None
+        return listening.device.kind if listening is not None else None
+
+    @property
+    def cards(self) -> str | None:
+        """That the engine may see; None: all, or there is no engine."""
+        return self.agent.attempt.cards if self.agent is not None else None
+
+    def _on_gpu(self) -> bool:
+        return self.device == "cuda" and self.agent is not None and self.agent.state.phase is life.Phase.TRAINING
+
+    # What happens.
+
+    def _changed(self, before: life.State, state: life.State) -> None:
+        if state.plan is not None and state.plan is not before.plan:
+            self.standing.follows(state.plan)
+        if before.finishing and state.wish == FINISHED:
+            self.finished = True
+        if (before.trouble, before.finishing) != (state.trouble, state.finishing):
+            self.look_again()
+        self.teller.moved(before, state)
+
+    def _recorded(self, record: StepRecord) -> None:
+        self.standing.stepped(record)
+        self._traffic = (self._traffic[0] + record.sent_bytes, self._traffic[1] + record.received_bytes)
+        self.volume.add(sent_bytes=record.sent_bytes, received_bytes=record.received_bytes)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Of the newest step; none while nothing is computed."""
+        attempt = self.agent.attempt if self.agent is not None else None
+        if attempt is None or attempt.record is None or self.agent is None:
+            return 0.0
+        if self.agent.state.phase is not life.Phase.TRAINING:
+            return 0.0
+        took_s = max(attempt.record.step_s, time.monotonic() - attempt.recorded_at, 1e-6)
+        return attempt.record.tokens / took_s
+
+    async def _sample(self) -> None:
+        load = Load()
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            sent, received = self._traffic
+            self._traffic = (0, 0)
+            card = next((gpu for gpu in self.readings.gpus if str(gpu.index) == self.cards), None)
+            self.samples.add(
+                Sample(
+                    at=time.time(),
+                    tokens_per_s=self.tokens_per_s,
+                    cpu_load=load.of(self.engine_pid),
+                    gpu_load=card.load if card else None,
+                    celsius=card.celsius if card else self.readings.cpu_celsius,
+                    watts=card.watts if card else None,
+                    sent_bytes_per_s=sent / PERIOD_S,
+                    received_bytes_per_s=received / PERIOD_S,
+                )
+            )
+
+    async def _heed_notices(self, watch: Watch) -> None:
+        async for notice in watch.notices():
+            self._coming = notice.coming
+            if notice.coming is Coming.SHUTDOWN:
+                self.journal.add("shutdown", "The computer shuts down: what was learned is kept.")
+                self.quit("the computer shuts down")
+                if self.agent is not None:  # the engine keeps its state with its last breath
+                    await self.agent.until(life.Phase.LEAVING, life.Phase.ENDED)
+            notice.ready()
+            self.look_again()
+
+
+class Load:
+    """Of our engine: 0 to 1 of all cores, since the call before."""
+
+    def __init__(self) -> None:
+        self._process: psutil.Process | None = None
+        self._cores = psutil.cpu_count() or 1
+
+    def of(self, pid: int | None) -> float | None:
+        if pid is None:
+            return 0.0
+        try:
+            if self._process is None or self._process.pid != pid:
+                self._process = psutil.Process(pid)
+                self._process.cpu_percent()
+                return None
+            return min(1.0, self._process.cpu_percent() / 100 / self._cores)
+        except psutil.Error:
+            self._process = None
+            return None
+
+
+async def _nothing_comes() -> Any:
+    await asyncio.Event().wait()
+    yield

@@ -1,0 +1,53 @@
+"""What the policy's decision means for the engine that runs now, or for the next one. Pure."""
+
+from dataclasses import dataclass
+
+from legion_client.agent.life import Wish
+from legion_client.engine.protocol import Throttle
+from legion_client.machine.policy import Decision, GpuLimit, Limits, Pause
+from legion_client.machine.reasons import Reason, sentence
+
+# The end of the process is the only thing that helps: for cards, see `Decision.free_gpus`.
+ENDS_ENGINE = frozenset((Reason.MEMORY, Reason.SHUTTING_DOWN, Reason.SETTINGS_UNUSABLE, Reason.DISK_FULL))
+NO_CARD = ""
+LEAST_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """`cards`: what an engine started now may see, as CUDA_VISIBLE_DEVICES has it."""
+
+    wish: Wish | None
+    throttle: Throttle | None
+    cards: str
+
+
+def orders(decision: Decision, device: str | None, cards: str | None) -> Orders:
+    """`device`: the kind that the engine computes on, None without one; `cards`: those that it was started with, None
+    if it sees all."""
+    if isinstance(decision, Pause):
+        first = decision.reasons[0]
+        ends = (
+            not decision.network
+            or (device == "cuda" and bool(decision.free_gpus))
+            or any(one.reason in ENDS_ENGINE for one in decision.reasons)
+        )
+        return Orders(Wish(sentence(first), ends), None, cards or NO_CARD)
+    limits = decision.limits
+    wanted = str(limits.gpus[0].index) if limits.gpus else NO_CARD
+    if cards is None and device is not None:
+        return Orders(None, _throttle(limits, limits.gpus[0] if device == "cuda" and limits.gpus else None), NO_CARD)
+    if device == "cuda" and cards not in {str(gpu.index) for gpu in limits.gpus}:
+        return Orders(Wish("The graphics card is needed: training goes on without it.", True), None, wanted)
+    if device == "cpu" and limits.gpus and not cards:
+        return Orders(Wish("A graphics card is free: training moves there.", True), None, wanted)
+    card = next((gpu for gpu in limits.gpus if str(gpu.index) == cards), None) if device == "cuda" else None
+    return Orders(None, _throttle(limits, card), wanted if device is None or cards is None else cards)
+
+
+def _throttle(limits: Limits, card: GpuLimit | None) -> Throttle:
+    if card is None:
+        return Throttle(duty=max(LEAST_SHARE, limits.cpu_share), threads=limits.cpu_threads)
+    # A card whose power limit we may not set draws less if it rests.
+    duty = max(LEAST_SHARE, card.share * card.power)
+    return Throttle(duty=duty, threads=limits.cpu_threads, gpu_memory_fraction=max(0.01, card.memory))

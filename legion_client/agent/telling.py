@@ -1,0 +1,106 @@
+"""Tells what happens: sentences into the journal, changes to whoever follows the agent."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+
+from legion_client.agent.journal import Journal
+from legion_client.agent.life import Phase, State
+from legion_client.control.messages import Happening, Level, Status
+from legion_client.machine.policy import Decision, Pause
+from legion_client.machine.reasons import sentence
+
+MOST_WAITING = 200  # happenings that a slow follower may be behind
+
+_ENTERED: dict[Phase, tuple[str, str]] = {
+    Phase.READY: ("ready", "The training engine is ready; this computer waits to be taken in."),
+    Phase.FINISHING: ("complete", "The run is complete; what is left is being sent."),
+}
+
+
+class Follower:
+    """What one of them has not been told yet."""
+
+    def __init__(self) -> None:
+        self.happenings: deque[Happening] = deque(maxlen=MOST_WAITING)
+        self.due = asyncio.Event()
+        self.status_due = True
+        self.due.set()
+
+
+class Teller:
+    """Belongs to one event loop."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._followers: set[Follower] = set()
+        journal.on_happening = self._happened
+
+    def changed(self) -> None:
+        """The status, or what it is made of."""
+        for follower in self._followers:
+            follower.status_due = True
+            follower.due.set()
+
+    def _happened(self, happening: Happening) -> None:
+        for follower in self._followers:
+            follower.happenings.append(happening)
+            follower.due.set()
+
+    async def follow(self, status: Callable[[], Status]) -> AsyncGenerator[Status | Happening, None]:
+        follower = Follower()
+        self._followers.add(follower)
+        try:
+            while True:
+                await follower.due.wait()
+                follower.due.clear()
+                if follower.status_due:
+                    follower.status_due = False
+                    yield status()
+                while follower.happenings:
+                    yield follower.happenings.popleft()
+        finally:
+            self._followers.discard(follower)
+
+    # In sentences.
+
+    def decided(self, before: Decision | None, now: Decision, resting_since: float | None) -> float | None:
+        """Since when (s since 1970) the rules let nothing be computed; None while they do."""
+        rests, rested = isinstance(now, Pause), isinstance(before, Pause)
+        slugs = [one.reason for one in now.reasons], [one.reason for one in before.reasons] if before else None
+        if slugs[0] != slugs[1] or rests != rested:
+            self.changed()
+        if rests and (not rested or slugs[0][:1] != (slugs[1] or [])[:1]):
+            self._journal.add("paused", sentence(now.reasons[0]))
+        if not rests and rested and resting_since is not None and before is not None:
+            minutes = round((time.time() - resting_since) / 60)
+            self._journal.add("resumed", f"Training goes on after {minutes} min. {sentence(before.reasons[0])}")
+        if not rests:
+            return None
+        return resting_since if rested else time.time()
+
+    def moved(self, before: State, state: State) -> None:
+        self.changed()
+        if len(state.crashes) > len(before.crashes) or (state.trouble is not None and before.trouble is None):
+            self._crashed(state)
+        if state.phase is before.phase:
+            return
+        if state.phase is Phase.TRAINING and before.phase is not Phase.HOLDING and state.plan is not None:
+            others = len(state.plan.members) - 1
+            company = f" together with {others} other computers" if others else ""
+            self._journal.add("training", f"This computer trains{company}, from step {state.plan.first_step} on.")
+        if state.phase in _ENTERED:
+            kind, text = _ENTERED[state.phase]
+            self._journal.add(kind, text)
+
+    def _crashed(self, state: State) -> None:
+        level: Level = "warning"
+        if state.trouble is None:
+            self._journal.add("engine-crashed", "The training engine crashed and is started again.", level)
+            return
+        log = str(state.trouble.details.get("log", "")).strip()
+        last = f" Its last words: {log.splitlines()[-1]}" if log else ""
+        self._journal.add(
+            "engine-failed", f"The training engine crashed {len(state.crashes)} times: {state.trouble}.{last}", "error"
+        )
