@@ -62,6 +62,7 @@ class Pause:
     reasons: tuple[Active, ...]
     free_gpus: tuple[int, ...] = ()
     network: bool = True  # False: do not send what has been learned either
+    free_memory: bool = False  # RAM must go at once too, which only the end of the engine does
 
 
 Decision = Run | Pause
@@ -148,7 +149,8 @@ def _decision(view: View, effective: list[Active], paces: Mapping[int | None, Pa
         limits = _limits(view, paces, on_cpu, gpus)
         return Run(limits, ordered([*effective, *slower]), free_gpus)
     lacking = [] if on_cpu or gpus else _lacking(view)
-    return Pause(ordered([*effective, *lacking]), free_gpus, network)
+    free_memory = any(one.reason is Reason.MEMORY for one in effective)
+    return Pause(ordered([*effective, *lacking]), free_gpus, network, free_memory)
 
 
 def _of_card(stops: list[Active], gpu: GpuReading) -> list[Active]:
@@ -220,9 +222,6 @@ def _let_in(view: View, decision: Decision) -> dict[int, int]:
     if isinstance(decision, Pause):
         return {}
     allowed = {limit.index for limit in decision.limits.gpus}
-    before = view.state.others_bytes
-    return {
-        gpu.index: before.get(gpu.index, gpu.memory_of_others_bytes)
-        for gpu in view.readings.gpus
-        if gpu.index in allowed and gpu.memory_of_others_bytes is not None
-    }
+    seen = {gpu.index: gpu.memory_of_others_bytes for gpu in view.readings.gpus}
+    kept = {index: view.state.others_bytes.get(index, seen[index]) for index in allowed}
+    return {index: held for index, held in kept.items() if held is not None}

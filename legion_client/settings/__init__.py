@@ -1,6 +1,6 @@
 """What the volunteer decided: `settings.toml`, its defaults, and how it is read, changed and described."""
 
-from legion_client.settings.describe import Setting, chosen, describe, parse, values
+from legion_client.settings.describe import Setting, chosen, describe, differences, parse, values
 from legion_client.settings.file import SettingsFile, change, load, override, problems, read
 from legion_client.settings.presets import PRESETS, Preset, effect, preset_of, preset_values, threads, with_preset
 from legion_client.settings.sections import VERSION, Settings
@@ -15,6 +15,7 @@ __all__ = [
     "change",
     "chosen",
     "describe",
+    "differences",
     "effect",
     "load",
     "override",

@@ -59,6 +59,13 @@ def values(settings: Settings) -> dict[str, Any]:
     return dict(_flat(settings.model_dump(mode="json")))
 
 
+def differences(before: Settings, after: Settings) -> list[str]:
+    """What has changed, a line each, for the log: "idle.minutes: 3 -> 5 minutes"."""
+    old, new = values(before), values(after)
+    told = {name: one.unit and f" {one.unit}" for name, one in describe().items() if old[name] != new[name]}
+    return [f"{name}: {json.dumps(old[name])} -> {json.dumps(new[name])}{unit}" for name, unit in told.items()]
+
+
 def chosen(document: Mapping[str, Any]) -> tuple[str, ...]:
     """The settings that a file's `document` names, in the order of the file."""
     named = {name for name, _ in _flat(document)}

@@ -15,6 +15,7 @@ from legion_client.settings import (
     Settings,
     change,
     describe,
+    differences,
     effect,
     override,
     parse,
@@ -163,6 +164,12 @@ def test_more_is_never_less() -> None:
 
 def test_settings_of_ones_own_follow_no_preset() -> None:
     assert preset_of(Settings.model_validate({"processor": {"cores_in_use_percent": 33}})) is None
+
+
+def test_differences_are_said_in_lines() -> None:
+    before, after = Settings(name="x"), Settings.model_validate({"name": "x", "idle": {"minutes": 5, "only": True}})
+    assert differences(before, before) == []
+    assert differences(before, after) == ["idle.minutes: 3 -> 5 minutes", "idle.only: false -> true"]
 
 
 def test_effects_are_said_from_the_settings() -> None:

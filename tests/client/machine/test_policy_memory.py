@@ -94,6 +94,26 @@ def test_what_we_may_take_of_a_card_leaves_others_room_to_grow() -> None:
     assert Reason.GPU_MEMORY in reasons_of(more)
 
 
+def test_a_moment_without_a_reading_changes_no_grant() -> None:
+    watch = Watch()
+    granted = [
+        watch.see(with_card(memory_bytes=8 * GIB, memory_of_others_bytes=others))
+        for others in (3 * GIB, None, 3 * GIB + FREE)
+    ]
+    assert all(isinstance(decision, Run) for decision in granted)
+    assert granted[0] == granted[1] == granted[2]
+
+
+def test_memory_that_is_short_is_freed_at_once() -> None:
+    decision = first(replace(QUIET, engine_memory_bytes=31 * GIB))
+    assert isinstance(decision, Pause)
+    assert decision.free_memory
+    assert decision.free_gpus == (0,)
+    battery = first(replace(QUIET, on_battery=True))
+    assert isinstance(battery, Pause)
+    assert not battery.free_memory
+
+
 def test_a_card_with_too_little_left_is_not_begun_with() -> None:
     full = with_card(memory_bytes=8 * GIB, memory_of_others_bytes=7 * GIB)
     decision = first(full)
