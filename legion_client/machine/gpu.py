@@ -60,6 +60,8 @@ class NvidiaGpus:
     def read(self) -> Gpus | None:
         if self._nvml is None:
             return Gpus()
+        if not self._computing() and self._power.asleep:
+            return dataclasses.replace(self._last, cards=tuple(_sleeping(card) for card in self._last.cards))
         if not self._due():
             return self._last
         self._read_at = self._clock()
@@ -72,8 +74,6 @@ class NvidiaGpus:
         if self._computing():
             period_s = COMPUTING_PERIOD_S
         elif self._power.may_sleep:
-            if self._power.asleep:
-                return False
             period_s = SLEEPER_PERIOD_S
         else:
             period_s = WAITING_PERIOD_S
@@ -151,6 +151,11 @@ class NvidiaGpus:
                 nvml.nvmlShutdown()
 
 
+def _sleeping(card: GpuReading) -> GpuReading:
+    """What is still known of a card that is switched off."""
+    return dataclasses.replace(card, celsius=None, watts=None, load=None, memory_of_others_bytes=None)
+
+
 def memory_of_ours(programs: Iterable[Any], own_pids: frozenset[int]) -> int | None:
     """Bytes that our processes hold, of those that compute or draw on a card; None if the driver gives no numbers.
 
@@ -159,7 +164,7 @@ def memory_of_ours(programs: Iterable[Any], own_pids: frozenset[int]) -> int | N
     held = {program.pid: program.usedGpuMemory for program in programs if program.pid in own_pids}
     if None in held.values():
         return None
-    return sum(held.values())
+    return sum(int(size) for size in held.values())
 
 
 def _told(nvml: Any, question: Callable[[], T]) -> T | None:

@@ -1,0 +1,183 @@
+"""Idle time of four services, the first that knows; each may be absent, wrong, silent or gone for a while."""
+
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from legion_client.machine.bus import Bus
+from legion_client.machine.idle_linux import (
+    LOOK_AGAIN_S,
+    FirstThatKnows,
+    LogindIdle,
+    MutterIdle,
+    ScreenSaverIdle,
+    Unit,
+    hinted_idle_s,
+)
+from legion_client.machine.sensing import Sensor
+from tests.client.machine.fake_service import SILENCE, FakeService, Refusal, Values
+from tests.client.machine.private_desktop import MessageBus
+
+MUTTER, SCREEN_SAVER = "org.gnome.Mutter.IdleMonitor", "org.freedesktop.ScreenSaver"
+LOGIND, MANAGER = "org.freedesktop.login1", "org.freedesktop.login1.Manager"
+Serve = Callable[..., FakeService]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_mutter_counts_milliseconds(message_bus: MessageBus, serve: Serve) -> None:
+    bus = Bus(lambda: message_bus.socket)
+    idle = MutterIdle(bus)
+    assert await idle.read() is None
+    serve(MUTTER).method("GetIdletime", Values("t", (184_500,)))
+    assert await idle.read() == 184.5
+    await bus.close()
+
+
+async def read_in_turn(
+    idle: ScreenSaverIdle, clock: Clock, service: FakeService, values: Sequence[int]
+) -> list[float | None]:
+    found = []
+    for value in values:
+        service.method("GetSessionIdleTime", Values("u", (value,)))
+        found.append(await idle.read())
+        clock.now += 2
+    return found
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([4000, 6000, 8001], [None, 6.0, 8.001]),  # KDE on X11
+        ([0, 0, 0, 0], [None] * 4),  # KDE on Wayland: no answer, not a user who never pauses
+        ([1, 3, 5, 7, 9, 11, 13, 0], [None, None, None, None, None, 11.0, 13.0, 0.0]),  # seconds
+    ],
+)
+async def test_screen_saver_is_believed_once_its_unit_is_known(
+    message_bus: MessageBus, serve: Serve, values: list[int], found: list[float | None]
+) -> None:
+    bus, clock = Bus(lambda: message_bus.socket), Clock()
+    idle = ScreenSaverIdle(bus, clock)
+    assert await read_in_turn(idle, clock, serve(SCREEN_SAVER), values) == found
+    await bus.close()
+
+
+@given(st.lists(st.floats(0.02, 1.4), min_size=10, max_size=400))
+def test_milliseconds_of_a_busy_user_never_pass_for_seconds(pauses: list[float]) -> None:
+    """Touches at most 1.4 s apart, a reading every 2 s: whatever unit is believed in, nobody seems to be away."""
+    touches = list(itertools.accumulate(pauses))
+    unit = Unit()
+    for tick in range(int(touches[-1] // 2)):
+        now = 2.0 * tick
+        last = max((touch for touch in touches if touch <= now), default=0.0)
+        value = int((now - last) * 1000)
+        scale_s = unit.observe(now, value)
+        assert scale_s is None or value * scale_s <= 2.0
+
+
+@given(st.lists(st.floats(0.1, 30.0), min_size=1, max_size=50), st.sampled_from([1, 1000]))
+def test_a_unit_once_known_is_the_true_one(pauses: list[float], a_second: int) -> None:
+    touches = [0.0, *itertools.accumulate(pauses)]
+    unit = Unit()
+    for tick in range(1, int(touches[-1] // 2) + 20):
+        now = 2.0 * tick
+        idle_s = now - max(touch for touch in touches if touch <= now)
+        scale_s = unit.observe(now, int(idle_s * a_second))
+        assert scale_s in (None, 1 / a_second)
+    assert scale_s == 1 / a_second
+
+
+async def test_logind_counts_since_its_hint(message_bus: MessageBus, serve: Serve) -> None:
+    bus = Bus(lambda: message_bus.socket)
+    idle = LogindIdle(bus, lambda: 1000.0)
+    assert await idle.read() is None
+    logind = serve(LOGIND).property(MANAGER, "IdleHint", "b", True)
+    assert await idle.read() is None  # another session manager, without the second property
+    logind.property(MANAGER, "IdleSinceHintMonotonic", "t", 400_000_000)
+    assert await idle.read() == 600.0
+    logind.property(MANAGER, "IdleHint", "b", False)
+    assert await idle.read() == 0.0
+    await bus.close()
+
+
+@pytest.mark.parametrize(
+    ("idle", "since_us", "idle_s"),
+    [
+        (True, 0, 1000.0),  # nobody is logged in
+        (False, 0, None),  # KDE never gives a hint
+        (True, 2_000_000_000, 0.0),  # the hint is newer than our clock
+    ],
+)
+def test_what_logind_means(idle: bool, since_us: int, idle_s: float | None) -> None:
+    assert hinted_idle_s(idle, since_us, 1000.0) == idle_s
+
+
+def chain(bus: Bus, clock: Clock) -> FirstThatKnows:
+    sources: list[tuple[str, Sensor[float]]] = [
+        ("Mutter", MutterIdle(bus)),
+        ("logind", LogindIdle(bus, clock)),
+    ]
+    return FirstThatKnows(sources, clock)
+
+
+def logind_idle_for_100_s(serve: Serve) -> FakeService:
+    return (
+        serve(LOGIND)
+        .property(MANAGER, "IdleHint", "b", True)
+        .property(MANAGER, "IdleSinceHintMonotonic", "t", 900_000_000)
+    )
+
+
+async def test_first_that_knows_is_kept_and_a_better_one_is_found_later(message_bus: MessageBus, serve: Serve) -> None:
+    bus, clock = Bus(lambda: message_bus.socket), Clock()
+    idle = chain(bus, clock)
+    assert await idle.read() is None
+    logind_idle_for_100_s(serve)
+    assert await idle.read() == 100.0
+    mutter = serve(MUTTER).method("GetIdletime", Values("t", (5000,)))
+    assert await idle.read() == 100.0
+    assert mutter.asked == []
+    clock.now += LOOK_AGAIN_S
+    assert await idle.read() == 5.0
+    mutter.stop()
+    assert await idle.read() == 160.0
+    serve(MUTTER).method("GetIdletime", Values("t", (7000,)))
+    clock.now += LOOK_AGAIN_S
+    assert await idle.read() == 7.0
+    await bus.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [SILENCE, Refusal("org.freedesktop.DBus.Error.AccessDenied"), Values("s", ("soon",)), Values("", ())]
+)
+async def test_one_that_fails_is_passed_over_and_asked_rarely(
+    message_bus: MessageBus, serve: Serve, answer: Values | Refusal | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus, clock = Bus(lambda: message_bus.socket), Clock()
+    idle = chain(bus, clock)
+    logind_idle_for_100_s(serve)
+    mutter = serve(MUTTER).method("GetIdletime", answer)
+    with caplog.at_level(logging.INFO):
+        for expected in (100.0, 102.0, 104.0):
+            assert await idle.read() == expected
+            clock.now += 2
+        assert len(mutter.asked) == 1
+        clock.now += LOOK_AGAIN_S
+        assert await idle.read() is not None
+        assert len(mutter.asked) == 2
+        assert caplog.text.count("cannot be read") == 1
+        mutter.method("GetIdletime", Values("t", (1000,)))
+        clock.now += 2 * LOOK_AGAIN_S
+        assert await idle.read() == 1.0
+        assert caplog.text.count("can be read again") == 1
+    await bus.close()
