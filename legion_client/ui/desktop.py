@@ -145,6 +145,17 @@ class Desktop(QObject):
         """Ends the program in good order, without a question."""
         self._leaving.set()
 
+    def end(self) -> None:
+        """Takes everything down; the application itself may go on, as in tests."""
+        if self.dialog is not None:
+            self.dialog.reject()
+        if self._window is not None:
+            self._window.close()
+            self._window.deleteLater()
+        self.tray.hide()
+        self.theme.deleteLater()
+        self.deleteLater()
+
     async def left(self) -> None:
         await self._leaving.wait()
 

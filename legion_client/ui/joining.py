@@ -43,6 +43,8 @@ class InviteField(QWidget):
 
     def set_text(self, text: str) -> None:
         self._line.setText(text.strip())
+        # The end is the secret part; what matters is whose it is.
+        self._line.setCursorPosition(0)
 
     def _read(self, text: str) -> None:
         self.invite, problem = None, ""

@@ -40,7 +40,7 @@ class Editor:
         self._changed = changed
         self._shows = False
         self.widget = self._make()
-        self.widget.setAccessibleName(setting.description or setting.name)
+        self.widget.setAccessibleName(words.tr(setting.description or setting.name))
         self.widget.setAccessibleDescription(setting.name)
 
     def show(self, value: Any) -> None:

@@ -1,5 +1,6 @@
 """The log as the volunteer may show it to others: without keys, addresses and the names of folders. Without Qt."""
 
+import ipaddress
 import json
 import platform
 import re
@@ -13,7 +14,6 @@ TAIL_BYTES = 512_000
 _PLAIN = re.compile(r"(\d\d:\d\d:\d\d) (DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+(\S+) (.*)")
 _KEY = re.compile(r"-----BEGIN [A-Z ]+-----.*?(-----END [A-Z ]+-----|\Z)", re.DOTALL)
 _NAMED = re.compile(r"(?i)(\"?\b(?:\w*token|secret|password|authorization|api_?key)\"?\s*[=:]\s*)(\"[^\"]*\"|\S+)")
-_IPV6 = re.compile(r"(?<![\w.:])(?:[0-9a-fA-F]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-fA-F]{0,4})(?![\w:])")
 _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_KEY, "<key>"),
     (re.compile(r"legion://\S+"), "<invite>"),
@@ -21,12 +21,11 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (_NAMED, r"\1<token>"),
     (re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b"), "<e-mail>"),
     (re.compile(r"https?://[^\s\"'<>]+"), "<address>"),
-    (_IPV6, "<address>"),
     (re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])(:\d+)?"), "<address>"),
     (re.compile(r"\b[A-Za-z0-9_+/=-]{43,}\b"), "<token>"),
     (re.compile(r"(?<![\w<:/])(?:/[\w.@ +-]+?){2,}(?=[\s:,;'\")\]]|$)|\b[A-Za-z]:\\[^\s:,;'\"]+"), "<path>"),
 )  # fmt: skip
-_CLOCK = re.compile(r"^\d\d:\d\d:\d\d$")
+_PERHAPS_ADDRESS = re.compile(r"[0-9a-fA-F:.%]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +95,21 @@ def tail(path: Path, most_bytes: int = TAIL_BYTES) -> str:
 
 def redact(text: str, *, names: Sequence[str] = ()) -> str:
     """`names`: what else must not be read, such as this computer's and the user's."""
+    text = _PERHAPS_ADDRESS.sub(_without_address, text)
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     for name in sorted({name for name in names if len(name) > 2}, key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "<name>", text)
     return text
+
+
+def _without_address(found: re.Match[str]) -> str:
+    """A time of day looks like a part of an IPv6 address, and is none."""
+    try:
+        ipaddress.ip_address(found[0].strip("."))
+    except ValueError:
+        return found[0]
+    return "<address>"
 
 
 def bug_report(version: str, state: str, lines: Iterable[Line], names: Sequence[str] = ()) -> str:

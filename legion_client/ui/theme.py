@@ -120,7 +120,11 @@ def style_sheet(colors: Colors, unit: int) -> str:
     QLineEdit:disabled {{ color: {colors.muted}; border-color: {colors.border}; }}
     QDoubleSpinBox > QLineEdit, QComboBox > QLineEdit {{ border: none; padding: 0; }}
     QCheckBox, QRadioButton {{ spacing: {gap}px; }}
-    QCheckBox:focus, QRadioButton:focus {{ color: {colors.accent}; }}
+    QRadioButton::indicator {{ width: {unit - 4}px; height: {unit - 4}px; border: 1px solid {colors.line};
+        border-radius: {unit // 2 - 1}px; background: {colors.field}; }}
+    QRadioButton::indicator:checked {{ border: {small + 1}px solid {colors.accent};
+        width: {unit - 2 * small - 4}px; height: {unit - 2 * small - 4}px; background: {colors.on_accent}; }}
+    QRadioButton::indicator:focus {{ border-color: {colors.accent}; }}
     QCheckBox::indicator {{ width: {unit - 2}px; height: {unit - 2}px; border: 1px solid {colors.line};
         border-radius: {small}px; background: {colors.field}; }}
     QCheckBox::indicator:focus {{ border: 2px solid {colors.accent}; }}

@@ -44,14 +44,18 @@ class Tray(QObject):
 
     def show(self) -> None:
         """Again when a tray has appeared: an icon that was made without one never finds it."""
-        if self.icon is not None:
-            self.icon.hide()
-            self.icon.deleteLater()
+        self.hide()
         self.icon = QSystemTrayIcon(self)
         self.icon.setContextMenu(self.menu)
         self.icon.activated.connect(self._activated)
         self._draw()
         self.icon.show()
+
+    def hide(self) -> None:
+        if self.icon is not None:
+            self.icon.hide()
+            self.icon.deleteLater()
+            self.icon = None
 
     def show_view(self, view: View) -> None:
         """Redraws only what differs: every change of an icon travels over the bus."""

@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QMenu, QProgressBar, QVBoxLay
 
 from legion_client.ui.icons import icon, pixmap
 from legion_client.ui.model import DeviceRow, Reason, View
-from legion_client.ui.parts import TITLE, Figures, Page, Scrolled, button, card, column, label, row
+from legion_client.ui.parts import TITLE, Figures, Page, Scrolled, button, card, column, empty_note, label, row
 from legion_client.ui.tools import Tools
 
 PERCENT = 100
@@ -31,6 +31,13 @@ class HomePage(Page):
         layout.addWidget(self._figures)
         self._run_card = card(theme, self._make_run())
         layout.addWidget(self._run_card)
+        self._newcomer = empty_note(
+            words.tr(
+                "This computer gives nothing yet. The person who runs a server can send you an invite, a link that "
+                "begins with legion://. Then everything that happens here, and why, is on this page."
+            )
+        )
+        layout.addWidget(self._newcomer, 1)
         self._devices = column(unit // 4)
         self._device_card = card(theme, self._devices)
         layout.addWidget(self._device_card)
@@ -64,6 +71,7 @@ class HomePage(Page):
         if before is None or before.devices != view.devices:
             self._show_devices(view.devices)
         self._device_card.setVisible(bool(view.devices) and view.joined)
+        self._newcomer.setVisible(not view.joined and view.entries["join"].enabled)
 
     def _make_state(self) -> QHBoxLayout:
         unit = self._theme.unit

@@ -74,16 +74,9 @@ class LogsPage(Page):
         words = self._tools.words
         self._level = QComboBox()
         self._level.setAccessibleName(words.tr("Level"))
-        for level, text in zip(
-            report.LEVELS,
-            (
-                words.tr("Everything"),
-                words.tr("From information on"),
-                words.tr("Warnings and errors"),
-                words.tr("Errors"),
-            ),
-            strict=True,
-        ):
+        everything, warnings = words.tr("Everything"), words.tr("Warnings and errors")
+        texts = (everything, words.tr("From information on"), warnings, words.tr("Errors"))
+        for level, text in zip(report.LEVELS, texts, strict=True):
             self._level.addItem(text, level)
         self._level.setCurrentIndex(1)
         self._level.currentIndexChanged.connect(self._show)

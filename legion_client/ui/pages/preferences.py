@@ -121,7 +121,7 @@ class PreferencesPage(Page):
     def _row(self, setting: Setting) -> Row:
         unit, words = self._tools.theme.unit, self._tools.words
         editor = Editor(setting, words, self._change)
-        text = label(setting.description or setting.name, wrap=True)
+        text = label(words.tr(setting.description or setting.name), wrap=True)
         name = label(setting.name, role="muted", scale=SMALL)
         reset = button(words.tr("Back to the default"), role="link")
         reset.setFont(font_of(reset, SMALL))

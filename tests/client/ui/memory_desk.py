@@ -52,7 +52,9 @@ WAITING = TRAINING.model_copy(
         "headline": "Waiting: a program covers the whole screen.",
         "tokens_per_s": 0.0,
         "reasons": (
-            Why(slug="full-screen", sentence="Waiting: a program covers the whole screen.", setting="pause.full_screen"),
+            Why(
+                slug="full-screen", sentence="Waiting: a program covers the whole screen.", setting="pause.full_screen"
+            ),
             Why(slug="battery", sentence="Waiting: the computer runs on battery.", setting="pause.on_battery"),
         ),
     }
@@ -131,7 +133,9 @@ class MemoryDesk:
     async def join(self, invite: str) -> None:
         parsed = Invite.parse(invite)
         self.joined_with.append(invite)
-        self.tell(**TRAINING.model_dump(include={"face", "headline", "worker_id"}), server=f"{parsed.host}:{parsed.port}")
+        self.tell(
+            **TRAINING.model_dump(include={"face", "headline", "worker_id"}), server=f"{parsed.host}:{parsed.port}"
+        )
 
     async def leave(self) -> None:
         if self._status.server is None:
@@ -181,7 +185,7 @@ def sample_at(at: float, minute: int) -> Sample:
         return Sample(at=at, cpu_load=0.02, gpu_load=0.3, celsius=51.0, watts=34.0)
     wave = math.sin(minute / 40) + 0.4 * math.sin(minute / 7)
     return Sample(
-        at=at, tokens_per_s=8200 + 350 * wave, cpu_load=0.46 + 0.03 * wave, gpu_load=0.93 + 0.03 * math.sin(minute / 11),
+        at=at, tokens_per_s=8200 + 350 * wave, cpu_load=0.46 + 0.03 * wave, gpu_load=0.93 + 0.01 * wave,
         celsius=68 + 2.5 * wave, watts=162 + 6 * wave, sent_bytes_per_s=0.0 if minute % 95 else 2.4e6,
         received_bytes_per_s=4e4 if minute % 95 else 3.1e6,
     )  # fmt: skip

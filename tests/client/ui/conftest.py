@@ -1,0 +1,71 @@
+"""A stage for the desktop app: one loop for Qt and asyncio, an in-memory desk, and nothing of the user's own."""
+
+import os
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import qasync
+from PySide6.QtCore import QEvent, QLocale
+from PySide6.QtWidgets import QApplication
+
+from legion_client.paths import Home
+from legion_client.ui.app import application_of, attend
+from legion_client.ui.desktop import Desktop
+from legion_client.ui.language import QtWords
+from tests.client.ui.memory_desk import MemoryDesk, seat_of, with_history
+
+WITHIN_S = 20.0
+
+Play = Callable[[Desktop, MemoryDesk], Awaitable[None]]
+
+
+async def until(holds: Callable[[], object]) -> None:
+    """Waits for a fact."""
+    async with asyncio.timeout(WITHIN_S):
+        while not holds():
+            await asyncio.sleep(0)
+
+
+class Stage:
+    """Runs a play with a desktop that follows a desk; the play ends the conversation by returning."""
+
+    def __init__(self, application: QApplication, home: Home) -> None:
+        self.application = application
+        self.home = home
+
+    def run(
+        self, play: Play, desk: MemoryDesk | None = None, *, wizard_done: bool = True, attached: bool = False
+    ) -> None:
+        desk = desk or with_history(1_800_000_000.0)
+        desktop = Desktop(self.application, self.home, QtWords(QLocale(QLocale.Language.English)), attached=attached)
+        desktop.memory.keep(wizard_done=wizard_done)
+        desktop.theme.choose("light")
+
+        async def whole() -> None:
+            talk = asyncio.create_task(attend(desktop, partial(seat_of, desk)))
+            try:
+                await until(lambda: desktop.conversation.status is not None)
+                await play(desktop, desk)
+            finally:
+                desktop.leave()
+                await talk
+
+        try:
+            with asyncio.Runner(loop_factory=lambda: qasync.QEventLoop(self.application)) as runner:
+                runner.run(whole())
+        finally:
+            desktop.end()
+            self.application.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+@pytest.fixture
+def stage(qapp: QApplication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    yield Stage(application_of(), Home(tmp_path / "home"))
