@@ -126,6 +126,8 @@ def test_home_is_chosen_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert Home.find(tmp_path / "option").root == tmp_path / "option"
     monkeypatch.delenv("LEGION_HOME")
     assert Home.find().root.name == "legion"
+
+
 def test_settings_from_file_and_command_line(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     assert load(file).listen_port == 0
