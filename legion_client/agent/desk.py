@@ -117,7 +117,10 @@ class AgentDesk:
 
     def _reasons(self) -> tuple[Why, ...]:
         decision = self._host.decision
-        return tuple(why(one) for one in decision.reasons) if decision is not None else ()
+        if decision is None:
+            return ()
+        # Where nobody shares the computer, what the sensors do not know is no news.
+        return tuple(why(one) for one in decision.reasons if self._host.polite or one.rule.stops)
 
     def _mode(self, axis: Axis) -> ModeNow:
         modes = self._host.file.settings.modes

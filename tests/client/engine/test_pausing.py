@@ -1,4 +1,4 @@
-"""A real engine that is told to rest: nothing is computed, what it has contributed goes out, and it goes on as it was."""
+"""A real engine that is told to rest: nothing is computed, what it has contributed goes out, and it goes on then."""
 
 import time
 

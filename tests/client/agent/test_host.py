@@ -1,0 +1,192 @@
+"""A home's agent with a real server and real engines: rests when it is asked to, comes back, keeps what was learned."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from legion.messages import StepRecord
+from legion.outer.state import opened
+from legion_client.agent import life
+from legion_client.agent.desk import AgentDesk
+from legion_client.agent.host import Host
+from legion_client.control.messages import Status
+from legion_client.paths import Home
+from legion_client.settings import Settings
+
+RunningServer = Any  # see conftest
+WAIT_S = 90.0  # for anything that must come, on a machine with other things to do
+REST_S = 2.0  # from the request to no more compute, beside one micro-batch
+ROUNDS = {"cluster": {"policy": "solo"}, "rounds": {"steps": 40, "codec": "int4"}, "steps": 40_000}
+Phase = life.Phase
+
+
+class Watched(Host):
+    """`stepped`: replaced with every step of its engine."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.stepped = asyncio.Event()
+
+    def _recorded(self, record: StepRecord) -> None:
+        super()._recorded(record)
+        self.stepped.set()
+        self.stepped = asyncio.Event()
+
+
+@asynccontextmanager
+async def hosted(run: RunningServer, folder: Path) -> AsyncIterator[tuple[Watched, AgentDesk]]:
+    """A host that takes part, until the block is left."""
+    host = Watched(Home(folder), Settings(name="tester"), polite=False)
+    await host.enrol(run.invite())
+    running = asyncio.create_task(host.run(stays=True))
+    try:
+        async with asyncio.timeout(WAIT_S):
+            yield host, AgentDesk(host)
+    finally:
+        host.quit("the test is over")
+        await running
+
+
+async def reaches(host: Host, *phases: life.Phase) -> None:
+    if host.agent is None:
+        await seen(AgentDesk(host), lambda _: host.agent is not None)
+    assert host.agent is not None
+    await host.agent.until(*phases)
+
+
+async def seen(desk: AgentDesk, test: Any) -> Status:
+    """The first status for which `test` holds."""
+    changes = desk.follow()
+    try:
+        async for change in changes:
+            if isinstance(change, Status) and test(change):
+                return change
+    finally:
+        await changes.aclose()
+    raise AssertionError("the agent tells nothing more")
+
+
+async def trains(host: Watched) -> int:
+    """Returns once its engine has made another step; the steps so far."""
+    await host.stepped.wait()
+    assert host.agent is not None
+    record = host.agent.attempt.record
+    assert record is not None
+    return record.step
+
+
+async def rests(pid: int) -> float:
+    """Seconds until the process uses next to nothing, for more than a moment."""
+    process, began, quiet_since = psutil.Process(pid), time.monotonic(), None
+    while quiet_since is None or time.monotonic() - quiet_since < 0.6:
+        looked = time.monotonic()
+        percent = await asyncio.to_thread(process.cpu_percent, 0.2)
+        quiet_since = (quiet_since or looked) if percent < 10 else None
+    return quiet_since - began
+
+
+@pytest.fixture
+def run(server: RunningServer) -> RunningServer:
+    server.configure(**ROUNDS)
+    return server
+
+
+async def test_pause_and_resume_by_the_desk(run: RunningServer, tmp_path: Path) -> None:
+    async with hosted(run, tmp_path / "home") as (host, desk):
+        await reaches(host, Phase.TRAINING)
+        before = await trains(host)
+        pid = host.engine_pid
+        assert pid is not None
+        assert desk.status().face == "training"
+        await desk.pause(None)
+        assert await rests(pid) <= REST_S
+        assert host.engine_pid == pid, "a short pause keeps the engine"
+        status = await seen(desk, lambda status: status.face == "paused")
+        assert (status.headline, status.reasons[0].slug, status.tokens_per_s) == ("Paused by you.", "paused", 0.0)
+        await seen_by_server(run, "paused")
+        await desk.resume()
+        assert await trains(host) > before, "no step is lost"
+        assert host.engine_pid == pid
+        kinds = [happening.kind for happening in await desk.happenings(0, 100)]
+        assert kinds.index("paused") < kinds.index("resumed")
+
+
+async def seen_by_server(run: RunningServer, state: str) -> None:
+    workers = [{}]
+    while workers[0].get("state") != state:
+        workers = await asyncio.to_thread(run.call, "GET", "/workers")
+
+
+async def test_memory_that_somebody_needs_is_free_within_five_seconds(run: RunningServer, tmp_path: Path) -> None:
+    async with hosted(run, tmp_path / "home") as (host, _):
+        await reaches(host, Phase.TRAINING)
+        await trains(host)
+        pid, agent = host.engine_pid, host.agent
+        assert pid is not None
+        assert agent is not None
+        process, began = psutil.Process(pid), time.monotonic()
+        agent.pause("a game runs", frees_memory=True)
+        await asyncio.to_thread(process.wait, WAIT_S)
+        assert time.monotonic() - began <= 5.0
+        await reaches(host, Phase.PAUSED)
+        with opened(host.home.local_state) as kept:
+            kept.check()
+            assert kept.info.final
+        agent.resume()
+        await reaches(host, Phase.TRAINING)
+        assert host.engine_pid != pid
+        await trains(host)
+        assert not host.home.local_state.exists(), "taken up by the engine that followed"
+
+
+async def test_finish_contributes_before_it_rests(run: RunningServer, tmp_path: Path) -> None:
+    async with hosted(run, tmp_path / "home") as (host, desk):
+        await reaches(host, Phase.TRAINING)
+        await trains(host)
+        await desk.finish()
+        status = await seen(desk, lambda status: status.face == "paused" and status.reasons)
+        assert status.reasons[0].slug == "finished"
+        while not (await asyncio.to_thread(run.call, "GET", "/training/rounds"))["records"]:
+            assert host.resting
+        await desk.resume()
+        await reaches(host, Phase.TRAINING)
+        await trains(host)
+
+
+async def test_an_engine_that_keeps_crashing_rests_and_says_why(run: RunningServer, tmp_path: Path) -> None:
+    async with hosted(run, tmp_path / "home") as (host, desk):
+        for _ in range(3):
+            await reaches(host, Phase.TRAINING)
+            await trains(host)
+            pid = host.engine_pid
+            assert pid is not None
+            psutil.Process(pid).kill()
+            await reaches(host, Phase.JOINING, Phase.PAUSED)
+        await reaches(host, Phase.PAUSED)
+        status = await seen(desk, lambda status: status.reasons and status.reasons[0].slug == "engine-failed")
+        assert (status.face, "SIGKILL" in status.headline) == ("warning", True)
+        kinds = [happening.kind for happening in await desk.happenings(0, 100)]
+        assert (kinds.count("engine-crashed"), kinds.count("engine-failed")) == (2, 1)
+        await desk.resume()
+        await reaches(host, Phase.TRAINING)
+
+
+async def test_the_end_in_the_middle_of_a_round_keeps_what_was_learned(run: RunningServer, tmp_path: Path) -> None:
+    run.configure(rounds={"steps": 20_000})
+    async with hosted(run, tmp_path / "home") as (host, _):
+        await reaches(host, Phase.TRAINING)
+        step = await trains(host)
+        began = time.monotonic()
+        host.quit("SIGTERM")
+        await reaches(host, Phase.LEAVING, Phase.ENDED)
+        assert time.monotonic() - began <= 5.0
+    with opened(host.home.local_state) as kept:
+        kept.check()
+        assert kept.info.final
+        assert kept.info.steps >= step
