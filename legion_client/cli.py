@@ -8,13 +8,16 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from legion.errors import LegionError
+from legion.errors import LegionError, Unusable
 from legion_client.commands import bench, doctor, identity, joining, logs, settings, status, steering
 from legion_client.paths import Home
+
+if TYPE_CHECKING:
+    from legion.identity import Invite
 
 app = typer.Typer(pretty_exceptions_enable=False)
 for command in (
@@ -56,6 +59,9 @@ def client(
         float | None, typer.Option(min=0.0, help="With --no-gui: leave and end after so many hours.")
     ] = None,
     background: Annotated[bool, typer.Option("--background", help="Start in the tray, without a window.")] = False,
+    link: Annotated[
+        str | None, typer.Option(metavar="URL", help="A legion:// link that was clicked: the window asks about it.")
+    ] = None,
     log_format: Annotated[Literal["plain", "json"], typer.Option(help="Of the log on standard error.")] = "plain",
 ) -> None:
     """Give this computer's idle time to train a language model together with others."""
@@ -66,7 +72,7 @@ def client(
     from legion_client.settings import load, override
 
     logging_setup.configure(json_lines=log_format == "json")
-    invite = None if join is None else joining.read_invite(join, on_command_line=True)
+    invite = _invite(join, link, no_gui=no_gui)
     if place.root.exists() or invite is not None:  # a start that fails at once leaves nothing behind
         logging_setup.configure(json_lines=log_format == "json", file=place.agent_log)
     chosen = override(load(place.settings), name=name, listen_host=listen, listen_port=port)
@@ -77,6 +83,17 @@ def client(
     from legion_client.commands import headless
 
     asyncio.run(headless.run(place, chosen, invite, exit_when_done=exit_when_done, max_hours=max_hours))
+
+
+def _invite(join: str | None, link: str | None, *, no_gui: bool) -> "Invite | None":
+    """What a link wants is never done without a question, and a question needs a window."""
+    if link is None:
+        return None if join is None else joining.read_invite(join, on_command_line=True)
+    from legion.identity import Invite
+
+    if no_gui or join is not None:
+        raise Unusable("a link is asked about in the window", hint="Leave --no-gui and --join out.")
+    return Invite.parse(link)
 
 
 @app.command()
@@ -97,6 +114,8 @@ def generate(
 def main() -> None:
     """The program: errors become one sentence and an exit code here, and nowhere else."""
     try:
+        if sys.argv[1:2] and sys.argv[1].startswith("legion:"):
+            joining.read_invite(sys.argv[1])  # refuses it, and says how else
         app()
     except LegionError as error:
         if "--json" in sys.argv[1:]:

@@ -1,5 +1,6 @@
 """The command line: one sentence and the documented exit code for everything that goes wrong, never a traceback."""
 
+import io
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from legion.errors import InviteInvalid, Unusable
 from legion.identity import Invite
+from legion_client.cli import main
 from legion_client.commands.joining import read_invite
 from legion_client.paths import Home
 from legion_client.settings import Settings, load, override
@@ -31,14 +33,35 @@ def client(*arguments: str, stdin: str = "", **environment: str) -> subprocess.C
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "says"),
     [
-        ((), "", 2, "use 'legion-client --no-gui'"),
-        (("--no-gui",), "", 2, "has not joined a server yet"),
         (("--no-gui", "--join", "-"), "", 10, "legion://HOST:PORT"),
         (("--no-gui", "--join", "-"), "legion://host:1/?token=t&ca=abc", 10, "'ca' is not a SHA-256"),
         (("--no-gui", "--join", "no-such-file"), "", 2, "no-such-file"),
         (("--no-gui", "--name", ""), "", 2, "name"),
         (("--no-gui", "--port", "70000"), "", 2, "listen_port"),
+        (("--no-gui", "--link", str(INVITE)), "", 2, "asked about in the window"),
         (("--nonsense",), "", 2, "No such option"),
+    ],
+)
+def test_a_start_that_fails_says_why_and_leaves_nothing(
+    tmp_path: Path, arguments: tuple[str, ...], stdin: str, code: int, says: str
+) -> None:
+    done = client(*arguments, stdin=stdin, LEGION_HOME=str(tmp_path / "home"))
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_computer_that_has_joined_nothing(tmp_path: Path) -> None:
+    done = client("--no-gui", LEGION_HOME=str(tmp_path / "home"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has not joined a server yet" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "says"),
+    [
         (("status",), "", 43, "no agent runs"),
         (("pause",), "", 43, "no agent runs"),
         (("pause", "--for", "soon"), "", 2, "'soon' is not a time"),
@@ -48,6 +71,7 @@ def client(*arguments: str, stdin: str = "", **environment: str) -> subprocess.C
         (("mode", "gpu", "never"), "", 43, "no agent runs"),
         (("mode", "gpu", "sometimes"), "", 2, "'sometimes'"),
         (("join", str(INVITE)), "", 10, "must not stand on a command line"),
+        ((str(INVITE),), "", 10, "must not stand on a command line"),
         (("join", "-"), str(INVITE), 40, "cannot be reached"),
         (("leave",), "", 2, "has joined no server"),
         (("logs",), "", 2, "there is no log"),
@@ -61,13 +85,23 @@ def client(*arguments: str, stdin: str = "", **environment: str) -> subprocess.C
         (("identity", "import", "no-such-file", "--passphrase-stdin"), "", 2, "no-such-file cannot be read"),
     ],
 )
-def test_what_goes_wrong_is_said_in_a_sentence(
-    tmp_path: Path, arguments: tuple[str, ...], stdin: str, code: int, says: str
+def test_a_command_that_fails_says_why_and_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    stdin: str,
+    code: int,
+    says: str,
 ) -> None:
-    done = client(*arguments, stdin=stdin, LEGION_HOME=str(tmp_path / "home"))
-    assert (done.returncode, done.stdout) == (code, "")
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.setattr("sys.argv", ["legion-client", *arguments])
+    monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+    monkeypatch.setenv("LEGION_HOME", str(tmp_path / "home"))
+    with pytest.raises(SystemExit) as end:
+        main()
+    told = capsys.readouterr()
+    assert (end.value.code, told.out) == (code, "")
+    assert says in told.err
     assert not (tmp_path / "home").exists()
 
 
