@@ -7,8 +7,8 @@ from legion_client.engine.protocol import Throttle
 from legion_client.machine.policy import Decision, GpuLimit, Limits, Pause
 from legion_client.machine.reasons import Reason, sentence
 
-# The end of the process is the only thing that helps: for cards, see `Decision.free_gpus`.
-ENDS_ENGINE = frozenset((Reason.MEMORY, Reason.SHUTTING_DOWN, Reason.SETTINGS_UNUSABLE, Reason.DISK_FULL))
+# Beside what the decision itself says: reasons that nobody expects to end soon.
+ENDS_ENGINE = frozenset((Reason.SHUTTING_DOWN, Reason.SETTINGS_UNUSABLE))
 NO_CARD = ""
 LEAST_SHARE = 0.05
 
@@ -29,6 +29,7 @@ def orders(decision: Decision, device: str | None, cards: str | None) -> Orders:
         first = decision.reasons[0]
         ends = (
             not decision.network
+            or decision.free_memory
             or (device == "cuda" and bool(decision.free_gpus))
             or any(one.reason in ENDS_ENGINE for one in decision.reasons)
         )

@@ -1,0 +1,69 @@
+"""What a decision means for the engine: rest, end, other cards, limits."""
+
+from dataclasses import replace
+
+import pytest
+
+from legion_client.agent.orders import NO_CARD, orders
+from legion_client.machine.policy import GpuLimit, Limits, Pause, Run
+from legion_client.machine.reasons import Active, Reason
+
+CARD = GpuLimit(index=1, share=0.5, power=0.8, memory=0.9)
+
+
+def run(*gpus: GpuLimit) -> Run:
+    return Run(Limits(cpu_threads=3, on_cpu=True, cpu_share=0.7, gpus=gpus))
+
+
+def pause(reason: Reason, free: tuple[int, ...] = (), network: bool = True) -> Pause:
+    return Pause((Active(reason),), free, network)
+
+
+@pytest.mark.parametrize(
+    ("decision", "device", "ends"),
+    [
+        (pause(Reason.PAUSED, (0,)), "cpu", False),
+        (pause(Reason.PAUSED, (0,)), "cuda", True),
+        (pause(Reason.SCHEDULE), "cuda", False),
+        (pause(Reason.SHUTTING_DOWN), "cpu", True),
+        (pause(Reason.METERED, network=False), "cpu", True),
+        (pause(Reason.BATTERY), None, False),
+        (replace(pause(Reason.FULL_SCREEN), free_memory=True), "cpu", True),
+    ],
+)
+def test_only_a_pause_that_needs_it_ends_the_engine(decision: Pause, device: str | None, ends: bool) -> None:
+    given = orders(decision, device, "0")
+    assert given.wish is not None
+    assert (given.wish.frees_memory, given.throttle) == (ends, None)
+    assert given.wish.reason
+
+
+def test_limits_of_the_device_that_computes() -> None:
+    on_cpu = orders(run(), "cpu", NO_CARD)
+    assert on_cpu.wish is None
+    assert on_cpu.throttle is not None
+    assert (on_cpu.throttle.duty, on_cpu.throttle.threads, on_cpu.throttle.gpu_memory_fraction) == (0.7, 3, None)
+    on_card = orders(run(CARD), "cuda", "1")
+    assert on_card.wish is None
+    assert on_card.throttle is not None
+    assert (on_card.throttle.duty, on_card.throttle.gpu_memory_fraction) == (pytest.approx(0.4), 0.9)
+
+
+def test_an_engine_moves_to_what_it_may_use() -> None:
+    lost = orders(run(), "cuda", "1")
+    assert lost.wish is not None
+    assert (lost.wish.frees_memory, lost.cards) == (True, NO_CARD)
+    other = orders(run(CARD), "cuda", "0")
+    assert other.wish is not None
+    assert other.cards == "1"
+    found = orders(run(CARD), "cpu", NO_CARD)
+    assert found.wish is not None
+    assert found.cards == "1"
+    # And once it has ended, the next one starts there.
+    assert orders(run(CARD), None, None).wish is None
+    assert orders(run(CARD), None, None).cards == "1"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_an_engine_that_sees_every_card_is_not_moved(device: str) -> None:
+    assert orders(run(), device, None).wish is None
