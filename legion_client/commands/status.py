@@ -62,7 +62,7 @@ def lines(now: "Status", at: float) -> Iterator[str]:
     """The status at `at` (s since 1970), for people."""
     yield _headline(now)
     for why in now.reasons:
-        ends = f", until {clock(why.until, at)}" if why.until is not None else ""
+        ends = f" Until {clock(why.until, at)}." if why.until is not None else ""
         setting = f" (setting {why.setting})" if why.setting else ""
         yield f"  - {why.sentence}{ends}{setting}"
     if now.finishing:
