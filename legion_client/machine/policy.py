@@ -10,7 +10,7 @@ from datetime import datetime
 
 from legion_client.control.messages import Axis
 from legion_client.machine.hysteresis import Latch, Pace
-from legion_client.machine.presence import Key, State, finite, presence
+from legion_client.machine.presence import Key, State, presence, sane
 from legion_client.machine.readings import GpuReading, Readings
 from legion_client.machine.reasons import Active, Reason, ordered
 from legion_client.machine.rules import View, candidates, card_bytes, disk_bytes, idle, memory_bytes, mode
@@ -113,13 +113,11 @@ def _paces(view: View, passed_s: float) -> dict[int | None, Pace]:
     """How fast the processor (None) and each card compute, by their heat."""
     before, settings = view.state.paces, view.settings
     paces: dict[int | None, Pace] = {
-        None: before.get(None, Pace()).after(
-            finite(view.readings.cpu_celsius), settings.processor.slow_celsius, passed_s
-        )
+        None: before.get(None, Pace()).after(sane(view.readings.cpu_celsius), settings.processor.slow_celsius, passed_s)
     }
     for gpu in view.readings.gpus:
         pace = before.get(gpu.index, Pace())
-        paces[gpu.index] = pace.after(finite(gpu.celsius), settings.graphics.slow_celsius, passed_s)
+        paces[gpu.index] = pace.after(sane(gpu.celsius), settings.graphics.slow_celsius, passed_s)
     return paces
 
 
@@ -167,13 +165,13 @@ def _lacking(view: View) -> list[Active]:
 def _slower(view: View, paces: Mapping[int | None, Pace], on_cpu: bool, gpus: list[GpuReading]) -> list[Active]:
     found = []
     processor, graphics = view.settings.processor, view.settings.graphics
-    celsius = finite(view.readings.cpu_celsius)
+    celsius = sane(view.readings.cpu_celsius)
     if paces[None].share < 1:
         found.append(_warm(Reason.CPU_WARM, None, celsius, processor.slow_celsius, paces[None]))
     for gpu in gpus:
         pace = paces[gpu.index]
         if pace.share < 1:
-            found.append(_warm(Reason.GPU_WARM, gpu.index, finite(gpu.celsius), graphics.slow_celsius, pace))
+            found.append(_warm(Reason.GPU_WARM, gpu.index, sane(gpu.celsius), graphics.slow_celsius, pace))
     return found
 
 
@@ -186,7 +184,7 @@ def _warm(reason: Reason, gpu: int | None, celsius: float | None, slow_celsius: 
 def _limits(view: View, paces: Mapping[int | None, Pace], on_cpu: bool, gpus: list[GpuReading]) -> Limits:
     processor, network, readings = view.settings.processor, view.settings.network, view.readings
     percent = processor.time_idle_percent if idle(view) else processor.time_in_use_percent
-    uplink = finite(readings.uplink_bytes_per_s)
+    uplink = sane(readings.uplink_bytes_per_s)
     uploads = [network.upload_kb_per_s * 1000] if network.upload_kb_per_s else []
     if uplink is not None and uplink > 0:
         # Whole kilobytes, and at least one: a limit that trembles would be set again every second.

@@ -1,6 +1,5 @@
 """What the policy remembers from one decision to the next, and whether somebody uses this computer."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ PRESENCE: Key = ("presence", None)
 LOAD: Key = ("load", None)
 # An idle time that trembles at its limit is nobody at the keys.
 SETTLE_S = 5.0
+ABSURD = 1e12  # of seconds, degrees, bytes a second
 BUSY_PERCENT = 60  # the load of other programs that means use, where the volunteer has chosen none
 
 
@@ -36,11 +36,11 @@ def presence(settings: Settings, readings: Readings, state: State, passed_s: flo
 
     Where the desktop does not report input, the load of other programs stands for it.
     """
-    idle_s = finite(readings.idle_s)
+    idle_s = sane(readings.idle_s)
     if idle_s is not None:
         latch = state.latch(PRESENCE).after(idle_s < settings.idle.minutes * 60, passed_s, 0.0, SETTLE_S)
         return latch.on, PRESENCE, latch
-    load = finite(readings.cpu_load_of_others)
+    load = sane(readings.cpu_load_of_others)
     if load is None:
         return None, LOAD, Latch()
     busy_percent, busy_s = settings.processor.busy_percent or BUSY_PERCENT, settings.processor.busy_s
@@ -48,6 +48,6 @@ def presence(settings: Settings, readings: Readings, state: State, passed_s: flo
     return latch.on, LOAD, latch
 
 
-def finite(value: float | None) -> float | None:
-    """Sensors that break tell NaN or infinity: they know nothing."""
-    return value if value is not None and math.isfinite(value) else None
+def sane(value: float | None) -> float | None:
+    """Sensors that break tell NaN, infinity or something absurd: they know nothing."""
+    return value if value is not None and abs(value) < ABSURD else None

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from legion_client.control.messages import Axis, Mode
 from legion_client.machine import schedule
-from legion_client.machine.presence import State, finite
+from legion_client.machine.presence import State, sane
 from legion_client.machine.readings import GpuReading, Readings
 from legion_client.machine.reasons import Active, Reason
 from legion_client.settings import Settings
@@ -149,14 +149,14 @@ def _power(view: View) -> Iterator[Candidate]:
     power, on_battery = view.settings.power, view.readings.on_battery is True
     if power.pause_on_battery:
         yield view.quietly(on_battery, Reason.BATTERY)
-    charge, least = finite(view.readings.battery_percent), power.minimum_charge_percent
+    charge, least = sane(view.readings.battery_percent), power.minimum_charge_percent
     low = on_battery and charge is not None and charge < least
     yield view.quietly(low, Reason.BATTERY_LOW, charge=round(charge or 0), least=least)
 
 
 def _processor(view: View) -> Iterator[Candidate]:
     processor = view.settings.processor
-    celsius = finite(view.readings.cpu_celsius)
+    celsius = sane(view.readings.cpu_celsius)
     limit = processor.resume_celsius if view.remembered(Reason.CPU_HOT) else processor.pause_celsius
     yield view.quietly(
         celsius is not None and celsius > limit,
@@ -164,7 +164,7 @@ def _processor(view: View) -> Iterator[Candidate]:
         celsius=round(celsius or 0),
         resume_celsius=processor.resume_celsius,
     )
-    load = finite(view.readings.cpu_load_of_others)
+    load = sane(view.readings.cpu_load_of_others)
     if processor.busy_percent:
         busy = load is not None and load * 100 > processor.busy_percent
         figures: dict[str, str | int] = {"load": round((load or 0) * 100), "busy_s": processor.busy_s}
@@ -219,7 +219,7 @@ def _use(view: View) -> Iterator[Candidate]:
         yield Candidate(Active(Reason.IN_USE, figures=minutes), view.in_use is True)
     elif not settings.graphics.in_use and view.readings.gpus:
         yield Candidate(Active(Reason.GPU_IN_USE, figures=minutes), view.in_use is True)
-    if finite(view.readings.idle_s) is None:
+    if sane(view.readings.idle_s) is None:
         yield Candidate(Active(Reason.USE_UNKNOWN if view.in_use is None else Reason.IDLE_UNKNOWN), True)
     if view.readings.gpu_problem:
         problem: dict[str, str | int] = {"problem": view.readings.gpu_problem.rstrip(".")}
@@ -235,7 +235,7 @@ def _graphics(view: View, gpu: GpuReading) -> Iterator[Candidate]:
         yield Candidate(Active(Reason.GPU_EXCLUDED, index, about), True)
     if gpu.lost:
         yield Candidate(Active(Reason.GPU_LOST, index, about), True)
-    celsius = finite(gpu.celsius)
+    celsius = sane(gpu.celsius)
     limit = graphics.resume_celsius if view.remembered(Reason.GPU_HOT, index) else graphics.pause_celsius
     yield view.quietly(
         celsius is not None and celsius > limit,

@@ -25,6 +25,9 @@ Mode = Literal["auto", "always", "never"]
 
 
 def _with_zone(moment: datetime) -> datetime:
+    # Systems cannot tell what the wall clock showed, or will, in any other year.
+    if not 1971 <= moment.year <= 2200:
+        raise ValueError(f"the year {moment.year} is too far away")
     # A time that is written without a zone is one of the wall clock.
     return moment if moment.tzinfo else moment.astimezone()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomlkit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -299,8 +300,51 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "graphics.excluded": st.none() | st.lists(st.integers(0, 255), max_size=3),
     "schedule.sunday": st.none() | st.just(["22:00-07:00", "12:00-13:00"]),
     "modes.gpu": st.none() | st.sampled_from(["auto", "always", "never"]),
-    "modes.gpu_until": st.none() | st.integers(0, 2**32),
+    "modes.gpu_until": st.none() | st.integers(40_000_000, 2**32),
 }
+ANYTHING = st.recursive(
+    st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats()
+    | st.text(TEXT, max_size=8)
+    | st.datetimes()
+    | st.dates()
+    | st.times(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["only", "cpu", "x y"]), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(st.sampled_from([*Settings.model_fields, "stranger"]), ANYTHING, max_size=2),
+    st.dictionaries(st.sampled_from(sorted(describe())), ANYTHING, max_size=3),
+)
+def test_whatever_stands_in_the_file(tmp_path: Path, top: dict[str, Any], named: dict[str, Any]) -> None:
+    document: dict[str, Any] = dict(top)
+    for name, value in named.items():
+        section, _, key = name.rpartition(".")
+        if section:
+            document[section] = {**(old if isinstance(old := document.get(section), dict) else {}), key: value}
+        else:
+            document[key] = value
+    file = tmp_path / "settings.toml"
+    file.write_text(tomlkit.dumps(document), encoding="utf-8", newline="")
+    found = read(file)
+    assert found.usable
+    assert "\n" not in found.problem
+    assert set(found.chosen) <= set(describe())
+    assert Settings.model_validate(found.settings.model_dump()) == found.settings
+    before = file.read_bytes()
+    try:
+        held = change(file, {"account.team": "blue"})
+    except Unusable:
+        assert file.read_bytes() == before
+    else:
+        assert read(file).settings == held
+        assert held == found.settings.model_copy(update={"account": held.account})
+
+
 CHANGES = st.lists(st.fixed_dictionaries({}, optional=VALUES), min_size=1, max_size=5)
 
 

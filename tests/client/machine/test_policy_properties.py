@@ -22,7 +22,7 @@ NAMES = st.sampled_from(["blender", "obs", "Game.exe", "/usr/bin/ffmpeg", "ä"])
 CARDS = st.builds(
     GpuReading,
     index=st.integers(0, 3),
-    name=st.text(max_size=5),
+    name=st.text("Xä 4", max_size=5),
     celsius=ANY_FLOAT,
     memory_bytes=BYTES,
     memory_of_others_bytes=BYTES,
