@@ -96,7 +96,7 @@ def test_a_service_tells_its_status_and_leaves_when_told(client: Client, server:
     command = [sys.executable, "-m", "legion_client", "--no-gui"]
     outlet = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     outlet.bind(str(tmp_path / "notify"))
-    environment = client.environment | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+    environment = client.environment | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "60000000"}
     with outlet, subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as service:
         assert service.stderr is not None
         for line in service.stderr:
