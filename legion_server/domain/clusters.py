@@ -63,6 +63,19 @@ def loss(plan: Plan, workers: Workers) -> str | None:
     return None
 
 
+def resting(clusters: Sequence[Plan], workers: Workers) -> tuple[ClusterId, ...]:
+    """Clusters that somebody's volunteer has paused: they stay, but a round need not wait for them.
+
+    None where all rest: rounds without anybody's work would follow one another.
+    """
+    paused = [
+        plan.cluster
+        for plan in clusters
+        if any(workers[m.worker_id].state == "paused" for m in plan.members if m.worker_id in workers)
+    ]
+    return tuple(paused) if len(paused) < len(clusters) else ()
+
+
 def _label(worker_id: WorkerId | None, workers: Workers) -> str:
     worker = workers.get(worker_id) if worker_id else None
     return worker.label if worker else str(worker_id)

@@ -19,6 +19,8 @@ def departure(worker: Worker | None, epoch: Epoch) -> str | None:
         return None if worker.failure.startswith(REPORTED_ONLY) else own_words(worker)
     if worker.said_goodbye or (worker.epoch == epoch and worker.state == "leaving"):
         return "left"
+    if worker.state == "paused" and worker.epoch != epoch:
+        return "is paused"  # by its volunteer, before it had heard of the plan
     if worker.state == "offline":
         return f"has been silent for {OFFLINE_AFTER_S:.0f} s"
     if worker.dropped_epoch == epoch:

@@ -35,6 +35,7 @@ from legion.messages import (
 )
 from legion_server.domain import averaging, membership, runs
 from legion_server.domain import checkpoints as cp
+from legion_server.domain.clusters import resting
 from legion_server.domain.happenings import Happening
 from legion_server.domain.lost_updates import asked_of
 from legion_server.domain.membership import Worker
@@ -186,7 +187,7 @@ class Coordinator:
             certificate_renewal=membership.renewal_due(worker, self._clock()),
             round=round_plan.round if round_plan else -1,
             revision=round_plan.revision if round_plan else 0,
-            gone=gone(round_plan, run.clusters),
+            gone=(*gone(round_plan, run.clusters), *resting(run.clusters, self.state.workers)),
             wanted=asked_of(rounds, run, worker_id, self._clock()) if rounds else (),
         )
 
