@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QMenu
 from legion_client.control.messages import Finish, Pause, Resume, SetMode
 from legion_client.ui.conversation import Conversation
 from legion_client.ui.icons import icon
-from legion_client.ui.model import Action, View, gpu_on, pause_until
+from legion_client.ui.model import Action, View, pause_until
 from legion_client.ui.theme import Theme
 from legion_client.ui.words import Words
 
@@ -86,5 +86,6 @@ class Actions(QObject):
                 return lambda: send(Pause(until=pause_until(name, time.time())))
 
     def _switch_gpu(self) -> None:
-        on = gpu_on(self._conversation.status)
-        self._conversation.send(SetMode(axis="gpu", mode="never" if on else "auto"))
+        # The mark has changed already: it is what the volunteer wants, whatever the agent has told so far.
+        wanted = self.of["gpu"].isChecked()
+        self._conversation.send(SetMode(axis="gpu", mode="auto" if wanted else "never"))

@@ -44,7 +44,8 @@ class HomePage(Page):
         layout.addStretch(1)
         content.setLayout(layout)
         whole = column(0)
-        whole.addWidget(Scrolled(content, words.tr("Home")))
+        self.scroll = Scrolled(content, words.tr("Home"))
+        whole.addWidget(self.scroll)
         self.setLayout(whole)
         theme.changed.connect(self._draw_face)
 
