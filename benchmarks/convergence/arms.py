@@ -145,6 +145,8 @@ def around(winner: Arm) -> list[Arm]:
         found += [arm.variant(optimizer=winner.optimizer, **changes) for arm in (*ENDS, DENSE[0], winner)]
     found.append(winner.variant(name=f"{winner.name}, churn 20 %", churn=0.2))
     found.append(winner.variant(name=f"{winner.name}, exchange hidden", delay_steps=winner.steps))
+    quarter = winner.steps // 4
+    found.append(winner.variant(name=f"{winner.name}, exchange hidden under {quarter} steps", delay_steps=quarter))
     sparse = next(arm for arm in _lossy() if arm.name == "topk 1.56 % residual, participants")
     found.append(sparse.variant(name=f"{sparse.name}, 24 dense rounds", optimizer=winner.optimizer, dense_rounds=24))
     for rounds in (32, 96):
