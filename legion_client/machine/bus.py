@@ -156,7 +156,8 @@ async def _open(path: str) -> "_Link | None":
         reader, writer = await asyncio.open_unix_connection(path)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
-    try:
+    async with contextlib.AsyncExitStack() as unless_done:
+        unless_done.callback(writer.close)
         for line in (greeting := Authenticator()):
             writer.write(line)
             answer = await reader.read(1024)
@@ -165,14 +166,9 @@ async def _open(path: str) -> "_Link | None":
             greeting.feed(answer)
         writer.write(BEGIN)
         link = _Link(reader, writer)
-    except BaseException:
-        writer.close()
-        raise
-    try:
+        unless_done.push_async_callback(link.close)
         await link.call(message_bus.Hello())
-    except BaseException:
-        await link.close()
-        raise
+        unless_done.pop_all()
     return link
 
 

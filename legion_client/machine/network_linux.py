@@ -13,7 +13,7 @@ NETWORK_MANAGER = DBusAddress(
 METERED = {1: True, 2: False, 3: True, 4: False}
 
 
-class NetworkManagerMetered:
+class MeteredConnection:
     def __init__(self, system: Bus) -> None:
         self._system = system
 

@@ -64,8 +64,8 @@ class Sensors:
         self._sources = sources
         self._lane = Lane()
         self._physical_cores = physical_cores()
-        processes = Processes()
-        gpus = NvidiaGpus(lambda: processes.own_pids, computing_on_gpu)
+        processes = Processes(clock)
+        gpus = NvidiaGpus(lambda: processes.own_pids, computing_on_gpu, clock=clock)
         self._idle = Slot("idle", sources.idle, QUICK, clock)
         self._screen = Slot("full screen", sources.screen, QUICK, clock)
         self._game = Slot("game", sources.game, QUICK, clock)
@@ -154,7 +154,7 @@ async def open_sensors(
 
     `home` is the folder whose disk and size count; `computing_on_gpu` says whether our engine uses a graphics card now.
     """
-    chosen = open_sources(environment) if sources is None else sources
+    chosen = open_sources(environment, clock) if sources is None else sources
     sensors = Sensors(chosen, volume, home, computing_on_gpu, clock)
     try:
         yield sensors

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from legion_client.machine.notices import SleptThrough
 from legion_client.machine.power import PsutilPower
+from legion_client.machine.sensing import Clock
 from legion_client.machine.sources import Sources, Unknown
 
 
-def open_sources(_environment: Mapping[str, str]) -> Sources:
+def open_sources(_environment: Mapping[str, str], _clock: Clock) -> Sources:
     return Sources(
         idle=Unknown(),
         power=PsutilPower(),

@@ -9,10 +9,11 @@ from legion_client.machine.network_windows import ConnectionCost
 from legion_client.machine.notices_windows import SuspendNotices
 from legion_client.machine.power import PsutilPower
 from legion_client.machine.screen_windows import NotificationState
+from legion_client.machine.sensing import Clock
 from legion_client.machine.sources import Sources, Unknown
 
 
-def open_sources(_environment: Mapping[str, str]) -> Sources:
+def open_sources(_environment: Mapping[str, str], _clock: Clock) -> Sources:
     if sys.platform != "win32":
         raise NotImplementedError("these libraries exist on Windows only")
     kernel32 = ctypes.WinDLL("kernel32")

@@ -6,6 +6,7 @@ thread. X Window System Protocol, X11R6.8; MIT-SCREEN-SAVER 1.1; Extended Window
 """
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -108,11 +109,12 @@ class Display:
         return self._link
 
     async def _ask(self, link: "_Link", requests: Sequence[bytes]) -> list[bytes | None]:
-        try:
-            return await link.ask(requests)
-        except BaseException:  # also if we are cut off: what comes later would be taken for the next answer
-            await self.close()
-            raise
+        async with contextlib.AsyncExitStack() as unless_answered:
+            # If we are cut off, what comes later would be taken for the next answer.
+            unless_answered.push_async_callback(self.close)
+            replies = await link.ask(requests)
+            unless_answered.pop_all()
+        return replies
 
     def _cookie(self, number: str) -> bytes:
         file = self._environment.get("XAUTHORITY") or str(Path(self._environment.get("HOME", "/")) / ".Xauthority")
@@ -154,11 +156,11 @@ async def _open(path: Path, secret: bytes) -> _Link | None:
             reader, writer = await asyncio.open_unix_connection(address)
         except (FileNotFoundError, ConnectionRefusedError):
             continue
-        try:
-            return await _set_up(reader, writer, secret)
-        except BaseException:
-            writer.close()
-            raise
+        with contextlib.ExitStack() as unless_done:
+            unless_done.callback(writer.close)
+            link = await _set_up(reader, writer, secret)
+            unless_done.pop_all()
+        return link
     return None
 
 
