@@ -59,17 +59,16 @@ def changes_at(week: Week, now: datetime) -> float | None:
 
 
 def _edges(week: Week, now: datetime) -> Iterator[float]:
-    """All moments at which the answer could change, in their order."""
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    """All moments from today on at which the answer could change, in their order, a day at a time: few are wanted."""
+    today = now.replace(tzinfo=None, hour=0, minute=0, second=0, microsecond=0, fold=0)
     minutes = {minute for day in week for hours in map(parse, day) for minute in (hours.begin, hours.end % DAY_MINUTES)}
-    moments: set[float] = set()
-    for day in range(-1, 9):
-        date = (midnight.replace(tzinfo=None) + timedelta(days=day)).replace(tzinfo=now.tzinfo)
+    for day in range(9):
+        date = (today + timedelta(days=day)).replace(tzinfo=now.tzinfo)
+        moments = set(_jumps(date))
         for minute in minutes:
             wall = date.replace(hour=minute // 60, minute=minute % 60)
             moments.update((wall.timestamp(), wall.replace(fold=1).timestamp()))
-        moments.update(_jumps(date))
-    yield from sorted(moments)
+        yield from sorted(moments)
 
 
 def _jumps(date: datetime) -> Iterator[float]:

@@ -18,6 +18,7 @@ from tests.client.machine.polite_guest import QUIET, with_values
 
 BERLIN = ZoneInfo("Europe/Berlin")
 LORD_HOWE = ZoneInfo("Australia/Lord_Howe")  # its clocks change by half an hour
+HAVANA = ZoneInfo("America/Havana")  # they change at midnight
 NEVER: tuple[str, ...] = ()
 EVENINGS: Week = (("22:00-07:00",), *([NEVER] * 6))
 
@@ -88,11 +89,18 @@ MINUTES = st.integers(0, DAY_MINUTES - 1)
 RANGES = st.tuples(MINUTES, MINUTES).filter(lambda pair: pair[0] != pair[1])
 HOURS = RANGES.map(lambda pair: f"{pair[0] // 60:02}:{pair[0] % 60:02}-{pair[1] // 60:02}:{pair[1] % 60:02}")
 WEEKS = st.lists(st.lists(HOURS, max_size=2), min_size=7, max_size=7)
-DAYS_OF_CHANGE = (datetime(2026, 3, 28), datetime(2026, 10, 24), datetime(2026, 4, 4), datetime(2026, 7, 4))
+DAYS_OF_CHANGE = (
+    datetime(2026, 3, 28),
+    datetime(2026, 10, 24),
+    datetime(2026, 4, 4),
+    datetime(2026, 3, 7),
+    datetime(2026, 10, 31),
+    datetime(2026, 7, 4),
+)
 
 
 @settings(max_examples=25, deadline=None)
-@given(WEEKS, st.sampled_from([BERLIN, LORD_HOWE]), st.sampled_from(DAYS_OF_CHANGE), st.integers(0, 2880))
+@given(WEEKS, st.sampled_from([BERLIN, LORD_HOWE, HAVANA]), st.sampled_from(DAYS_OF_CHANGE), st.integers(0, 2880))
 def test_nothing_changes_before_it_is_said(week: Week, zone: tzinfo, day: datetime, minute: int) -> None:
     now = datetime.fromtimestamp(day.replace(tzinfo=UTC).timestamp() + minute * 60, zone)
     until = changes_at(week, now)
