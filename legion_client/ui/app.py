@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import sys
+from collections.abc import Callable
 
 import qasync
 from PySide6.QtCore import QEvent, QObject, QTimer
@@ -61,14 +62,26 @@ def run(
 async def attend(desktop: Desktop, seat: Seat) -> None:
     """The conversation, until `leaving` is set or a signal asks for it."""
     loop = asyncio.get_running_loop()
-    with contextlib.suppress(NotImplementedError):
-        for number in SIGNALS:
-            loop.add_signal_handler(number, desktop.leave)
+    known = listen_for_signals(loop, desktop.leave)
     talk = asyncio.create_task(desktop.conversation.serve(seat), name="conversation")
-    await desktop.left()
-    talk.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await talk
+    try:
+        await desktop.left()
+    finally:
+        for number in known:
+            loop.remove_signal_handler(number)
+        talk.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await talk
+
+
+def listen_for_signals(loop: asyncio.AbstractEventLoop, leave: Callable[[], None]) -> tuple[signal.Signals, ...]:
+    """Those that now end the program in good order; Windows' loop knows none."""
+    try:
+        for number in SIGNALS:
+            loop.add_signal_handler(number, leave)
+    except NotImplementedError:
+        return ()
+    return SIGNALS
 
 
 class Links(QObject):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PySide6.QtCore import Signal
 from PySide6.QtGui import QFontDatabase
-from PySide6.QtWidgets import QDialog, QDialogButtonBox, QFileDialog, QLineEdit, QWidget
+from PySide6.QtWidgets import QDialog, QFileDialog, QLineEdit, QWidget
 
 from legion.errors import LegionError
 from legion.identity import Invite
@@ -109,14 +109,15 @@ class JoinDialog(QDialog):
         self.setWindowTitle(words.tr("Join a run"))
         self._field = InviteField(tools)
         self._server = ServerCard(tools)
-        self._buttons = QDialogButtonBox()
-        self._join = self._buttons.addButton(words.tr("Join"), QDialogButtonBox.ButtonRole.AcceptRole)
-        self._join.setObjectName("primary")
-        self._not = self._buttons.addButton(words.tr("Do not join"), QDialogButtonBox.ButtonRole.RejectRole)
-        self._not.setDefault(True)
+        # Not a QDialogButtonBox: it would make "Join" the answer to the Enter key.
+        self._join, self._not = button(words.tr("&Join"), role="primary"), button(words.tr("&Do not join"))
         self._join.setAutoDefault(False)
-        self._buttons.accepted.connect(self.accept)
-        self._buttons.rejected.connect(self.reject)
+        self._join.clicked.connect(self.accept)
+        self._not.clicked.connect(self.reject)
+        buttons = row(unit // 2)
+        buttons.addStretch(1)
+        buttons.addWidget(self._not)
+        buttons.addWidget(self._join)
         layout = column(unit // 2)
         layout.setContentsMargins(unit, unit, unit, unit)
         layout.addWidget(label(words.tr("Join this run?"), scale=TITLE, bold=True))
@@ -133,8 +134,9 @@ class JoinDialog(QDialog):
         layout.addWidget(self._field)
         layout.addWidget(self._server)
         layout.addStretch(1)
-        layout.addWidget(self._buttons)
+        layout.addLayout(buttons)
         self.setLayout(layout)
+        self._not.setDefault(True)
         self.setMinimumWidth(unit * 34)
         self._field.changed.connect(self._refresh)
         self._field.setVisible(text is None)
