@@ -23,7 +23,7 @@ LOGIND = DBusAddress(
 )
 # A desktop may start after us, and then tells more than what answered until now.
 LOOK_AGAIN_S = 60.0
-ANSWER_S = 0.4
+ANSWER_S = 1.0
 
 
 class MutterIdle:

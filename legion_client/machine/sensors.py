@@ -40,11 +40,14 @@ elif sys.platform == "darwin":
 else:
     from legion_client.machine.sources_other import open_sources
 
-# While training. Whoever waits may ask less often: each source is read once in a tick at most.
+# While training; and while waiting, where a minute of quiet has to pass anyway and half the wake-ups do.
 TICK_S = 2.0
+WAITING_TICK_S = 5.0
 # Readings wait this long for a source that is slow, and then do without its news.
 WAIT_S = 0.4
 QUICK, HEAT, SLOW = Pace(TICK_S), Pace(2 * TICK_S), Pace(15.0)
+# Four sources in turn, each with a limit of its own.
+IDLE = Pace(TICK_S, limit_s=5.0)
 # A driver that sets up its card takes seconds.
 GPU = Pace(TICK_S, limit_s=5.0)
 SPACE = Pace(15.0, limit_s=5.0)
@@ -66,7 +69,7 @@ class Sensors:
         self._physical_cores = physical_cores()
         processes = Processes(clock)
         gpus = NvidiaGpus(lambda: processes.own_pids, computing_on_gpu, clock=clock)
-        self._idle = Slot("idle", sources.idle, QUICK, clock)
+        self._idle = Slot("idle", sources.idle, IDLE, clock)
         self._screen = Slot("full screen", sources.screen, QUICK, clock)
         self._game = Slot("game", sources.game, QUICK, clock)
         self._metered = Slot("metered", sources.metered, SLOW, clock)

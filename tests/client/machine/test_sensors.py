@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from legion_client.machine import sources_macos, sources_other, sources_windows
 from legion_client.machine.bus import Bus
 from legion_client.machine.games_linux import GameMode
 from legion_client.machine.network_linux import MeteredConnection
@@ -23,8 +24,6 @@ from tests.client.machine.private_desktop import MessageBus, Screen
 NETWORK, GAME = "org.freedesktop.NetworkManager", "com.feralinteractive.GameMode"
 MUTTER = "org.gnome.Mutter.IdleMonitor"
 Serve = Callable[..., FakeService]
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="D-Bus and X11 are Linux's")
 
 
 @pytest.fixture
@@ -125,6 +124,21 @@ async def test_desktop_that_restarts_is_found_again(
         serve(MUTTER).method("GetIdletime", Values("t", (2000,)))
         now += FIRST_RETRY_S
         await until(sensors, lambda found: found.idle_s == 2.0)
+
+
+async def test_system_that_is_hardly_known_gives_what_every_system_tells(volume: MonthlyVolume, tmp_path: Path) -> None:
+    sources = sources_other.open_sources({}, time.monotonic)
+    async with open_sensors(tmp_path, volume, sources=sources) as sensors:
+        found = await until(sensors, lambda now: now.free_disk_bytes is not None and bool(now.programs))
+    assert (found.idle_s, found.full_screen, found.cpu_celsius) == (None, None, None)
+
+
+def test_sources_of_other_systems_can_be_imported_here() -> None:
+    """Their libraries are opened when they are used, not before."""
+    with pytest.raises(NotImplementedError, match="Windows only"):
+        sources_windows.open_sources({}, time.monotonic)
+    with pytest.raises(OSError, match="ApplicationServices"):
+        sources_macos.open_sources({}, time.monotonic)
 
 
 async def until(sensors: Sensors, holds: Callable[[Readings], bool]) -> Readings:
