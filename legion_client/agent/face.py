@@ -39,7 +39,7 @@ def look(state: State | None, reasons: tuple[Why, ...], *, rests: bool, away: Le
         face: Face = "warning" if first.slug in WORRYING else "paused" if first.slug in BY_HAND else "waiting"
         return Look(face, first.sentence)
     if state is None:
-        return Look("waiting", "This computer has not joined a run yet.")
+        return Look("warning", str(away)) if away else Look("waiting", "This computer has not joined a run yet.")
     if state.trouble is not None:
         return Look("warning", f"The training engine failed several times in a row: {state.trouble}")
     if away is not None:

@@ -12,12 +12,12 @@ import pytest
 
 from legion.messages import StepRecord
 from legion.outer.state import opened
-from legion_client.agent import life
+from legion_client.agent import life, supervisor
 from legion_client.agent.desk import AgentDesk
 from legion_client.agent.host import Host
 from legion_client.control.messages import Status
 from legion_client.paths import Home
-from legion_client.settings import Settings
+from legion_client.settings import Settings, change
 
 RunningServer = Any  # see conftest
 WAIT_S = 90.0  # for anything that must come, on a machine with other things to do
@@ -40,9 +40,9 @@ class Watched(Host):
 
 
 @asynccontextmanager
-async def hosted(run: RunningServer, folder: Path) -> AsyncIterator[tuple[Watched, AgentDesk]]:
+async def hosted(run: RunningServer, folder: Path, *, polite: bool = False) -> AsyncIterator[tuple[Watched, AgentDesk]]:
     """A host that takes part, until the block is left."""
-    host = Watched(Home(folder), Settings(name="tester"), polite=False)
+    host = Watched(Home(folder), Settings(name="tester"), polite=polite)
     await host.enrol(run.invite())
     running = asyncio.create_task(host.run(stays=True))
     try:
@@ -190,3 +190,36 @@ async def test_the_end_in_the_middle_of_a_round_keeps_what_was_learned(run: Runn
         kept.check()
         assert kept.info.final
         assert kept.info.steps >= step
+
+
+async def test_a_program_that_goes_first_stops_and_starts_everything(
+    run: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a machine that runs other tests too, the lowest priority would wait for all of them.
+    monkeypatch.setattr(supervisor, "LOWEST_NICE", 3)
+    home = Home(tmp_path / "home")
+    # As on a machine of its own: what else this one does is no matter of the test.
+    rules = {"programs.exclusive": ["agamefortests"], "programs.resume_after_s": 0, "memory.in_use_percent": 100}
+    change(home.settings, rules | {"disk.least_free_gb": 0, "processor.time_in_use_percent": 50})
+    program = tmp_path / "agamefortests"
+    program.symlink_to("/bin/sleep")
+    async with hosted(run, home.root, polite=True) as (host, desk):
+        await reaches(host, Phase.TRAINING)
+        await trains(host)
+        pid = host.engine_pid
+        assert pid is not None
+        assert psutil.Process(pid).nice() == 3
+        playing = await asyncio.create_subprocess_exec(program, "600")
+        try:
+            began = time.monotonic()
+            status = await seen(desk, lambda status: status.face == "waiting")
+            assert await rests(pid) + time.monotonic() - began <= 3.0 + 1.0  # a second to notice that it is quiet
+            assert (status.reasons[0].slug, status.reasons[0].setting) == ("exclusive-program", "programs.exclusive")
+            assert "agamefortests" in status.headline
+        finally:
+            playing.kill()
+            await playing.wait()
+        await seen(desk, lambda status: status.face == "training")
+        await trains(host)
+        sentences = [happening.sentence for happening in await desk.happenings(0, 100)]
+        assert any("agamefortests" in sentence for sentence in sentences)
