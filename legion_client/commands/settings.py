@@ -12,6 +12,26 @@ from legion_client.paths import Home
 if TYPE_CHECKING:
     from legion_client.control.messages import SettingsAre
 
+
+def _names(incomplete: str) -> list[str]:
+    """For the shell: settings that go on as somebody has begun."""
+    from legion_client.settings import describe
+
+    return [name for name in describe() if name.startswith(incomplete)]
+
+
+def _assignments(incomplete: str) -> list[str]:
+    """A setting's name with "=", and after that its choices."""
+    from legion_client.settings import describe
+
+    name, equals, _ = incomplete.partition("=")
+    if not equals:
+        return [f"{found}=" for found in _names(incomplete)]
+    setting = describe().get(name)
+    choices = () if setting is None else ("true", "false") if setting.kind == "switch" else setting.choices
+    return [text for choice in choices if (text := f"{name}={choice}").startswith(incomplete)]
+
+
 app = typer.Typer(help="See and change what you have decided.", no_args_is_help=True)
 
 
@@ -37,8 +57,12 @@ def list_(
 
 
 @app.command("get")
-def get(context: typer.Context, name: str, as_json: Json = False) -> None:
-    """Show one setting. NAME as in the list."""
+def get(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="As in the list.", autocompletion=_names)],
+    as_json: Json = False,
+) -> None:
+    """Show one setting."""
     from legion_client.settings.describe import known
 
     known(name)
@@ -50,7 +74,12 @@ def get(context: typer.Context, name: str, as_json: Json = False) -> None:
 @app.command("set")
 def set_(
     context: typer.Context,
-    changes: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="NAME= takes one back to its default.")],
+    changes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME=VALUE...", help="NAME= takes one back to its default.", autocompletion=_assignments
+        ),
+    ],
     as_json: Json = False,
 ) -> None:
     """Change settings: all that are given, or none if one is wrong."""

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from legion.errors import InviteInvalid, Unusable
+from legion.errors import InviteInvalid, Unusable, every_error
 from legion.identity import Invite
 from legion_client.cli import main
+from legion_client.commands.doctor import PROBLEM
 from legion_client.commands.joining import read_invite
 from legion_client.paths import Home
 from legion_client.settings import Settings, load, override
@@ -117,6 +118,12 @@ def test_errors_for_programs(tmp_path: Path) -> None:
     error = json.loads(done.stdout)["error"]
     assert (error["slug"], error["exit_code"], done.returncode) == ("agent-not-running", 43, 43)
     assert error["message"] in done.stderr
+
+
+def test_the_doctors_exit_code_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "exit-codes.md").read_text(encoding="utf-8")
+    assert f"| `{PROBLEM}` | `legion-client doctor` found a problem |" in page
+    assert PROBLEM not in {error.exit_code for error in every_error()}
 
 
 def test_what_the_agent_and_quick_commands_do_without() -> None:

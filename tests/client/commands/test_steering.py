@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from legion_client.commands.durations import until
 from tests.client.commands.conftest import Client
 
@@ -89,12 +91,24 @@ def test_joining_and_leaving_through_the_agent(client: Client) -> None:
         assert client.json("status")["server"] is None
 
 
-def test_completion_knows_the_commands(client: Client) -> None:
-    completion = client.environment | {
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("legion-client set", ["setup", "settings"]),
+        ("legion-client mode g", ["gpu"]),
+        ("legion-client settings get power.p", ["power.pause_on_battery"]),
+        ("legion-client settings set power.p", ["power.pause_on_battery="]),
+        ("legion-client settings set modes.cpu=a", ["modes.cpu=auto", "modes.cpu=always"]),
+        ("legion-client settings set idle.only=", ["idle.only=true", "idle.only=false"]),
+    ],
+)
+def test_the_shell_completes(client: Client, typed: str, offered: list[str]) -> None:
+    variables = {
         "_LEGION_CLIENT_COMPLETE": "complete_bash",
-        "COMP_WORDS": "legion-client set",
-        "COMP_CWORD": "1",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(len(typed.split()) - 1),
     }
     program = "import sys; sys.argv[0] = 'legion-client'; from legion_client.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=completion, check=False)
-    assert done.stdout.split() == ["setup", "settings"]
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=client.environment | variables, check=False)
+    assert done.stdout.split() == offered
