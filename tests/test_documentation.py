@@ -125,7 +125,7 @@ def test_every_setting_of_a_client() -> None:
 
 def test_every_variable_of_a_client() -> None:
     documented = {cells[0] for cells in rows(section("docs/configuration.md", "## The client"))}
-    assert documented == {"LEGION_HOME", "LEGION_LOG_LEVEL", "OMP_NUM_THREADS"}
+    assert documented == {"LEGION_HOME", "LEGION_LOG_LEVEL", "LEGION_UNATTENDED", "OMP_NUM_THREADS"}
 
 
 def test_every_command() -> None:
