@@ -7,6 +7,7 @@ What a command needs is imported when it runs, so that `legion-client status` an
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -73,16 +74,16 @@ def client(
 
     logging_setup.configure(json_lines=log_format == "json")
     invite = _invite(join, link, no_gui=no_gui)
-    if place.root.exists() or invite is not None:  # a start that fails at once leaves nothing behind
-        logging_setup.configure(json_lines=log_format == "json", file=place.agent_log)
     chosen = override(load(place.settings), name=name, listen_host=listen, listen_port=port)
+    keep_log = partial(logging_setup.configure, json_lines=log_format == "json", file=place.agent_log)
     if not no_gui:
         from legion_client.commands import desktop
 
-        raise typer.Exit(desktop.run(place, chosen, invite, background=background))
+        raise typer.Exit(desktop.run(place, chosen, invite, keep_log, background=background))
     from legion_client.commands import headless
 
-    asyncio.run(headless.run(place, chosen, invite, exit_when_done=exit_when_done, max_hours=max_hours))
+    running = headless.run(place, chosen, invite, keep_log, exit_when_done=exit_when_done, max_hours=max_hours)
+    asyncio.run(running)
 
 
 def _invite(join: str | None, link: str | None, *, no_gui: bool) -> "Invite | None":

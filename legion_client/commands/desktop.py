@@ -21,10 +21,13 @@ NO_QT = "there is no window here: PySide6 is not installed"
 NO_QT_HINT = "Install it with pip install 'legion-training[ui]', or use 'legion-client --no-gui'."
 
 
-def run(home: Home, settings: Settings, invite: Invite | None, *, background: bool) -> int:
+def run(
+    home: Home, settings: Settings, invite: Invite | None, keep_log: Callable[[], None], *, background: bool
+) -> int:
     """Raises the window of an agent that has one, attaches one to an agent that has none, or starts both here.
 
-    An invite is only ever asked about, in the window. Returns the exit code.
+    An invite is only ever asked about, in the window. `keep_log`: called once this process is to be the agent. Returns
+    the exit code.
     """
     link = None if invite is None else str(invite)
     try:
@@ -44,6 +47,7 @@ def run(home: Home, settings: Settings, invite: Invite | None, *, background: bo
 
     if attached:
         return app.run(home, lambda: _far(home), background=background, invite=link, attached=True)
+    keep_log()
     doorbell = Doorbell()
 
     @asynccontextmanager

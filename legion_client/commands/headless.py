@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 from legion.errors import AgentNotRunning, LegionError
@@ -21,12 +21,19 @@ FINISHED = "finished"  # the reason of an agent that was told to finish, and has
 
 
 async def run(
-    home: Home, settings: Settings, invite: Invite | None, *, exit_when_done: bool, max_hours: float | None
+    home: Home,
+    settings: Settings,
+    invite: Invite | None,
+    keep_log: Callable[[], None],
+    *,
+    exit_when_done: bool,
+    max_hours: float | None,
 ) -> None:
     """Returns when it is over or was asked to end, raises what ended it. With an agent there already, it gets the
-    invite."""
+    invite. `keep_log`: called once this process is to be the agent, whose log lies in the home."""
     if invite is not None and await forwarded(home, invite):
         return
+    keep_log()
     await attended(
         give(home, settings, invite),
         Control(home),
