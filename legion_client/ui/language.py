@@ -45,4 +45,6 @@ class PseudoTranslator(QTranslator):
 
 
 def stretched(text: str) -> str:
-    return f"[{text}{'~' * max(1, round(len(text) * STRETCH) - 2)}]" if text else text
+    """The tail can be wrapped where words could be."""
+    tail = max(1, round(len(text) * STRETCH) - 2)
+    return f"[{text}{' '.join(['~' * 7] * (tail // 8) + ['~' * (tail % 8)])}]" if text else text

@@ -81,10 +81,16 @@ def palette_of(colors: Colors) -> QPalette:
 
 def style_sheet(colors: Colors, unit: int) -> str:
     """`unit`: the height of a line of text in pixels."""
-    gap, small, round_corner = unit // 2, max(2, unit // 4), max(4, unit // 2)
+    return "".join(part(colors, unit) for part in (_surfaces, _buttons, _fields, _bars))
+
+
+def _surfaces(colors: Colors, unit: int) -> str:
+    """Windows, cards, texts and the list of pages."""
+    gap, small = unit // 2, max(2, unit // 4)
     return f"""
     QMainWindow, QDialog {{ background: {colors.window}; }}
-    QFrame#card {{ background: {colors.card}; border: 1px solid {colors.border}; border-radius: {round_corner}px; }}
+    QFrame#card {{ background: {colors.card}; border: 1px solid {colors.border};
+        border-radius: {max(4, unit // 2)}px; }}
     QLabel#muted, QLabel#caption {{ color: {colors.muted}; }}
     QLabel#error {{ color: {colors.error}; }}
     QLabel#link {{ color: {colors.accent}; }}
@@ -95,6 +101,13 @@ def style_sheet(colors: Colors, unit: int) -> str:
     QListWidget#pages::item:hover {{ background: {colors.border}; }}
     QListWidget#pages::item:selected {{ background: {colors.selected}; color: {colors.text}; }}
     QListWidget#pages::item:selected:focus {{ border: 1px solid {colors.accent}; }}
+    """
+
+
+def _buttons(colors: Colors, unit: int) -> str:
+    """Every kind of button."""
+    gap, small = unit // 2, max(2, unit // 4)
+    return f"""
     QPushButton, QPushButton#menu {{ background: {colors.card}; color: {colors.text}; border: 1px solid {colors.line};
         border-radius: {small + 2}px; padding: {small}px {gap + small}px; }}
     QPushButton:hover, QPushButton#menu:hover {{ background: {colors.selected}; }}
@@ -113,6 +126,13 @@ def style_sheet(colors: Colors, unit: int) -> str:
     QPushButton#link {{ padding: 0; text-align: left; text-decoration: underline; }}
     QPushButton#flat:hover {{ background: {colors.selected}; }}
     QPushButton#flat:focus, QPushButton#link:focus {{ border: 1px solid {colors.accent}; }}
+    """
+
+
+def _fields(colors: Colors, unit: int) -> str:
+    """Where something is typed or ticked."""
+    gap, small = unit // 2, max(2, unit // 4)
+    return f"""
     QLineEdit, QPlainTextEdit {{ background: {colors.field}; color: {colors.text};
         border: 1px solid {colors.line}; border-radius: {small + 1}px; padding: {small - 1}px {gap}px; }}
     QLineEdit:focus, QPlainTextEdit:focus {{ border: 2px solid {colors.accent};
@@ -132,6 +152,13 @@ def style_sheet(colors: Colors, unit: int) -> str:
         image: url("{path_of(f"checked-{'dark' if colors.is_dark else 'light'}")}"); }}
     QCheckBox::indicator:checked:focus {{ border: 2px solid {colors.text}; }}
     QCheckBox::indicator:disabled {{ border-color: {colors.border}; }}
+    """
+
+
+def _bars(colors: Colors, unit: int) -> str:
+    """Progress, tables, scroll bars and menus."""
+    gap, small = unit // 2, max(2, unit // 4)
+    return f"""
     QProgressBar {{ background: {colors.border}; border: none; border-radius: {small // 2}px;
         min-height: {small}px; max-height: {small}px; }}
     QProgressBar::chunk {{ background: {colors.accent}; border-radius: {small // 2}px; }}

@@ -26,6 +26,8 @@ from legion_client.ui.tools import Tools
 from legion_client.ui.words import Words, memory
 
 NAME_LENGTH = 64
+WIDTH = 38  # lines of text
+SERVER_CARD_LINES = 4  # what the first page grows by when an invite is pasted
 
 
 class Outcome(NamedTuple):
@@ -259,7 +261,11 @@ class Wizard(QDialog):
         layout.addWidget(self._stack, 1)
         layout.addLayout(self._make_buttons(unit))
         self.setLayout(layout)
-        self.setMinimumWidth(unit * 38)
+        self.setMinimumWidth(unit * WIDTH)
+        # A dialog asks its pages for their size, not for their height at its width.
+        width = unit * (WIDTH - 3)
+        tallest = max(step.content.totalHeightForWidth(width) for step in self._steps)
+        self._stack.setMinimumHeight(tallest + unit * SERVER_CARD_LINES)
         self._show()
 
     @property

@@ -44,8 +44,8 @@ class HomePage(Page):
         layout.addStretch(1)
         content.setLayout(layout)
         whole = column(0)
-        self.scroll = Scrolled(content, words.tr("Home"))
-        whole.addWidget(self.scroll)
+        self.scrolled = Scrolled(content, words.tr("Home"))
+        whole.addWidget(self.scrolled)
         self.setLayout(whole)
         theme.changed.connect(self._draw_face)
 

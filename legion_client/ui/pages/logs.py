@@ -46,7 +46,12 @@ class LogsPage(Page):
             role="muted",
             wrap=True,
         )
-        layout.addWidget(self._note)
+        folder = button(words.tr("Open the folder"))
+        folder.clicked.connect(partial(QDesktopServices.openUrl, QUrl.fromLocalFile(str(self._folder))))
+        below = row(unit // 2)
+        below.addWidget(self._note, 1)
+        below.addWidget(folder)
+        layout.addLayout(below)
         self.setLayout(layout)
         self._timer = QTimer(self)
         self._timer.setInterval(READ_EVERY_S * 1000)
@@ -82,12 +87,9 @@ class LogsPage(Page):
         self._level.currentIndexChanged.connect(self._show)
         self._copy = button(words.tr("Copy for a bug report"), role="primary")
         self._copy.clicked.connect(self._copy_report)
-        folder = button(words.tr("Open the folder"))
-        folder.clicked.connect(partial(QDesktopServices.openUrl, QUrl.fromLocalFile(str(self._folder))))
         layout = row(self._tools.theme.unit // 2)
         layout.addWidget(self._level)
         layout.addStretch(1)
-        layout.addWidget(folder)
         layout.addWidget(self._copy)
         return layout
 
