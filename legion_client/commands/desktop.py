@@ -42,7 +42,7 @@ def run(
     if find_spec("PySide6") is None or find_spec("qasync") is None:
         raise Unusable(NO_QT, hint=NO_QT_HINT)
     from legion_client.ui import app
-    from legion_client.ui.agent import Near
+    from legion_client.ui.near import Near
     from legion_client.ui.doorbell import Doorbell
 
     if attached:

@@ -5,38 +5,15 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from legion.errors import LegionError, by_slug
 from legion_client.control.client import Lost
-from legion_client.control.desk import Desk
-from legion_client.control.messages import Answer, Happening, Refused, Request, Status
-from legion_client.control.server import answered
+from legion_client.control.messages import Answer, Happening, Request, Status
 
 
 class Agent(Protocol):
-    """`control.client.Control` is one; `Near` makes one of a desk in this process."""
+    """`control.client.Control` is one; `near.Near` makes one of a desk in this process."""
 
     async def request(self, request: Request) -> Answer | BaseModel:
         """The answer; a LegionError says that nothing has changed."""
 
     def follow(self) -> AsyncIterator[Status | Happening | Lost]:
         """The status now, then every change and happening."""
-
-
-class Near:
-    """An agent in this process, asked with the same messages as one behind a socket."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-
-    async def request(self, request: Request) -> BaseModel:
-        answer = await answered(self._desk, request)
-        if isinstance(answer, Refused):
-            raise refused(answer)
-        return answer
-
-    def follow(self) -> AsyncIterator[Status | Happening | Lost]:
-        return self._desk.follow()
-
-
-def refused(answer: Refused) -> LegionError:
-    return by_slug(answer.slug, answer.message, hint=answer.hint)

@@ -1,6 +1,7 @@
 """Tray and window of one conversation, and the questions that are asked once."""
 
 import asyncio
+import importlib
 import logging
 import time
 from collections.abc import Callable
@@ -22,7 +23,6 @@ from legion_client.ui.theme import Theme
 from legion_client.ui.tools import Tools
 from legion_client.ui.tray import Tray, TrayWatch
 from legion_client.ui.window import Window
-from legion_client.ui.wizard import Wizard
 from legion_client.ui.words import Words
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,10 @@ class Desktop(QObject):
     def set_up(self, invite: str | None) -> None:
         """The wizard. What the volunteer chose is sent when it is done; cancelled, nothing changes."""
         status = self.conversation.status
-        wizard = Wizard(self.tools, () if status is None else status.devices, invite, self.window)
+        # Its settings and sensors cost a third of a second that most starts need not wait.
+        wizard = importlib.import_module("legion_client.ui.wizard").Wizard(
+            self.tools, () if status is None else status.devices, invite, self.window
+        )
 
         def finish() -> None:
             chosen = wizard.outcome

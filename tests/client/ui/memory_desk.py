@@ -24,7 +24,7 @@ from legion_client.control.messages import (
     Status,
     Why,
 )
-from legion_client.ui.agent import Near
+from legion_client.ui.near import Near
 
 NEW = Status(version="0.1", face="offline", headline="This computer has not joined a run yet.")
 TRAINING = Status(
