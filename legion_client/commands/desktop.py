@@ -42,8 +42,8 @@ def run(
     if find_spec("PySide6") is None or find_spec("qasync") is None:
         raise Unusable(NO_QT, hint=NO_QT_HINT)
     from legion_client.ui import app
-    from legion_client.ui.near import Near
     from legion_client.ui.doorbell import Doorbell
+    from legion_client.ui.near import Near
 
     if attached:
         return app.run(home, lambda: _far(home), background=background, invite=link, attached=True)
