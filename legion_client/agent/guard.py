@@ -21,6 +21,8 @@ from legion_client.machine.sensors import TICK_S, open_sensors
 from legion_client.machine.volume import MonthlyVolume
 from legion_client.settings import Settings
 
+FORGOTTEN_S = 600.0  # after an engine has ended; else one that once took too much memory would never start again
+
 Read = Callable[[], Awaitable[Readings]]
 
 
@@ -63,12 +65,18 @@ class Watch:
     """The sensors, and beside them what the agent knows by itself: its engine's memory, the cores."""
 
     def __init__(
-        self, read: Read, notices: Callable[[], AsyncIterator[Notice]], engine: Callable[[], int | None]
+        self,
+        read: Read,
+        notices: Callable[[], AsyncIterator[Notice]],
+        engine: Callable[[], int | None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`engine`: its process, if there is one."""
         self._read = read
         self._engine = engine
+        self._clock = clock
         self._engine_bytes: int | None = None
+        self._ran_at = clock()
         self._cores = physical_cores()
         self.notices = notices
 
@@ -76,15 +84,13 @@ class Watch:
         readings = await self._read()
         pid = self._engine()
         if pid is not None:
+            self._ran_at = self._clock()
             with suppress(psutil.Error):
                 self._engine_bytes = psutil.Process(pid).memory_info().rss
-        return replace(
-            readings,
-            engine_memory_bytes=self._engine_bytes
-            if readings.engine_memory_bytes is None
-            else readings.engine_memory_bytes,
-            physical_cores=readings.physical_cores or self._cores,
-        )
+        held = self._engine_bytes if readings.engine_memory_bytes is None else readings.engine_memory_bytes
+        if self._clock() - self._ran_at > FORGOTTEN_S:
+            self._engine_bytes = held = None
+        return replace(readings, engine_memory_bytes=held, physical_cores=readings.physical_cores or self._cores)
 
 
 @asynccontextmanager
