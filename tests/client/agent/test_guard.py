@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -18,7 +18,7 @@ class Computer:
 
     now: float = 0.0
     engine: int | None = None
-    sensed: Readings = Readings()
+    sensed: Readings = field(default_factory=Readings)
 
     async def read(self) -> Readings:
         return self.sensed
