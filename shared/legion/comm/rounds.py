@@ -74,6 +74,7 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.desk: Desk | None = None
         self.usage = Usage()
         self.line = Line()
+        self._opened: dict[WorkerId, int] = {}  # the newest round of which a caller was given an update
         self._handlers = {
             SERVICE + "SendPart": grpc.stream_unary_rpc_method_handler(self._answer(self._send_part)),
             SERVICE + "SendResidual": grpc.stream_unary_rpc_method_handler(self._answer(self._send_residual)),
@@ -190,8 +191,12 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
         if update is None:
             raise NotFound(f"update {sha256[:12]} is here no more")
         await self._write(context, UpdatePiece(sha256=sha256, size_bytes=update.nbytes))
+        # The first one sets out at once: while parts still leave, the way to this worker opens (RFC 5681, 3.1).
+        first = self._opened.get(caller) != wanted.round
+        self._opened[caller] = wanted.round
         for payload in _cut(update):
-            await self.line.free()
+            if not first:
+                await self.line.free()
             await self._write(context, UpdatePiece(payload=payload))
 
     async def _write(self, context: Context, piece: BlobPiece | UpdatePiece) -> None:

@@ -234,3 +234,26 @@ async def test_a_piece_with_nothing_in_it_is_no_sign_of_life(tmp_path: Path, mon
         monkeypatch.setattr(meet.called.network.rounds, "_write", dawdling)
         with pytest.raises(PartInvalid, match="with nothing in it"):
             await meet.fetch(DIGEST, 10)
+
+
+# Beside parts.
+
+
+async def test_the_first_update_for_a_worker_sets_out_at_once_and_others_behind_parts(tmp_path: Path) -> None:
+    async with meeting(tmp_path) as meet:
+        meet.desk.updates[DIGEST] = noise(10)
+        loop = asyncio.get_running_loop()
+
+        async def update(key: UpdateKey) -> bytes:
+            meet.desk.to_come[key] = loop.create_future()
+            meet.desk.to_come[key].set_result(DIGEST)
+            return (await meet.links.await_update(meet.target, key, 10, Memory(MIB).room))[1]
+
+        with meet.called.network.rounds.line.carrying_part() as leaves:
+            leaves(100 * MIB)
+            assert await update(KEY) == noise(10)
+            behind = asyncio.create_task(update(KEY._replace(span=2)))
+            assert await update(KEY._replace(round=4)) == noise(10)
+            assert not behind.done()
+            leaves(0)
+            assert await behind == noise(10)
