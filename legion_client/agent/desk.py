@@ -40,7 +40,11 @@ class AgentDesk:
         agent = host.agent
         reasons = self._reasons()
         seen = look(
-            agent.state if agent else None, reasons, rests=host.resting, away=agent.away if agent else host.trouble
+            agent.state if agent else None,
+            reasons,
+            rests=host.resting,
+            away=agent.away if agent else host.trouble,
+            run=host.standing.run,
         )
         return Status(
             version=legion.__version__,

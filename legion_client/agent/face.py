@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from legion.errors import LegionError
 from legion_client.agent.life import Phase, State
-from legion_client.control.messages import Face, Why
+from legion_client.control.messages import Face, RunNow, Why
 from legion_client.machine.reasons import Reason
 
 BY_HAND = frozenset((Reason.PAUSED, Reason.SNOOZED, Reason.FINISHED))
@@ -32,7 +32,14 @@ class Look:
     headline: str
 
 
-def look(state: State | None, reasons: tuple[Why, ...], *, rests: bool, away: LegionError | None) -> Look:
+def look(
+    state: State | None,
+    reasons: tuple[Why, ...],
+    *,
+    rests: bool,
+    away: LegionError | None,
+    run: RunNow | None = None,
+) -> Look:
     """`state`: of the membership, None without one; `rests`: the policy says so; `away`: why no server is heard."""
     if rests and reasons:
         first = reasons[0]
@@ -45,8 +52,17 @@ def look(state: State | None, reasons: tuple[Why, ...], *, rests: bool, away: Le
     if away is not None:
         return Look("offline", f"The server is not heard: {away}")
     face, headline = _AT_WORK[state.phase]
-    if state.phase is Phase.TRAINING and state.finishing:
-        headline = "Finishes this round, then pauses"
+    if state.phase is Phase.TRAINING:
+        headline = "Finishes this round, then pauses" if state.finishing else _training(run)
     if state.phase in (Phase.HOLDING, Phase.PAUSING, Phase.PAUSED) and state.wish is not None:
         headline = state.wish.reason
     return Look(face, headline)
+
+
+def _training(run: RunNow | None) -> str:
+    if run is None:
+        return "Takes part in the run"
+    where = f"step {run.step:,} of {run.steps:,}" if run.round is None else f"round {run.round:,} of {run.rounds:,}"
+    others = run.workers - 1
+    company = "on its own" if others < 1 else f"with {others:,} other computer{'s' if others > 1 else ''}"
+    return f"In {where}, {company}"
