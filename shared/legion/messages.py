@@ -16,7 +16,6 @@ OFFLINE_AFTER_S = 90.0
 WorkerState = Literal["joining", "preparing", "ready", "training", "paused", "leaving", "offline", "revoked"]
 RunPhase = Literal["waiting", "training", "finishing", "complete", "failed"]
 
-
 # What one record may count: far above any machine, far below where sums over a run leave 64 bits.
 Count = Annotated[int, Field(ge=0, le=2**44)]
 HostName = Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45})$")]

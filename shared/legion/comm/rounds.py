@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
@@ -119,43 +120,41 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
         raise AssertionError("abort raises")
 
     async def _send_part(self, desk: Desk, caller: WorkerId, requests: AsyncIterator[bytes], context: Context) -> bytes:
-        first = await anext(requests, None)
-        with _counting_invalid(desk):
-            if first is None:
-                raise PartInvalid("a part without a piece")
-            self.usage.received_bytes += len(first)
-            opening = parsed(PartPiece, first)
-            key = _key(PartKey, opening.key)
-        try:
-            await desk.admit(caller, key)
-        except LegionError:
-            await anext(requests, None)  # who is refused while still sending is told "internal error", not why
-            raise
-        await context.send_initial_metadata((ADMITTED,))
-        with _counting_invalid(desk):
-            data = await self._values(requests, opening.payload, key.size_bytes)
+        key, data = await self._received(PartKey, partial(desk.admit, caller), desk, requests, context)
         await desk.take_part(caller, key, data)
         return Receipt().SerializeToString()
 
     async def _send_residual(
         self, desk: Desk, caller: WorkerId, requests: AsyncIterator[bytes], context: Context
     ) -> bytes:
+        key, data = await self._received(ResidualKey, partial(desk.admit_residual, caller), desk, requests, context)
+        await desk.take_residual(caller, key, data)
+        return Receipt().SerializeToString()
+
+    async def _received(
+        self,
+        kind: type[Key],
+        admit: Callable[[Key], Awaitable[None]],
+        desk: Desk,
+        requests: AsyncIterator[bytes],
+        context: Context,
+    ) -> tuple[Key, bytes]:
+        """The name, and the values once `admit` has let them in."""
         first = await anext(requests, None)
         with _counting_invalid(desk):
             if first is None:
-                raise PartInvalid("a residual without a piece")
+                raise PartInvalid("a part without a piece")
             self.usage.received_bytes += len(first)
             opening = parsed(PartPiece, first)
-            key = _key(ResidualKey, opening.key)
+            key = _key(kind, opening.key)
         try:
-            await desk.admit_residual(caller, key)
+            await admit(key)
         except LegionError:
-            await anext(requests, None)  # as for parts
+            await anext(requests, None)  # who is refused while still sending is told "internal error", not why
             raise
+        await context.send_initial_metadata((ADMITTED,))
         with _counting_invalid(desk):
-            data = await self._values(requests, opening.payload, key.size_bytes)
-        await desk.take_residual(caller, key, data)
-        return Receipt().SerializeToString()
+            return key, await self._values(requests, opening.payload, key.size_bytes)
 
     async def _values(self, requests: AsyncIterator[bytes], first: bytes, size_bytes: int) -> bytes:
         data = bytearray(first)
@@ -224,7 +223,13 @@ class RoundLinks:
 
     async def send_part(self, member: Member, key: PartKey, data: bytes) -> None:
         """PartRefused and other answers of the reducer come out as they are; PeerLost when there is none."""
+        await self._send("SendPart", member, key, data)
 
+    async def send_residual(self, member: Member, key: ResidualKey, data: bytes) -> None:
+        """See `outer.handover.Heirs`; errors as for parts."""
+        await self._send("SendResidual", member, key, data)
+
+    async def _send(self, method: str, member: Member, key: PartKey | ResidualKey, data: bytes) -> None:
         async def pieces(leaves: Callable[[int], None]) -> AsyncIterator[bytes]:
             yield self._counted(PartPiece(key=key.model_dump_json().encode()))
             opening = data[:OPENING_BYTES]
@@ -238,27 +243,12 @@ class RoundLinks:
                 yield self._counted(PartPiece(payload=payload))
             leaves(0)
 
-        send = self._channel(member).stream_unary(SERVICE + "SendPart")
         with self._line.carrying_part() as leaves:
-            call = send(pieces(leaves), timeout=_patience_s(len(data)))
+            call = self._channel(member).stream_unary(SERVICE + method)(pieces(leaves), timeout=_patience_s(len(data)))
             try:
                 await call
             except grpc.aio.AioRpcError as error:
                 raise _named(member.worker_id, error) from error
-
-    async def send_residual(self, member: Member, key: ResidualKey, data: bytes) -> None:
-        """See `outer.handover.Heirs`; errors as for parts."""
-
-        async def pieces() -> AsyncIterator[bytes]:
-            yield self._counted(PartPiece(key=key.model_dump_json().encode()))
-            for start in range(0, len(data), PIECE_BYTES):
-                yield self._counted(PartPiece(payload=data[start : start + PIECE_BYTES]))
-
-        call = self._channel(member).stream_unary(SERVICE + "SendResidual")(pieces(), timeout=_patience_s(len(data)))
-        try:
-            await call
-        except grpc.aio.AioRpcError as error:
-            raise _named(member.worker_id, error) from error
 
     def _counted(self, piece: PartPiece) -> bytes:
         message = piece.SerializeToString()
