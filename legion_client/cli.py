@@ -7,7 +7,6 @@ What a command needs is imported when it runs, so that `legion-client status` an
 import asyncio
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -70,12 +69,18 @@ def client(
     if context.invoked_subcommand is not None:
         return
     from legion import logs as logging_setup
-    from legion_client.settings import load, override
+    from legion_client.settings import load, override, read
 
     logging_setup.configure(json_lines=log_format == "json")
     invite = _invite(join, link, no_gui=no_gui)
-    chosen = override(load(place.settings), name=name, listen_host=listen, listen_port=port)
-    keep_log = partial(logging_setup.configure, json_lines=log_format == "json", file=place.agent_log)
+    # A window says itself what is wrong in the file; who starts it from a menu sees no terminal.
+    found = load(place.settings) if no_gui else read(place.settings).settings
+    chosen = override(found, name=name, listen_host=listen, listen_port=port)
+
+    def keep_log() -> None:
+        place.require_writable()
+        logging_setup.configure(json_lines=log_format == "json", file=place.agent_log)
+
     if not no_gui:
         from legion_client.commands import desktop
 

@@ -11,12 +11,16 @@ settings.toml  what the volunteer decided
 """
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from legion.errors import StorageFailed
+
 HOME_VARIABLE = "LEGION_HOME"
+ELSEWHERE = f"Make it writable for you, or choose another folder with --home or {HOME_VARIABLE}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,15 @@ class Home:
         """`chosen`, else $LEGION_HOME, else the platform's place for application data. Creates nothing."""
         named = chosen or os.environ.get(HOME_VARIABLE)
         return cls(Path(named).expanduser().absolute() if named else platformdirs.user_data_path("legion", False))
+
+    def require_writable(self) -> None:
+        """Makes the folder, if it is not there. StorageFailed when nothing can be kept in it."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                file.write(b"legion")
+        except OSError as error:
+            raise StorageFailed(f"{self.root} cannot be written: {error.strerror or error}", hint=ELSEWHERE) from error
 
     @property
     def identity(self) -> Path:

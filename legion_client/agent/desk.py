@@ -67,14 +67,13 @@ class AgentDesk:
 
     async def pause(self, until: float | None) -> None:
         moment = None if until is None else datetime.fromtimestamp(until, UTC)
-        self._change({"modes.paused": True, "modes.paused_until": moment})
+        self._host.steer({"modes.paused": True, "modes.paused_until": moment})
 
     async def resume(self) -> None:
-        self._change({"modes.paused": None, "modes.paused_until": None})
         self._host.finished = False
+        self._host.steer({"modes.paused": None, "modes.paused_until": None})
         if self._host.agent is not None:
             self._host.agent.resume(in_person=True)
-        self._host.look_again()
 
     async def finish(self) -> None:
         if self._host.agent is None:
@@ -83,7 +82,7 @@ class AgentDesk:
 
     async def mode(self, axis: Axis, mode: Mode, until: float | None) -> None:
         moment = None if until is None else datetime.fromtimestamp(until, UTC)
-        self._change({f"modes.{axis}": mode, f"modes.{axis}_until": moment})
+        self._host.steer({f"modes.{axis}": mode, f"modes.{axis}_until": moment})
 
     def settings(self) -> SettingsAre:
         file = read(self._host.home.settings)

@@ -7,7 +7,7 @@ begin anew with the program.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -17,6 +17,7 @@ from legion.identity import Invite
 from legion.messages import StepRecord
 from legion_client.agent import life
 from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.decided import Decided
 from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, join
 from legion_client.agent.guard import Guard, Watch, nobody_watches, watching
 from legion_client.agent.journal import Journal
@@ -35,7 +36,7 @@ from legion_client.machine.readings import Readings
 from legion_client.machine.reasons import Active, Reason
 from legion_client.machine.volume import MonthlyVolume
 from legion_client.paths import Home
-from legion_client.settings import Settings, SettingsFile, read
+from legion_client.settings import Settings, SettingsFile
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Host:
         self.polite = polite
         self._unattended = unattended
         self._engine_command = engine_command
-        self.file: SettingsFile = read(home.settings)
+        self._volunteer = Decided(home.settings)
         self.journal = Journal(home.activity / "happenings.jsonl")
         self.samples = Samples(home.activity / "samples.sqlite")
         self.standing = Standing(home.activity / "standing.json", lambda: self.teller.changed())
@@ -93,10 +94,17 @@ class Host:
 
     def look_again(self) -> None:
         """Settings, or what is known beside them, have changed."""
-        self.file = read(self.home.settings)
+        self._volunteer.look_again()
         if self._guard is not None:
             self._guard.look_again()
         self.teller.changed()
+
+    def steer(self, modes: Mapping[str, Any]) -> None:
+        """What the volunteer does by hand: see `Decided.steer`."""
+        unkept = self._volunteer.steer(modes)
+        if unkept is not None:
+            self.journal.add("unkept", f"This holds until Legion ends and no longer: {unkept}.", "warning")
+        self.look_again()
 
     async def join(self, invite: Invite) -> None:
         """Raises what the server refuses with; nothing has changed then."""
@@ -204,6 +212,10 @@ class Host:
     # What the policy decides.
 
     @property
+    def file(self) -> SettingsFile:
+        return self._volunteer.file
+
+    @property
     def rules(self) -> Settings:
         """The volunteer's. Where nobody shares the computer, only what was asked for by hand is left of them."""
         if self.polite:
@@ -216,8 +228,9 @@ class Host:
         known = []
         if self._coming is Coming.SHUTDOWN:
             known.append(Active(Reason.SHUTTING_DOWN))
-        if not self.file.usable:
-            known.append(Active(Reason.SETTINGS_UNUSABLE, figures={"problem": self.file.problem}))
+        if self.file.problem:
+            reason = Reason.SETTINGS_MISTAKE if self.file.usable else Reason.SETTINGS_UNUSABLE
+            known.append(Active(reason, figures={"problem": self.file.problem}))
         state = self.agent.state if self.agent is not None else None
         if state is not None and state.trouble is not None:
             figures: dict[str, str | int] = {"times": len(state.crashes), "problem": str(state.trouble)}

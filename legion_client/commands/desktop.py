@@ -47,12 +47,11 @@ def run(
 
     if attached:
         return app.run(home, lambda: _far(home), background=background, invite=link, attached=True)
-    keep_log()
     doorbell = Doorbell()
 
     @asynccontextmanager
     async def near() -> AsyncIterator[Near]:
-        async with hosted(home, settings, doorbell.ring) as desk:
+        async with hosted(home, settings, doorbell.ring, keep_log) as desk:
             yield Near(desk)
 
     return app.run(home, near, background=background, invite=link, doorbell=doorbell)
@@ -64,8 +63,11 @@ async def _far(home: Home) -> AsyncIterator[Control]:
 
 
 @asynccontextmanager
-async def hosted(home: Home, settings: Settings, show: Callable[[str | None], None]) -> AsyncIterator[Desk]:
+async def hosted(
+    home: Home, settings: Settings, show: Callable[[str | None], None], keep_log: Callable[[], None] = lambda: None
+) -> AsyncIterator[Desk]:
     """An agent in this process for the time of the block; it stays between runs and is ended in good order."""
+    keep_log()  # first of all, and here: a home that takes nothing is told of in the window
     host = Host(home, settings)
     host.enrolment = Enrolment.load(home.identity)
     desk = AgentDesk(host, show)

@@ -34,7 +34,7 @@ class Address(BaseModel, frozen=True, extra="ignore"):
         file = folder / ADDRESS_FILE
         try:
             return cls.model_validate_json(file.read_bytes())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise AgentNotRunning(f"no agent runs with {folder.parent}") from error
         except OSError as error:
             raise Refused(f"{file} cannot be read: {error.strerror}", hint="It belongs to the agent's user.") from error

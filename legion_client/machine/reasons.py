@@ -52,6 +52,7 @@ class Reason(StrEnum):
     IDLE_UNKNOWN = "idle-unknown"
     USE_UNKNOWN = "use-unknown"
     GPU_PROBLEM = "graphics-problem"
+    SETTINGS_MISTAKE = "settings-mistake"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,7 @@ RULES: Mapping[Reason, Rule] = {
         "processor.cores_in_use_percent",
     ),
     Reason.GPU_PROBLEM: Rule("Graphics cards: {problem}."),
+    Reason.SETTINGS_MISTAKE: Rule("Settings: {problem}."),
 }
 _ORDER = {reason: place for place, reason in enumerate(Reason)}
 

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 VERSION_KEY = "version"
 MOST_BYTES = 1_000_000
+CORRECT = "Correct the file, or move it away for the defaults."
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class SettingsFile:
 
     settings: Settings
     problem: str = ""
+    hint: str = ""  # what to do about it
     # False: nobody knows what the volunteer decided. The window and the commands work, but nothing may be computed.
     usable: bool = True
     chosen: tuple[str, ...] = ()  # by the volunteer; all else are defaults
@@ -47,7 +49,7 @@ def load(path: Path) -> Settings:
     if found.usable and not found.chosen and _is_empty(path):
         logger.warning("%s", found.problem)
         return found.settings
-    raise Unusable(found.problem)
+    raise Unusable(found.problem, hint=found.hint)
 
 
 def read(path: Path) -> SettingsFile:
@@ -59,14 +61,14 @@ def read(path: Path) -> SettingsFile:
     try:
         document = _document(path)
     except LegionError as error:
-        return SettingsFile(Settings(), str(error), usable=False)
+        return SettingsFile(Settings(), str(error), error.hint, usable=False)
     if document is None:
         return SettingsFile(Settings())
     if not document and _is_empty(path):
-        return SettingsFile(Settings(), f"{path} is empty: the defaults hold")
+        return SettingsFile(Settings(), f"{path} is empty: the defaults hold", CORRECT)
     settings, wrong = _mended(document)
     problem = f"{path}: {wrong}: the default holds there, and all other settings hold" if wrong else ""
-    return SettingsFile(settings, problem, chosen=chosen(document))
+    return SettingsFile(settings, problem, CORRECT if wrong else "", chosen=chosen(document))
 
 
 def override(settings: Settings, **given: str | int | None) -> Settings:
@@ -114,13 +116,15 @@ def _text(path: Path) -> str | None:
     """None: there is no such file."""
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise Unusable(f"{path} is larger than {MOST_BYTES:,} bytes: that is no file of settings")
+            raise Unusable(f"{path} is larger than {MOST_BYTES:,} bytes: that is no file of settings", hint=CORRECT)
         # Bytes that are decoded here, because text mode would change line ends on its way.
         return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Unusable(f"{path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise Unusable(f"{path} cannot be read: it is not text in UTF-8", hint=CORRECT) from error
+    except OSError as error:
+        raise Unusable(f"{path} cannot be read: {error.strerror or error}", hint=CORRECT) from error
 
 
 def _document(path: Path) -> dict[str, Any] | None:
@@ -131,10 +135,10 @@ def _document(path: Path) -> dict[str, Any] | None:
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise Unusable(f"{path} is not TOML: {error}", hint="Correct it, or move it away for the defaults.") from error
+        raise Unusable(f"{path} is not TOML: {error}", hint=CORRECT) from error
     version = document.pop(VERSION_KEY, VERSION)
     if type(version) is not int or version < 1:
-        raise Unusable(f"{path}: {VERSION_KEY} is {version!r}; this Legion writes {VERSION}")
+        raise Unusable(f"{path}: {VERSION_KEY} is {version!r}; this Legion writes {VERSION}", hint=CORRECT)
     if version > VERSION:
         raise Unusable(
             f"{path} was written by a newer Legion (version {version} of the file, this one knows {VERSION}); "

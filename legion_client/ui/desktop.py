@@ -9,7 +9,7 @@ from collections.abc import Callable
 from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QApplication, QCheckBox, QDialog, QMessageBox, QWidget
 
-from legion.errors import LegionError
+from legion.errors import AgentNotRunning, LegionError
 from legion_client import autostart
 from legion_client.control.messages import ChangeSettings, Join, Status
 from legion_client.paths import Home
@@ -51,7 +51,9 @@ class Desktop(QObject):
         self._leaving = asyncio.Event()
         self._watch: TrayWatch | None = None
         self.conversation.status_changed.connect(self._take)
-        self.conversation.lost.connect(lambda error: self._show(model.lost(words, sentence_of(error))))
+        self.conversation.lost.connect(
+            lambda error: self._show(model.lost(words, sentence_of(error), passes=passes(error)))
+        )
         self.actions.opened.connect(lambda _: self.raise_window())
         self.actions.joining.connect(lambda: self.ask_to_join(None))
         self.actions.quitting.connect(self.ask_to_quit)
@@ -216,6 +218,11 @@ class Desktop(QObject):
 
     def _parent(self) -> QWidget | None:
         return self._window if self._window is not None and self._window.isVisible() else None
+
+
+def passes(error: LegionError) -> bool:
+    """Whether an agent that is away may come back without anybody doing something."""
+    return error.retryable or isinstance(error, AgentNotRunning)
 
 
 def sentence_of(error: LegionError) -> str:

@@ -88,9 +88,10 @@ def starting(words: Words) -> View:
     return _without_status(words, "waiting", words.tr("Starting"), words.tr("Legion is starting."))
 
 
-def lost(words: Words, sentence: str) -> View:
-    """While the agent cannot be reached."""
-    return _without_status(words, "offline", words.tr("Offline"), sentence)
+def lost(words: Words, sentence: str, *, passes: bool = True) -> View:
+    """While the agent cannot be reached; what does not pass by itself needs somebody's attention."""
+    face: Face = "offline" if passes else "warning"
+    return _without_status(words, face, face_words(words)[face], sentence)
 
 
 def _without_status(words: Words, face: Face, word: str, headline: str) -> View:
