@@ -2,83 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from legion.messages import StepRecord
 from legion.outer.state import opened
 from legion_client.agent import life, supervisor
-from legion_client.agent.desk import AgentDesk
-from legion_client.agent.host import Host
-from legion_client.control.messages import Status
 from legion_client.paths import Home
-from legion_client.settings import Settings, change
+from legion_client.settings import change
+from tests.client.agent.hosting import WAIT_S, RunningServer, hosted, reaches, seen, trains
 
-RunningServer = Any  # see conftest
-WAIT_S = 90.0  # for anything that must come, on a machine with other things to do
 REST_S = 2.0  # from the request to no more compute, beside one micro-batch
 ROUNDS = {"cluster": {"policy": "solo"}, "rounds": {"steps": 40, "codec": "int4"}, "steps": 40_000}
 Phase = life.Phase
-
-
-class Watched(Host):
-    """`stepped`: replaced with every step of its engine."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.stepped = asyncio.Event()
-
-    def _recorded(self, record: StepRecord) -> None:
-        super()._recorded(record)
-        self.stepped.set()
-        self.stepped = asyncio.Event()
-
-
-@asynccontextmanager
-async def hosted(run: RunningServer, folder: Path, *, polite: bool = False) -> AsyncIterator[tuple[Watched, AgentDesk]]:
-    """A host that takes part, until the block is left."""
-    host = Watched(Home(folder), Settings(name="tester"), polite=polite)
-    await host.enrol(run.invite())
-    running = asyncio.create_task(host.run(stays=True))
-    try:
-        async with asyncio.timeout(WAIT_S):
-            yield host, AgentDesk(host)
-    finally:
-        host.quit("the test is over")
-        await running
-
-
-async def reaches(host: Host, *phases: life.Phase) -> None:
-    if host.agent is None:
-        await seen(AgentDesk(host), lambda _: host.agent is not None)
-    assert host.agent is not None
-    await host.agent.until(*phases)
-
-
-async def seen(desk: AgentDesk, test: Any) -> Status:
-    """The first status for which `test` holds."""
-    changes = desk.follow()
-    try:
-        async for change in changes:
-            if isinstance(change, Status) and test(change):
-                return change
-    finally:
-        await changes.aclose()
-    raise AssertionError("the agent tells nothing more")
-
-
-async def trains(host: Watched) -> int:
-    """Returns once its engine has made another step; the steps so far."""
-    await host.stepped.wait()
-    assert host.agent is not None
-    record = host.agent.attempt.record
-    assert record is not None
-    return record.step
 
 
 async def rests(pid: int) -> float:

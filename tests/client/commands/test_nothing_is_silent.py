@@ -118,7 +118,7 @@ def test_a_pause_holds_though_the_settings_are_read_only(client: Client) -> None
         status(client)
         assert "is read-only" in client.run("settings", "set", "idle.minutes=9", code=42)
         client.run("pause")
-        assert [why["slug"] for why in status(client)["reasons"]][0] == "paused"
+        assert status(client)["reasons"][0]["slug"] == "paused"
         client.run("resume")
         assert "paused" not in [why["slug"] for why in status(client)["reasons"]]
     happenings = (client.home / "activity" / "happenings.jsonl").read_text()
