@@ -32,6 +32,10 @@ CHUNK_BYTES = 2**20
 # A worker that waits longer than this on a silent connection has lost it.
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 SERVERS_TROUBLE = (httpx.codes.INTERNAL_SERVER_ERROR, httpx.codes.INSUFFICIENT_STORAGE)
+SOMEBODY_ELSE = (
+    "Somebody is in between, such as the login page of a hotel, or the server was set up anew: then ask its operator "
+    "for a new invite. Nothing was sent; it is tried again."
+)
 SERVERS_TROUBLE_HINT = "The server's operator must act: free disk space there, or see its log. Nothing is wrong here."
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -187,6 +191,11 @@ def naming_server(base_url: str, *, proven: bool = False) -> Iterator[None]:
         if reason is not None and not proven:
             raise WrongAuthority(
                 f"{base_url} does not prove to be the server that this computer joined: {reason}"
+            ) from error
+        if reason is not None:
+            raise ServerUnreachable(
+                f"{base_url} does not prove any more to be the server that this computer joined: {reason}",
+                hint=SOMEBODY_ELSE,
             ) from error
         raise ServerUnreachable(f"{base_url} cannot be reached: {str(error) or type(error).__name__}") from error
 

@@ -46,17 +46,25 @@ def look(
         face: Face = "warning" if first.slug in WORRYING else "paused" if first.slug in BY_HAND else "waiting"
         return Look(face, first.sentence)
     if state is None:
-        return Look("warning", str(away)) if away else Look("waiting", "This computer has not joined a run yet.")
+        return Look("warning", in_full(away)) if away else Look("waiting", "This computer has not joined a run yet.")
     if state.trouble is not None:
         return Look("warning", f"The training engine failed several times in a row: {state.trouble}")
     if away is not None:
-        return Look("offline", f"The server is not heard: {away}")
+        return Look("offline", f"The server is not heard: {in_full(away)}")
     face, headline = _AT_WORK[state.phase]
     if state.phase is Phase.TRAINING:
         headline = "Finishes this round, then pauses" if state.finishing else _training(run)
     if state.phase in (Phase.HOLDING, Phase.PAUSING, Phase.PAUSED) and state.wish is not None:
         headline = state.wish.reason
     return Look(face, headline)
+
+
+def in_full(error: LegionError) -> str:
+    """What is wrong, and what can be done."""
+    text = str(error).rstrip(".")
+    if not text.startswith("http"):
+        text = text[:1].upper() + text[1:]
+    return f"{text}. {error.hint}".rstrip()
 
 
 def _training(run: RunNow | None) -> str:

@@ -19,6 +19,7 @@ from legion_client.agent import life
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.decided import Decided
 from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, join
+from legion_client.agent.face import in_full
 from legion_client.agent.guard import Guard, Watch, nobody_watches, watching
 from legion_client.agent.journal import Journal
 from legion_client.agent.lifecycle import FINISHED
@@ -172,7 +173,7 @@ class Host:
                 if not stays:
                     raise
                 self.trouble = error
-                self.journal.add("run-ended", f"This computer no longer takes part: {error}", "error")
+                self.journal.add("run-ended", f"This computer no longer takes part: {in_full(error)}", "error")
             if not stays:
                 return
             self.enrolment = None
@@ -285,6 +286,8 @@ class Host:
     # What happens.
 
     def _changed(self, before: life.State, state: life.State) -> None:
+        if self.agent is not None:
+            self.teller.heard(self.agent.away)
         if state.plan is not None and state.plan is not before.plan:
             self.standing.follows(state.plan)
         if before.finishing and state.wish == FINISHED:

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 
+from legion.errors import LegionError
 from legion_client.agent.journal import Journal
 from legion_client.agent.life import Phase, State
 from legion_client.control.messages import Happening, Level, Status
@@ -35,6 +36,7 @@ class Teller:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._followers: set[Follower] = set()
+        self._away_since: float | None = None  # s since 1970
         journal.on_happening = self._happened
 
     def changed(self) -> None:
@@ -79,6 +81,17 @@ class Teller:
         if not rests:
             return None
         return resting_since if rested else time.time()
+
+    def heard(self, away: LegionError | None) -> None:
+        """Whether the server was heard the last time, and if not, why."""
+        if away is not None and self._away_since is None:
+            self._away_since = time.time()
+            text = f"The server is not heard: {away}. It is tried again; training goes on as far as it can."
+            self._journal.add("server-away", text, "warning")
+        elif away is None and self._away_since is not None:
+            minutes = max(1, round((time.time() - self._away_since) / 60))
+            self._away_since = None
+            self._journal.add("server-back", f"The server is heard again, after {minutes} min.")
 
     def moved(self, before: State, state: State) -> None:
         self.changed()

@@ -1,7 +1,7 @@
 """A home's agent as tests have it: with a real server, until a block is left."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from legion.messages import StepRecord
 from legion_client.agent import life
 from legion_client.agent.desk import AgentDesk
 from legion_client.agent.host import Host
+from legion_client.agent.supervisor import COMMAND
 from legion_client.control.messages import Status
 from legion_client.paths import Home
 from legion_client.settings import Settings
@@ -32,9 +33,11 @@ class Watched(Host):
 
 
 @asynccontextmanager
-async def hosted(run: RunningServer, folder: Path, *, polite: bool = False) -> AsyncIterator[tuple[Watched, AgentDesk]]:
+async def hosted(
+    run: RunningServer, folder: Path, *, polite: bool = False, engine_command: Sequence[str] = COMMAND
+) -> AsyncIterator[tuple[Watched, AgentDesk]]:
     """A host that takes part, until the block is left."""
-    host = Watched(Home(folder), Settings(name="tester"), polite=polite)
+    host = Watched(Home(folder), Settings(name="tester"), polite=polite, engine_command=engine_command)
     await host.enrol(run.invite())
     running = asyncio.create_task(host.run(stays=True))
     try:

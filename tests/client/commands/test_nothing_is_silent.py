@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
+from legion_client.agent.enrolment import Enrolment
 from tests.client.commands.conftest import Client
+from tests.client.conftest import RunningServer
 
 WITHIN_S = 60.0
 READ_ONLY = Path("/proc/legion")  # of the system, so that root cannot write there either
@@ -145,6 +147,43 @@ def test_no_writable_home(no_home: Client) -> None:
     checks = {check["name"]: check for check in json.loads(doctor(no_home))["checks"]}
     assert checks["home"]["state"] == "problem"
     assert str(no_home.home) in checks["home"]["found"]
+
+
+OTHER_VERSION = "import legion.messages as m; m.PROTOCOL = 99; from legion_client.cli import main; main()"
+
+
+def test_a_server_of_another_version(client: Client, server: RunningServer) -> None:
+    command = [sys.executable, "-c", OTHER_VERSION, "join", "-"]
+    done = subprocess.run(
+        command, input=str(server.invite()), env=client.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 11
+    assert done.stderr.startswith("legion-client: the client speaks protocol 99, this server 1\n")
+    assert "Install the same Legion version on both sides" in done.stderr
+    assert not (client.home / "identity" / "enrolment.json").exists()
+    client.run("join", "-", stdin=str(server.invite()))
+    command = [sys.executable, "-c", OTHER_VERSION, "--no-gui"]
+    done = subprocess.run(command, env=client.environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (11, False)
+    assert "protocol 99, this server 1" in done.stderr
+
+
+def test_a_server_that_is_another_one_and_one_that_revoked_us(client: Client, server: RunningServer) -> None:
+    client.run("join", "-", stdin=str(server.invite()))
+    known = Enrolment.load(client.home / "identity")
+    assert known is not None
+    server.call("DELETE", f"/workers/{known.worker_id}")
+    assert "removed by the operator" in client.run("--no-gui", code=10)
+    other = RunningServer(server.data_dir.with_name("other"))
+    server.kill()
+    other.port = server.port
+    try:
+        other.start()
+        told = client.run("--no-gui", code=10)
+        assert "does not prove to be the server that this computer joined" in told
+        assert "Do not go on: somebody may be between you and the server" in told
+    finally:
+        other.kill()
 
 
 def test_the_systems_folders_are_files(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""What is told, in the window's words, of a server that is away, is another one, or does not want this computer."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from legion_client.agent import service
+from legion_client.agent.desk import AgentDesk
+from legion_client.agent.host import Host
+from tests.client.agent.hosting import RunningServer, hosted, seen
+from tests.client.conftest import RunningServer as Server
+
+# An engine that only waits for its end: nothing here is about training.
+QUIET = (sys.executable, "-c", "import sys; sys.stdin.read()")
+
+
+async def told(desk: AgentDesk, kind: str) -> str:
+    """The newest sentence of this kind, once there is one."""
+    while True:
+        found = [line.sentence for line in await desk.happenings(0, 100) if line.kind == kind]
+        if found:
+            return found[-1]
+        await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_is_away_and_comes_back(server: RunningServer, tmp_path: Path) -> None:
+    async with hosted(server, tmp_path / "home", engine_command=QUIET) as (host, desk):
+        await seen(desk, lambda status: status.run is not None)
+        await asyncio.to_thread(server.kill)
+        beat_at_once(host)
+        status = await seen(desk, lambda status: status.face == "offline")
+        assert status.headline.startswith(f"The server is not heard: https://127.0.0.1:{server.port} cannot be reached")
+        assert "the client keeps trying by itself" in status.headline
+        assert "is not heard" in await told(desk, "server-away")
+        await asyncio.to_thread(server.start)
+        await seen(desk, lambda status: status.face != "offline")
+        assert await told(desk, "server-back") == "The server is heard again, after 1 min."
+
+
+async def test_another_server_in_its_place_is_sent_nothing(server: RunningServer, tmp_path: Path) -> None:
+    """While it runs: it may be a hotel's login page, so it waits. At the next start it is no server of ours."""
+    other = Server(tmp_path / "other")
+    try:
+        async with hosted(server, tmp_path / "home", engine_command=QUIET) as (host, desk):
+            await seen(desk, lambda status: status.run is not None)
+            await asyncio.to_thread(server.kill)
+            other.port = server.port
+            await asyncio.to_thread(other.start)
+            status = await seen(desk, lambda status: "does not prove any more" in status.headline)
+            assert status.face == "offline"
+            assert "ask its operator for a new invite" in status.headline
+            assert host.agent is not None, "it is tried again"
+        assert [worker["name"] for worker in other.call("GET", "/workers")] == []
+    finally:
+        other.kill()
+
+
+async def test_a_worker_that_was_revoked(server: RunningServer, tmp_path: Path) -> None:
+    async with hosted(server, tmp_path / "home", engine_command=QUIET) as (host, desk):
+        await seen(desk, lambda status: status.run is not None)
+        assert host.enrolment is not None
+        server.call("DELETE", f"/workers/{host.enrolment.worker_id}")
+        beat_at_once(host)
+        status = await seen(desk, lambda status: status.server is None)
+        assert status.face == "warning"
+        assert "removed by the operator" in status.headline
+        assert "Ask the operator for a new invite" in status.headline
+        assert "no longer takes part" in await told(desk, "run-ended")
+        await desk.join(str(server.invite()))
+        await seen(desk, lambda status: status.server is not None and status.face != "warning")
+
+
+async def test_a_server_that_speaks_another_version(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hosted(server, tmp_path / "home", engine_command=QUIET) as (host, desk):
+        await seen(desk, lambda status: status.run is not None)
+        monkeypatch.setattr(service, "PROTOCOL", 99)
+        beat_at_once(host)
+        status = await seen(desk, lambda status: status.server is None)
+        assert (status.face, status.headline) == (
+            "warning",
+            "The client speaks protocol 99, this server 1. Install the same Legion version on both sides.",
+        )
+
+
+def beat_at_once(host: Host) -> None:
+    """The next heartbeat, without the half minute before it."""
+    assert host.agent is not None
+    host.agent._beat_due.set()
