@@ -1,4 +1,4 @@
-"""A worker's uplink, which parts and updates share: parts leave first.
+"""A worker's line to the others: how fast it may be used, and what leaves first. Parts go before updates.
 
 An update exists only when the last part of its span has come, so a part that is late keeps everybody waiting; updates
 that wait behind parts leave a little later, and the line is busy all the same.
@@ -9,15 +9,18 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from legion.comm.bucket import Valve
 from legion.comm.waiting import Changes
 
 SLOWEST_BYTES_PER_S: Final = 125_000  # 1 Mbit/s: who takes no more than this of a part does not hold updates back
 
 
 class Line:
-    """All methods on the loop."""
+    """All methods on the loop. Whatever leaves or comes passes `upload` or `download`."""
 
-    def __init__(self) -> None:
+    def __init__(self, upload: Valve | None = None, download: Valve | None = None) -> None:
+        self.upload = upload or Valve()
+        self.download = download or Valve()
         self._parts: dict[object, float] = {}  # on their way: until when each is believed to move
         self._changes = Changes()
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from legion.codec.api import Codec, Floats
 from legion.comm.api import Ballot, Batches, Group, Usage, Verdict
 from legion.comm.ballots import BallotBox, Claims
+from legion.comm.line import Line
 from legion.comm.mailbox import Mailbox, Shelf
 from legion.comm.pieces import cut
 from legion.comm.waiting import Changes
@@ -47,7 +48,17 @@ class Link(Protocol):
 class Member:
     """What one member holds for the others. All methods run on the loop."""
 
-    def __init__(self, group: Group, layout: Layout, *, ordered: bool, weights: Codec, gradients: Codec) -> None:
+    def __init__(
+        self,
+        group: Group,
+        layout: Layout,
+        *,
+        ordered: bool,
+        weights: Codec,
+        gradients: Codec,
+        line: Line | None = None,
+    ) -> None:
+        """`line`: this worker's, if it is shared with others."""
         if layout.world != group.world:
             raise ValueError(f"a layout for {layout.world} in a group of {group.world}")
         self.group = group
@@ -55,6 +66,7 @@ class Member:
         self.weights_codec = weights
         self.gradients_codec = gradients
         self.usage = Usage()
+        self.line = line or Line()
         self.links: Mapping[Rank, Link] = {}
         self.changes = Changes()
         self.shelf = Shelf(self.changes)

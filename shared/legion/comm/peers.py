@@ -138,11 +138,15 @@ class GrpcLink:
         if (header.step, header.unit) != (step, unit):
             raise PartInvalid(f"unit {header.unit} of step {header.step} came, not {unit} of {step}")
         started, received = time.monotonic(), len(first)
+        download = self._member.line.download
+        await download.through(len(first))
         try:
             writer = PartWriter(opening, by_wire_id(header.codec), InPlace(out))
-            async with asyncio.timeout(self._pace.deadline_s(header.size_bytes)):
+            patience_s = self._pace.deadline_s(header.size_bytes) + download.least_s(header.size_bytes)
+            async with asyncio.timeout(patience_s):
                 while not writer.complete and (frame := await call.read()) is not grpc.aio.EOF:
                     received += len(frame)
+                    await download.through(len(frame))
                     writer.write(frame)
         except TimeoutError:
             self._pace.missed(received, time.monotonic() - started)
@@ -155,13 +159,14 @@ class GrpcLink:
     async def send_gradient(
         self, step: Step, batches: Batches, unit: UnitId, *values: Floats, codec: Codec | None = None
     ) -> None:
-        usage = self._member.usage
+        usage, upload = self._member.usage, self._member.line.upload
 
         async def once() -> None:
             header = PartHeader(step=step, unit=unit, batches=batches.indices, tokens=batches.tokens)
             async with self._gradients.exchange() as call:
                 with naming(self._member.me):
                     for frame in frames_of(header, codec or self._member.gradients_codec, *values):
+                        await upload.through(len(frame))
                         await call.write(frame)
                         usage.sent_bytes += len(frame)
                         usage.sent_gradient_bytes += len(frame)

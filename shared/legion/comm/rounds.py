@@ -145,6 +145,7 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
             if first is None:
                 raise PartInvalid("a part without a piece")
             self.usage.received_bytes += len(first)
+            self.line.download.count(len(first))
             opening = parsed(PartPiece, first)
             key = _key(kind, opening.key)
         try:
@@ -158,11 +159,12 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _values(self, requests: AsyncIterator[bytes], first: bytes, size_bytes: int) -> bytes:
         data = bytearray(first)
-        patience_s = _patience_s(size_bytes)
+        patience_s = _patience_s(size_bytes) + self.line.download.least_s(size_bytes)
         try:
             async with asyncio.timeout(patience_s):
                 async for piece in requests:
                     self.usage.received_bytes += len(piece)
+                    await self.line.download.through(len(piece))
                     data += parsed(PartPiece, piece).payload
                     if len(data) > size_bytes:
                         break
@@ -178,7 +180,7 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
         if update is None or wanted.offset > update.nbytes:
             raise NotFound(f"no update {wanted.sha256[:12]} is here from {wanted.offset} on")
         await self._write(context, BlobPiece())
-        for payload in _cut(update[wanted.offset :]):
+        for payload in _cut(update[wanted.offset :], self.line):
             await self._write(context, BlobPiece(payload=payload))
 
     async def _await_update(
@@ -193,20 +195,24 @@ class RoundService(grpc.GenericRpcHandler):  # type: ignore[misc]
         # The first one sets out at once: while parts still leave, the way to this worker opens (RFC 5681, 3.1).
         first = self._opened.get(caller) != wanted.round
         self._opened[caller] = wanted.round
-        for payload in _cut(update):
+        for payload in _cut(update, self.line):
             if not first:
                 await self.line.free()
             await self._write(context, UpdatePiece(payload=payload))
 
     async def _write(self, context: Context, piece: BlobPiece | UpdatePiece) -> None:
         message = piece.SerializeToString()
+        await self.line.upload.through(len(message))
         self.usage.sent_bytes += len(message)  # before: the caller may have it, and look, while we still wait
         await context.write(message)
 
 
-def _cut(update: memoryview) -> Iterator[bytes]:
-    for start in range(0, update.nbytes, UPDATE_PIECE_BYTES):
-        yield bytes(update[start : start + UPDATE_PIECE_BYTES])
+def _cut(update: memoryview, line: Line) -> Iterator[bytes]:
+    start = 0
+    while start < update.nbytes:
+        payload = bytes(update[start : start + line.upload.piece_bytes(UPDATE_PIECE_BYTES)])
+        start += len(payload)
+        yield payload
 
 
 class RoundLinks:
@@ -230,35 +236,40 @@ class RoundLinks:
         await self._send("SendResidual", member, key, data)
 
     async def _send(self, method: str, member: Member, key: PartKey | ResidualKey, data: bytes) -> None:
+        upload = self._line.upload
+
         async def pieces(leaves: Callable[[int], None]) -> AsyncIterator[bytes]:
-            yield self._counted(PartPiece(key=key.model_dump_json().encode()))
-            opening = data[:OPENING_BYTES]
-            leaves(len(opening))
-            yield self._counted(PartPiece(payload=opening))  # which is read before a refusal
+            yield await self._passed(PartPiece(key=key.model_dump_json().encode()))
+            start = upload.piece_bytes(OPENING_BYTES)
+            leaves(len(data[:start]))
+            yield await self._passed(PartPiece(payload=data[:start]))  # which is read before a refusal
             if ADMITTED not in tuple(await call.initial_metadata()):
                 return
-            for start in range(OPENING_BYTES, len(data), PIECE_BYTES):
-                payload = data[start : start + PIECE_BYTES]
+            while payload := data[start : start + upload.piece_bytes(PIECE_BYTES)]:
+                start += len(payload)
                 leaves(len(payload))
-                yield self._counted(PartPiece(payload=payload))
+                yield await self._passed(PartPiece(payload=payload))
             leaves(0)
 
         with self._line.carrying_part() as leaves:
-            call = self._channel(member).stream_unary(SERVICE + method)(pieces(leaves), timeout=_patience_s(len(data)))
+            patience_s = _patience_s(len(data)) + upload.least_s(len(data))
+            call = self._channel(member).stream_unary(SERVICE + method)(pieces(leaves), timeout=patience_s)
             try:
                 await call
             except grpc.aio.AioRpcError as error:
                 raise _named(member.worker_id, error) from error
 
-    def _counted(self, piece: PartPiece) -> bytes:
+    async def _passed(self, piece: PartPiece) -> bytes:
         message = piece.SerializeToString()
+        await self._line.upload.through(len(message))
         self._usage.sent_bytes += len(message)
         return bytes(message)
 
     async def fetch_blob(self, member: Member, sha256: str, size_bytes: int) -> bytes:
         """PartInvalid when it is longer; NotFound when the worker does not have it; PeerLost when it hangs."""
         request = BlobRequest(sha256=sha256).SerializeToString()
-        call = self._channel(member).unary_stream(SERVICE + "FetchBlob")(request, timeout=_patience_s(size_bytes))
+        patience_s = _patience_s(size_bytes) + self._line.download.least_s(size_bytes)
+        call = self._channel(member).unary_stream(SERVICE + "FetchBlob")(request, timeout=patience_s)
         try:
             opening = await self._read(member, BlobPiece, call, HANGING_S)
             return await self._payloads(member, BlobPiece, call, opening.payload, size_bytes)
@@ -294,6 +305,7 @@ class RoundLinks:
         if message is grpc.aio.EOF:
             raise PartInvalid(f"{member.worker_id} sends less of an update than it announced")
         self._usage.received_bytes += len(message)
+        await self._line.download.through(len(message))
         return parsed(kind, message)
 
     async def _payloads(self, member: Member, kind: type[Piece], call: Any, first: bytes, size_bytes: int) -> bytes:

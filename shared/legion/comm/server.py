@@ -120,6 +120,7 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
             values = await member.shelf.get(step, unit)
             with naming(member.me):
                 for frame in frames_of(PartHeader(step=step, unit=unit), member.weights_codec, values):
+                    await member.line.upload.through(len(frame))
                     await context.write(frame)
                     member.usage.sent_bytes += len(frame)
 
@@ -139,6 +140,7 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     async def _receive_gradient(self, member: Member, sender: WorkerId, first: bytes, rest: "PartFrames") -> None:
         member.usage.received_bytes += len(first)
+        await member.line.download.through(len(first))
         with naming(sender):
             opening = _gradient_opening(member, first)
         header = opening.header
@@ -229,6 +231,7 @@ async def _gradient_values(member: Member, opening: Opening, frames: PartFrames,
     writer = PartWriter(opening, by_wire_id(opening.header.codec), delivery)
     async for frame in frames:
         member.usage.received_bytes += len(frame)
+        await member.line.download.through(len(frame))
         writer.write(frame)
     if not writer.complete:
         await asyncio.sleep(CANCELLED_WITHIN_S)
