@@ -18,6 +18,7 @@ from legion_client.engine.protocol import (
     Left,
     Pause,
     Prepare,
+    Rates,
     Resume,
     RoundNews,
     Stop,
@@ -59,13 +60,14 @@ async def run() -> int:
 
 async def serve(pipes: Pipes, session: Session) -> int:
     """Train when told to, stop when told to."""
-    while isinstance(command := await pipes.next_command(), Pause | Resume | Throttle):
+    while isinstance(command := await pipes.next_command(), Pause | Resume | Throttle | Rates):
         heed(session, command)
     if not isinstance(command, Train):
         pipes.report(Left(step=0))
         return GONE
     training = asyncio.ensure_future(session.train(command))
     listening = asyncio.ensure_future(listen(pipes, session))
+    counting = asyncio.ensure_future(session.count_traffic())
     try:
         await asyncio.wait({training, listening}, return_when=asyncio.FIRST_COMPLETED)
         if not training.done():  # nobody is left who could end this process
@@ -78,8 +80,10 @@ async def serve(pipes: Pipes, session: Session) -> int:
         if listening.done():
             listening.result()
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        for task in (listening, counting):
+            task.cancel()
+        await asyncio.gather(listening, counting, return_exceptions=True)
+        session.tell_traffic()
     complete = step == session.steps
     pipes.report(Finished(step=step) if complete else Left(step=step))
     return 0
@@ -106,6 +110,9 @@ def heed(session: Session, command: Command) -> None:
         case Throttle():
             logger.info("limits duty=%.2f threads=%s", command.duty, command.threads)
             session.throttle(command)
+        case Rates(upload_bytes_per_s=upload, download_bytes_per_s=download):
+            logger.info("line upload_bytes_per_s=%s download_bytes_per_s=%s", upload, download)
+            session.limit_line(command)
         case RoundNews() | UpdateHere():
             session.rounds.hear(command)
 

@@ -91,8 +91,16 @@ class Throttle(Message):
     gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None  # of the card's memory; None: all of it
 
 
+class Rates(Message):
+    """How fast the engine may use the line, until the next Rates, also for what waits already. None: no limit."""
+
+    kind: Literal["rates"] = "rates"
+    upload_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
+    download_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
+
+
 Command = Annotated[
-    Prepare | Train | RoundNews | UpdateHere | Stop | Pause | Resume | Throttle, Field(discriminator="kind")
+    Prepare | Train | RoundNews | UpdateHere | Stop | Pause | Resume | Throttle | Rates, Field(discriminator="kind")
 ]
 
 
@@ -110,6 +118,14 @@ class Held(Message):
 
     kind: Literal["held"] = "held"
     after_s: float  # the Pause arrived; 0 if it rests because its contribution is made
+
+
+class Moved(Message):
+    """What went over the engine's line since the last Moved, of whatever kind."""
+
+    kind: Literal["moved"] = "moved"
+    sent_bytes: int
+    received_bytes: int
 
 
 class StepDone(Message):
@@ -200,6 +216,7 @@ class Failed(Message):
 Report = Annotated[
     Listening
     | Held
+    | Moved
     | StepDone
     | Evaluated
     | SliceWritten

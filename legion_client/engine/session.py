@@ -49,8 +49,10 @@ from legion_client.engine.protocol import (
     HandedOver,
     Held,
     Listening,
+    Moved,
     Pause,
     Prepare,
+    Rates,
     SliceWritten,
     StepDone,
     Throttle,
@@ -59,6 +61,7 @@ from legion_client.engine.protocol import (
 from legion_client.engine.rounds import Rounds
 
 logger = logging.getLogger(__name__)
+TRAFFIC_S = 5.0  # between two reports of it: what a crash forgets
 T = TypeVar("T")
 Report = Callable[[Message], None]
 
@@ -75,6 +78,7 @@ class Session:
         self._stop_asked = False
         self._pause_heard_at: float | None = None
         self._pace = Pace(self._held)
+        self._told = (0, 0)  # bytes sent and received
         self.member: Member | None = None
         self.rounds = Rounds(report)
 
@@ -114,6 +118,7 @@ class Session:
             ordered=static,
             weights=by_name(config.codecs.weights),
             gradients=by_name(config.codecs.gradients),
+            line=self.network.rounds.line,
         )
         exchange = MemberExchange(
             member,
@@ -240,6 +245,23 @@ class Session:
         self._pace.limit(duty=limits.duty, threads=limits.threads)
         if self._device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(limits.gpu_memory_fraction or 1.0, self._device)
+
+    def limit_line(self, rates: Rates) -> None:
+        line = self.network.rounds.line
+        line.upload.limit(rates.upload_bytes_per_s)
+        line.download.limit(rates.download_bytes_per_s)
+
+    async def count_traffic(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(TRAFFIC_S)
+            self.tell_traffic()
+
+    def tell_traffic(self) -> None:
+        line, (sent, received) = self.network.rounds.line, self._told
+        self._told = line.upload.passed_bytes, line.download.passed_bytes
+        if self._told != (sent, received):
+            self._report(Moved(sent_bytes=self._told[0] - sent, received_bytes=self._told[1] - received))
 
     def _held(self) -> None:
         heard_at = self._pause_heard_at
