@@ -7,6 +7,7 @@ What a command needs is imported when it runs, so that `legion-client status` an
 import asyncio
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,7 @@ from legion_client.paths import Home
 
 if TYPE_CHECKING:
     from legion.identity import Invite
+    from legion_client.settings import Settings
 
 app = typer.Typer(pretty_exceptions_enable=False)
 for command in (
@@ -69,13 +71,10 @@ def client(
     if context.invoked_subcommand is not None:
         return
     from legion import logs as logging_setup
-    from legion_client.settings import load, override, read
 
     logging_setup.configure(json_lines=log_format == "json")
     invite = _invite(join, link, no_gui=no_gui)
-    # A window says itself what is wrong in the file; who starts it from a menu sees no terminal.
-    found = load(place.settings) if no_gui else read(place.settings).settings
-    chosen = override(found, name=name, listen_host=listen, listen_port=port)
+    options = {"name": name, "listen_host": listen, "listen_port": port}
 
     def keep_log() -> None:
         place.require_writable()
@@ -84,11 +83,24 @@ def client(
     if not no_gui:
         from legion_client.commands import desktop
 
-        raise typer.Exit(desktop.run(place, chosen, invite, keep_log, background=background))
+        if any(option is not None for option in options.values()):
+            _window_settings(place, options)  # what is wrong with them belongs into the terminal
+        settings = partial(_window_settings, place, options)
+        link = None if invite is None else str(invite)
+        raise typer.Exit(desktop.run(place, settings, link, keep_log, background=background))
     from legion_client.commands import headless
+    from legion_client.settings import load, override
 
+    chosen = override(load(place.settings), **options)
     running = headless.run(place, chosen, invite, keep_log, exit_when_done=exit_when_done, max_hours=max_hours)
     asyncio.run(running)
+
+
+def _window_settings(home: Home, options: "dict[str, str | int | None]") -> "Settings":
+    """A window says itself what is wrong in the file; who starts it from a menu sees no terminal."""
+    from legion_client.settings import override, read
+
+    return override(read(home.settings).settings, **options)
 
 
 def _invite(join: str | None, link: str | None, *, no_gui: bool) -> "Invite | None":

@@ -1,80 +1,105 @@
-"""`legion-client` without `--no-gui`: the window, with the agent in the same process or attached to one that runs."""
+"""`legion-client` without `--no-gui`: the window, with the agent in the same process or attached to one that runs.
+
+The tray comes first: what it needs not is imported after it is seen, the agent beside the window's event loop.
+"""
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from legion.errors import AgentNotRunning, ProtocolMismatch, Refused, Unusable
-from legion.identity import Invite
-from legion_client.agent.desk import AgentDesk
-from legion_client.agent.enrolment import Enrolment
-from legion_client.agent.host import Host
-from legion_client.control.client import Control
-from legion_client.control.desk import Desk
-from legion_client.control.messages import Show
-from legion_client.control.server import serve
+from legion.errors import AgentNotRunning, AlreadyRunning, ProtocolMismatch, Refused, Unusable
+from legion_client.control.instance import is_announced
 from legion_client.paths import Home
-from legion_client.settings import Settings
+
+if TYPE_CHECKING:
+    from legion_client.control.client import Control
+    from legion_client.settings import Settings
+    from legion_client.ui.near import Near
 
 NO_QT = "there is no window here: PySide6 is not installed"
 NO_QT_HINT = "Install it with pip install 'legion-training[ui]', or use 'legion-client --no-gui'."
+ANNOUNCED_S = 5.0  # from an agent's lock to its address, on a computer that has much else to do
+AGAIN_S = 0.1
 
 
 def run(
-    home: Home, settings: Settings, invite: Invite | None, keep_log: Callable[[], None], *, background: bool
+    home: Home, settings: "Callable[[], Settings]", link: str | None, keep_log: Callable[[], None], *, background: bool
 ) -> int:
     """Raises the window of an agent that has one, attaches one to an agent that has none, or starts both here.
 
-    An invite is only ever asked about, in the window. `keep_log`: called once this process is to be the agent. Returns
-    the exit code.
+    `link`: an invite, which is only ever asked about, in the window. `settings` and `keep_log` are called once this
+    process is to be the agent. Returns the exit code.
     """
-    link = None if invite is None else str(invite)
-    try:
-        asyncio.run(Control(home).request(Show(invite=link)))
-        return 0
-    except ProtocolMismatch:
-        raise
-    except (Refused, Unusable):  # by an agent without a window
-        attached = True
-    except AgentNotRunning:
-        attached = False
+    attached = False
+    if is_announced(home.control):
+        try:
+            asyncio.run(_show(home, link))
+            return 0
+        except ProtocolMismatch:
+            raise
+        except (Refused, Unusable):  # by an agent without a window
+            attached = True
+        except AgentNotRunning:
+            attached = False
     if find_spec("PySide6") is None or find_spec("qasync") is None:
         raise Unusable(NO_QT, hint=NO_QT_HINT)
     from legion_client.ui import app
     from legion_client.ui.doorbell import Doorbell
-    from legion_client.ui.near import Near
 
     if attached:
         return app.run(home, lambda: _far(home), background=background, invite=link, attached=True)
     doorbell = Doorbell()
 
-    @asynccontextmanager
-    async def near() -> AsyncIterator[Near]:
-        async with hosted(home, settings, doorbell.ring, keep_log) as desk:
-            yield Near(desk)
-
-    return app.run(home, near, background=background, invite=link, doorbell=doorbell)
+    return app.run(
+        home,
+        lambda: near(home, settings, doorbell.ring, keep_log, link),
+        background=background,
+        invite=link,
+        doorbell=doorbell,
+    )
 
 
 @asynccontextmanager
-async def _far(home: Home) -> AsyncIterator[Control]:
+async def near(
+    home: Home,
+    settings: "Callable[[], Settings]",
+    ring: Callable[[str | None], None],
+    keep_log: Callable[[], None],
+    link: str | None,
+) -> "AsyncIterator[Near]":
+    """An agent here; see `hosted`. If another one was a moment faster, its window is raised: AlreadyRunning then."""
+    module = await asyncio.to_thread(importlib.import_module, "legion_client.ui.near")
+    try:
+        async with module.hosted(home, settings, ring, keep_log) as agent:
+            yield agent
+    except AlreadyRunning:
+        await _show_soon(home, link)
+        raise
+
+
+async def _show(home: Home, link: str | None) -> None:
+    from legion_client.control.client import Control
+    from legion_client.control.messages import Show
+
+    await Control(home).request(Show(invite=link))
+
+
+async def _show_soon(home: Home, link: str | None) -> None:
+    """Of an agent that was started a moment before this one, and has not said yet where it listens."""
+    try:
+        async with asyncio.timeout(ANNOUNCED_S):
+            while not is_announced(home.control):  # noqa: ASYNC110  another process announces it
+                await asyncio.sleep(AGAIN_S)
+    except TimeoutError as error:
+        raise AgentNotRunning(f"an agent holds {home.root} and does not listen") from error
+    await _show(home, link)
+
+
+@asynccontextmanager
+async def _far(home: Home) -> "AsyncIterator[Control]":
+    from legion_client.control.client import Control
+
     yield Control(home)
-
-
-@asynccontextmanager
-async def hosted(
-    home: Home, settings: Settings, show: Callable[[str | None], None], keep_log: Callable[[], None] = lambda: None
-) -> AsyncIterator[Desk]:
-    """An agent in this process for the time of the block; it stays between runs and is ended in good order."""
-    keep_log()  # first of all, and here: a home that takes nothing is told of in the window
-    host = Host(home, settings)
-    host.enrolment = Enrolment.load(home.identity)
-    desk = AgentDesk(host, show)
-    async with serve(home, desk):
-        running = asyncio.create_task(host.run(stays=True), name="agent")
-        try:
-            yield desk
-        finally:
-            host.quit("the window's program ends")
-            await running

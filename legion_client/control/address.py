@@ -16,8 +16,8 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from legion.errors import AgentNotRunning, Refused
+from legion_client.control.instance import ADDRESS_FILE
 
-ADDRESS_FILE = "address.json"
 PEER = struct.Struct("iII")  # Linux: process, user, group
 
 

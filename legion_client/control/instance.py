@@ -17,6 +17,7 @@ else:
     import fcntl
 
 LOCK_FILE = "agent.lock"
+ADDRESS_FILE = "address.json"
 HOLDER_FILE = "agent.json"
 
 
@@ -34,6 +35,14 @@ def own_folder(path: Path) -> Path:
             f"{path} cannot be used: {error.strerror}", hint="Choose a folder that you can write to, with --home."
         ) from error
     return path
+
+
+def is_announced(folder: Path) -> bool:
+    """Whether an agent has said where it listens. One that was killed has not taken that back."""
+    try:
+        return (folder / ADDRESS_FILE).exists()
+    except OSError:  # whoever reads it says what is wrong with it
+        return True
 
 
 @contextmanager

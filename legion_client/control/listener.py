@@ -11,8 +11,8 @@ from pathlib import Path
 
 from legion.errors import StorageFailed
 from legion.identity import write_private
-from legion_client.control.address import ADDRESS_FILE, Address
-from legion_client.control.instance import own_folder
+from legion_client.control.address import Address
+from legion_client.control.instance import ADDRESS_FILE, own_folder
 
 SOCKET_NAME = "socket"
 # sockaddr_un holds 108 bytes on Linux and 104 on macOS and the BSDs, with a zero at the end.

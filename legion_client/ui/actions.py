@@ -8,7 +8,6 @@ from PySide6.QtCore import QObject, Signal
 from PySide6.QtGui import QAction, QKeySequence
 from PySide6.QtWidgets import QMenu
 
-from legion_client.control.messages import Finish, Pause, Resume, SetMode
 from legion_client.ui.conversation import Conversation
 from legion_client.ui.icons import icon
 from legion_client.ui.model import Action, View, pause_until
@@ -66,12 +65,7 @@ class Actions(QObject):
             self.of[name].setIcon(icon(drawing, self._theme.colors.text, self._theme.colors.line))
 
     def _doing(self, name: Action) -> Callable[[], None]:
-        send = self._conversation.send
         match name:
-            case "resume":
-                return lambda: send(Resume())
-            case "finish":
-                return lambda: send(Finish())
             case "gpu":
                 return self._switch_gpu
             case "open":
@@ -83,9 +77,22 @@ class Actions(QObject):
             case "quit":
                 return self.quitting.emit
             case _:
-                return lambda: send(Pause(until=pause_until(name, time.time())))
+                return lambda: self._ask(name)
+
+    def _ask(self, name: Action) -> None:
+        from legion_client.control.messages import Finish, Pause, Resume  # noqa: PLC0415  after the tray
+
+        match name:
+            case "resume":
+                self._conversation.send(Resume())
+            case "finish":
+                self._conversation.send(Finish())
+            case _:
+                self._conversation.send(Pause(until=pause_until(name, time.time())))
 
     def _switch_gpu(self) -> None:
+        from legion_client.control.messages import SetMode  # noqa: PLC0415  after the tray
+
         # The mark has changed already: it is what the volunteer wants, whatever the agent has told so far.
         wanted = self.of["gpu"].isChecked()
         self._conversation.send(SetMode(axis="gpu", mode="auto" if wanted else "never"))

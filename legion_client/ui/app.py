@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable
 
-import qasync
 from PySide6.QtCore import QEvent, QObject, QTimer
 from PySide6.QtGui import QFileOpenEvent
 from PySide6.QtWidgets import QApplication, QSystemTrayIcon
@@ -46,6 +45,10 @@ def run(
     application.commitDataRequest.connect(lambda _: desktop.leave())
     has_tray = QSystemTrayIcon.isSystemTrayAvailable()
     desktop.find_tray(has_tray)
+    application.processEvents()
+    import qasync  # noqa: PLC0415  as long as the tray needs to take the icon in
+
+    application.processEvents()
     if not background or not has_tray:
         desktop.raise_window()
     if invite is not None:
@@ -63,7 +66,7 @@ async def attend(desktop: Desktop, seat: Seat) -> None:
     """The conversation, until `leaving` is set or a signal asks for it."""
     loop = asyncio.get_running_loop()
     known = listen_for_signals(loop, desktop.leave)
-    talk = asyncio.create_task(desktop.conversation.serve(seat), name="conversation")
+    talk = asyncio.create_task(converse(desktop, seat), name="conversation")
     try:
         await desktop.left()
     finally:
@@ -72,6 +75,12 @@ async def attend(desktop: Desktop, seat: Seat) -> None:
         talk.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await talk
+
+
+async def converse(desktop: Desktop, seat: Seat) -> None:
+    """As soon as there is something to see: an agent that starts takes the processor from what draws it."""
+    await desktop.seen()
+    await desktop.conversation.serve(seat)
 
 
 def listen_for_signals(loop: asyncio.AbstractEventLoop, leave: Callable[[], None]) -> tuple[signal.Signals, ...]:

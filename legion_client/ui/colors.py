@@ -1,8 +1,12 @@
 """The colours of both themes, each with a name of its own, and how well two of them can be told apart. Without Qt."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from legion_client.control.messages import Face
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # their models take longer to make than a tray to show
+    from legion_client.control.messages import Face
 
 
 @dataclass(frozen=True, slots=True)

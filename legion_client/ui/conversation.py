@@ -1,21 +1,27 @@
 """The talk with the agent: follows what it tells, sends what the volunteer asks, and owns the tasks of both."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
 from PySide6.QtCore import QObject, Signal
 
 from legion.errors import LegionError
-from legion_client.control.client import Lost
-from legion_client.control.messages import Happening, Request, Status
-from legion_client.ui.agent import Agent
+
+if TYPE_CHECKING:  # their models take longer to make than a tray to show
+    from pydantic import BaseModel
+
+    from legion_client.control.client import Lost
+    from legion_client.control.messages import Happening, Request, Status
+    from legion_client.ui.agent import Agent
 
 logger = logging.getLogger(__name__)
 
-Seat = Callable[[], AbstractAsyncContextManager[Agent]]
+Seat = Callable[[], AbstractAsyncContextManager["Agent"]]
 
 
 class Conversation(QObject):
@@ -60,6 +66,9 @@ class Conversation(QObject):
                 answered(answer)
 
     def _take(self, told: Status | Happening | Lost) -> None:
+        from legion_client.control.client import Lost  # noqa: PLC0415  with what they are made by, after the tray
+        from legion_client.control.messages import Happening, Status  # noqa: PLC0415  the same
+
         match told:
             case Status():
                 self.status = told

@@ -1,33 +1,37 @@
 """Tray and window of one conversation, and the questions that are asked once."""
 
+from __future__ import annotations
+
 import asyncio
-import importlib
+import contextlib
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject
 from PySide6.QtWidgets import QApplication, QCheckBox, QDialog, QMessageBox, QWidget
 
-from legion.errors import AgentNotRunning, LegionError
-from legion_client import autostart
-from legion_client.control.messages import ChangeSettings, Join, Status
+from legion.errors import AgentNotRunning, AlreadyRunning, LegionError
 from legion_client.paths import Home
 from legion_client.ui import model
 from legion_client.ui.actions import Actions
 from legion_client.ui.conversation import Conversation
-from legion_client.ui.joining import JoinDialog
 from legion_client.ui.memory import Memory
 from legion_client.ui.model import View
 from legion_client.ui.theme import Theme
 from legion_client.ui.tools import Tools
 from legion_client.ui.tray import Tray, TrayWatch
-from legion_client.ui.window import Window
 from legion_client.ui.words import Words
+
+if TYPE_CHECKING:  # what the tray needs not, its methods import: the tray shows half a second earlier
+    from legion_client.control.messages import Status
+    from legion_client.ui.window import Window
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "window.json"
+DRAWN_S = 1.0
 
 
 class Desktop(QObject):
@@ -49,11 +53,10 @@ class Desktop(QObject):
         self.view: View = model.starting(words)
         self._window: Window | None = None
         self._leaving = asyncio.Event()
+        self._drawn = asyncio.Event()
         self._watch: TrayWatch | None = None
         self.conversation.status_changed.connect(self._take)
-        self.conversation.lost.connect(
-            lambda error: self._show(model.lost(words, sentence_of(error), passes=passes(error)))
-        )
+        self.conversation.lost.connect(self._lose)
         self.actions.opened.connect(lambda _: self.raise_window())
         self.actions.joining.connect(lambda: self.ask_to_join(None))
         self.actions.quitting.connect(self.ask_to_quit)
@@ -63,8 +66,11 @@ class Desktop(QObject):
     def window(self) -> Window:
         """Made when it is first wanted: a start at login needs none."""
         if self._window is None:
+            from legion_client.ui.window import Window  # noqa: PLC0415  after the tray
+
             self._window = Window(self.tools)
             self._window.closed.connect(self._tell_closing)
+            self._window.drawn.connect(self._drawn.set)
             self._window.wizard_wanted.connect(lambda: self.set_up(None))
             self._window.show_view(self.view)
         return self._window
@@ -92,11 +98,11 @@ class Desktop(QObject):
 
     def set_up(self, invite: str | None) -> None:
         """The wizard. What the volunteer chose is sent when it is done; cancelled, nothing changes."""
+        from legion_client.control.messages import ChangeSettings, Join  # noqa: PLC0415  after the tray
+        from legion_client.ui.wizard import Wizard  # noqa: PLC0415  its settings and sensors take a third of a second
+
         status = self.conversation.status
-        # Its settings and sensors cost a third of a second that most starts need not wait.
-        wizard = importlib.import_module("legion_client.ui.wizard").Wizard(
-            self.tools, () if status is None else status.devices, invite, self.window
-        )
+        wizard = Wizard(self.tools, () if status is None else status.devices, invite, self.window)
 
         def finish() -> None:
             chosen = wizard.outcome
@@ -113,6 +119,9 @@ class Desktop(QObject):
 
     def ask_to_join(self, invite: str | None) -> None:
         """Always with host and fingerprint first, wherever the invite came from."""
+        from legion_client.control.messages import Join  # noqa: PLC0415  after the tray
+        from legion_client.ui.joining import JoinDialog  # noqa: PLC0415  the same
+
         self.raise_window()
         dialog = JoinDialog(self.tools, invite, self.window)
 
@@ -161,6 +170,13 @@ class Desktop(QObject):
         self.theme.deleteLater()
         self.deleteLater()
 
+    async def seen(self) -> None:
+        """Until the window that was opened at first is drawn; a window manager may hide it, so not for long."""
+        if self._window is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAWN_S):
+                    await self._drawn.wait()
+
     async def left(self) -> None:
         await self._leaving.wait()
 
@@ -169,6 +185,12 @@ class Desktop(QObject):
         is_new = status.server is None and not self.memory.now.wizard_done
         if is_new and self.dialog is None and self._window is not None and self._window.isVisible():
             self.set_up(None)
+
+    def _lose(self, error: LegionError) -> None:
+        if isinstance(error, AlreadyRunning):  # and shows its own window
+            self.leave()
+        else:
+            self._show(model.lost(self.words, sentence_of(error), passes=passes(error)))
 
     def _show(self, view: View) -> None:
         if view != self.view:
@@ -196,6 +218,8 @@ class Desktop(QObject):
         self._open(box, lambda: None, lambda: None)
 
     def _start_at_login(self, on: bool) -> None:
+        from legion_client import autostart  # noqa: PLC0415  after the tray
+
         try:
             autostart.switch(on)
         except LegionError as error:

@@ -1,15 +1,19 @@
 """Icons, drawn in the colour that is wanted; the masters lie in assets/icons."""
 
+from __future__ import annotations
+
 import sys
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QByteArray, QRectF, Qt
 from PySide6.QtGui import QIcon, QPainter, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 
-from legion_client.control.messages import Face
-from legion_client.ui.colors import Colors
+if TYPE_CHECKING:
+    from legion_client.control.messages import Face
+    from legion_client.ui.colors import Colors
 
 SIZES_PX = (16, 22, 24, 32, 44, 48, 64, 128)
 

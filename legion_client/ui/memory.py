@@ -1,18 +1,24 @@
-"""What the window remembers by itself: its size, the theme, and what the volunteer needs not be asked or told again."""
+"""What the window remembers by itself: its size, the theme, and what the volunteer needs not be asked or told again.
 
+Plain dataclasses: pydantic takes longer to import than the icon, which has the theme's colours, to show.
+"""
+
+import json
 import logging
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ValidationError
+from typing import Any, Literal, get_args
 
 logger = logging.getLogger(__name__)
 
+Choice = Literal["auto", "light", "dark"]
 
-class Remembered(BaseModel, extra="ignore"):
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
     """Unknown fields of a newer version are left out; a damaged file means the defaults."""
 
-    theme: Literal["auto", "light", "dark"] = "auto"
+    theme: Choice = "auto"
     width: int = 0  # in device-independent pixels; 0: the size that fits the text
     height: int = 0
     page: str = "home"
@@ -30,23 +36,35 @@ class Memory:
         self._path = path
         self.now = _read(path)
 
-    def keep(self, **changes: object) -> None:
-        changed = self.now.model_copy(update=changes)
+    def keep(self, **changes: Any) -> None:
+        changed = replace(self.now, **changes)
         if changed == self.now:
             return
         self.now = changed
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(changed.model_dump_json(indent=1), encoding="utf-8")
+            self._path.write_text(json.dumps(asdict(changed), indent=1), encoding="utf-8")
         except OSError as error:
             logger.warning("the window's state is not saved path=%s error=%s", self._path, error)
 
 
 def _read(path: Path) -> Remembered:
     try:
-        return Remembered.model_validate_json(path.read_bytes())
+        return _parsed(json.loads(path.read_bytes()))
     except FileNotFoundError:
         return Remembered()
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         logger.warning("the window's state cannot be read path=%s error=%s", path, error)
         return Remembered()
+
+
+def _parsed(found: object) -> Remembered:
+    """ValueError when it is not what `Memory` writes."""
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    known = {field.name: field.default for field in fields(Remembered)}
+    values = {name: value for name, value in found.items() if name in known}
+    wrong = [name for name, value in values.items() if type(value) is not type(known[name])]
+    if wrong or values.get("theme", "auto") not in get_args(Choice):
+        raise ValueError(f"wrong values of {', '.join(wrong) or 'theme'}")
+    return Remembered(**values)

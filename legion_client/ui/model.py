@@ -1,11 +1,15 @@
 """What every widget shows, made of the agent's status: pure, and without Qt."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from legion_client.control.messages import Axis, Face, Status, Why
 from legion_client.ui.words import Words, amount, memory, moment, percent
+
+if TYPE_CHECKING:  # their models take longer to make than a tray to show
+    from legion_client.control.messages import Axis, Face, Status, Why
 
 Action = Literal[
     "pause", "snooze_15", "snooze_60", "snooze_240", "snooze_tomorrow", "resume", "finish", "gpu", "open",

@@ -1,14 +1,21 @@
 """An agent in the window's own process. Apart from the rest, because a start need not wait for it."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from pydantic import BaseModel
 
 from legion.errors import LegionError, by_slug
+from legion_client.agent.desk import AgentDesk
+from legion_client.agent.enrolment import Enrolment
+from legion_client.agent.host import Host
 from legion_client.control.client import Lost
 from legion_client.control.desk import Desk
 from legion_client.control.messages import Happening, Refused, Request, Status
-from legion_client.control.server import answered
+from legion_client.control.server import answered, serve
+from legion_client.paths import Home
+from legion_client.settings import Settings
 
 
 class Near:
@@ -25,6 +32,27 @@ class Near:
 
     def follow(self) -> AsyncIterator[Status | Happening | Lost]:
         return self._desk.follow()
+
+
+@asynccontextmanager
+async def hosted(
+    home: Home, settings: Callable[[], Settings], show: Callable[[str | None], None], keep_log: Callable[[], None]
+) -> AsyncIterator[Near]:
+    """An agent in this process for the time of the block; it stays between runs and is ended in good order.
+
+    `show`: see `AgentDesk`. `keep_log` is called first, and here: a home that takes nothing is told of in the window.
+    """
+    keep_log()
+    host = Host(home, settings())
+    host.enrolment = Enrolment.load(home.identity)
+    desk = AgentDesk(host, show)
+    async with serve(home, desk):
+        running = asyncio.create_task(host.run(stays=True), name="agent")
+        try:
+            yield Near(desk)
+        finally:
+            host.quit("the window's program ends")
+            await running
 
 
 def refused(answer: Refused) -> LegionError:

@@ -3,16 +3,13 @@
 Sizes are multiples of the font's height: text may be twice as large and everything follows.
 """
 
-from typing import Literal
-
 from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtGui import QColor, QFontMetricsF, QPalette
 from PySide6.QtWidgets import QApplication
 
 from legion_client.ui.colors import DARK, LIGHT, Colors
 from legion_client.ui.icons import path_of
-
-Choice = Literal["auto", "light", "dark"]
+from legion_client.ui.memory import Choice
 
 
 class Theme(QObject):

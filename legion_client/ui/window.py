@@ -4,7 +4,7 @@ import importlib
 from functools import partial
 
 from PySide6.QtCore import QEvent, QSize, Qt, Signal
-from PySide6.QtGui import QActionGroup, QCloseEvent, QKeySequence, QShowEvent
+from PySide6.QtGui import QActionGroup, QCloseEvent, QKeySequence, QPaintEvent, QShowEvent
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -19,9 +19,9 @@ from PySide6.QtWidgets import (
 
 from legion.errors import LegionError
 from legion_client.ui.icons import icon
+from legion_client.ui.memory import Choice
 from legion_client.ui.model import View
 from legion_client.ui.parts import Page, button, label, row
-from legion_client.ui.theme import Choice
 from legion_client.ui.tools import Tools
 from legion_client.ui.words import Words
 
@@ -51,6 +51,7 @@ class Window(QMainWindow):
     """`closing` is asked when the volunteer closes the window: the app decides what that means."""
 
     closed = Signal()
+    drawn = Signal()
     wizard_wanted = Signal()
 
     def __init__(self, tools: Tools) -> None:
@@ -102,6 +103,10 @@ class Window(QMainWindow):
         super().showEvent(event)
         if self._view is not None:
             self.show_view(self._view)
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+        super().paintEvent(event)
+        self.drawn.emit()
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
         self._tools.memory.keep(width=self.width(), height=self.height(), page=self.page)
