@@ -4,7 +4,8 @@ Rounds of sparse contributions (`topk`, 1.56 %) and sparse updates between clust
 changes nothing but heartbeats, so few are made.
 
 simulated  as of a model of 1.2B parameters. A run's last round is a dense flush; what an ordinary round costs is half
-           the difference between a run of three and a run of one.
+           the difference between a run of three and a run of one. Audits fall on few spans, by chance: their share of
+           the bytes lies between runs without and runs in which every span is audited.
 measured   four clients and a server, real programs in network namespaces of their own, and the `small` model: every
            byte that leaves a computer, TLS, TCP and IP headers included, between two commits; beside it what the
            simulator says of the same run. Without root, on the loopback: what their sockets carried, TLS included,
@@ -28,6 +29,7 @@ from wan import loopback, network, runs
 from wan.kinds import Worker, between
 
 from legion import logs
+from legion.config import RoundsConfig
 from legion.errors import Unusable
 from legion.sim.network import KINDS
 from legion_server.simulate.course import Course, Point
@@ -55,7 +57,9 @@ SETTINGS = (
 )
 
 
-def options_of(participants: int, rounds: int, parameters: float | None, model: str = "tiny") -> Options:
+def options_of(
+    participants: int, rounds: int, parameters: float | None, model: str = "tiny", audit: float = 0.0
+) -> Options:
     return Options(
         workers=participants,
         model=model,
@@ -65,7 +69,7 @@ def options_of(participants: int, rounds: int, parameters: float | None, model: 
         devices="4090",
         bandwidth="10000/10000",  # bytes do not depend on it, and no deadline passes
         parameters=parameters,
-        settings=SETTINGS,
+        settings=(*SETTINGS, f"rounds.audit={audit}"),
     )
 
 
@@ -90,19 +94,31 @@ def spent(found: Course, parameters: float) -> dict[str, float]:
     }
 
 
-def rounds_of(participants: int, folder: Path, model: str, scaled: float | None) -> tuple[dict[str, float], ...]:
+def rounds_of(
+    participants: int, folder: Path, model: str, scaled: float | None, audit: float = 0.0
+) -> tuple[dict[str, float], ...]:
     """An ordinary round and a flush."""
     found = []
     for rounds in (1, 3):
-        options = options_of(participants, rounds, scaled, model)
+        options = options_of(participants, rounds, scaled, model, audit)
         parameters = scaled or Simulation(options, folder, _quiet).parameters
         found.append(spent(course(options, folder), parameters))
     flush, three = found
     return {name: (three[name] - flush[name]) / 2 for name in three}, flush
 
 
+def with_audits(participants: int, folder: Path) -> tuple[dict[str, float], ...]:
+    """As `rounds_of`, with the share of audited spans that runs have by default."""
+    share = RoundsConfig().audit
+    plain, audited = (rounds_of(participants, folder, "tiny", PARAMETERS, audit) for audit in (0.0, 1.0))
+    return tuple(
+        {name: (1 - share) * bits + share * every[name] for name, bits in one.items()}
+        for one, every in zip(plain, audited, strict=True)
+    )
+
+
 def simulated(participants: int, folder: Path) -> list[Row]:
-    usual, flush = rounds_of(participants, folder, "tiny", PARAMETERS)
+    usual, flush = with_audits(participants, folder)
     mean = ((FLUSH_EVERY - 1) * usual["total up"] + flush["total up"]) / FLUSH_EVERY
     rarely = math.ceil((flush["total up"] - usual["total up"]) / (MOST_UP - usual["total up"]))
     unit, who = "bit/parameter", f"{participants} participants"

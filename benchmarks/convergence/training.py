@@ -103,6 +103,7 @@ class Session:
                 while not averaging.has_sent(worker):
                     losses.append(self._step(worker, member))
             present = {worker for worker in sorted(everybody) if self._chance.random() >= arm.churn}
+            present = present or {self._chance.choice(sorted(everybody))}  # a round of nobody would not be committed
             hidden = range(0 if last else arm.delay_steps)
             losses += [self._step(worker, members[worker]) for worker in present for _ in hidden]
             averaging.commit(present)

@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from legion.comm.waiting import Changes
@@ -23,9 +24,7 @@ from legion.rounds import RoundPlan, RoundRecord, SpanRecord, UpdateKey
 logger = logging.getLogger(__name__)
 
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # pauses between tries; the last repeats
-ROOM_BYTES = 64 << 20  # for updates that arrive side by side, each in memory until it is whole
 COMING_S = 5.0  # after its record, for the announcement of an update that was asked for before
-SLOW_BYTES_PER_S = 125_000  # 1 Mbit/s: for one that was announced, and as it is
 
 Room = Callable[[int], AbstractAsyncContextManager[None]]  # inside it so many bytes may come
 Needs = Callable[[Bounds], object]  # whether our slice meets a span
@@ -39,6 +38,18 @@ class Sources(Protocol):
 
     async def await_update(self, member: Member, key: UpdateKey, most_bytes: int, room: Room) -> tuple[str, bytes]:
         """The digest and the values, once the worker has made it; the values inside `room`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of updates on their way here."""
+
+    room_bytes: int = 64 << 20  # for those that arrive side by side, each in memory until it is whole
+    slow_bytes_per_s: float = 125_000.0  # 1 Mbit/s: as slow may be what was announced before its record came
+
+    def of_scale(self, scale: float) -> "Limits":
+        """Where `scale` bytes stand for each one."""
+        return Limits(max(1, round(self.room_bytes / scale)), self.slow_bytes_per_s / scale)
 
 
 Download = Callable[[str, int], Coroutine[Any, Any, bytes]]  # from storage, by digest and size
@@ -76,6 +87,7 @@ class Arriving:
         spawn: Spawn,
         here: Callable[[int], None],
         tally: Tally,
+        limits: Limits,
     ) -> None:
         self._me = me
         self._sources = sources
@@ -85,7 +97,8 @@ class Arriving:
         self._spawn = spawn
         self._here = here
         self._tally = tally
-        self._memory = Memory(ROOM_BYTES)
+        self._limits = limits
+        self._memory = Memory(limits.room_bytes)
         self._coming: dict[UpdateKey, asyncio.Task[None]] = {}
         self._announced: dict[UpdateKey, int] = {}  # sizes of those that are on their way
         self._came: dict[int, set[str]] = {}  # by round: what came before it was committed
@@ -164,7 +177,7 @@ class Arriving:
         if coming is not None:
             await asyncio.wait({coming}, timeout=COMING_S)
             if self._announced.pop(key, None) == span.size_bytes:
-                await asyncio.wait({coming}, timeout=span.size_bytes / SLOW_BYTES_PER_S)
+                await asyncio.wait({coming}, timeout=span.size_bytes / self._limits.slow_bytes_per_s)
             coming.cancel()
         await self._bring(key.round, span, holder)
         missing.discard(span.digest)

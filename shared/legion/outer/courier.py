@@ -21,7 +21,7 @@ from legion.errors import LegionError, NotFinite, NotFound, PartInvalid, PartRef
 from legion.ids import ClusterId, WorkerId
 from legion.layout import CHUNK, Bounds
 from legion.messages import Member
-from legion.outer.arriving import RETRY_S, Arriving, Sources
+from legion.outer.arriving import RETRY_S, Arriving, Limits, Sources
 from legion.outer.blobs import BlobFolder
 from legion.outer.handover import Estate, Heirs
 from legion.outer.member import Outgoing, Place
@@ -77,6 +77,7 @@ class Courier:
         control: Control,
         blobs: BlobFolder,
         bridge: Bridge,
+        limits: Limits = Limits(),
     ) -> None:
         self._me = me
         self._config = config
@@ -103,7 +104,7 @@ class Courier:
         self._turns: dict[WorkerId, asyncio.Semaphore] = {}  # of parts to one reducer, in the order of spans
         self._tally = Tally()
         self._arriving = Arriving(
-            me, links, control.download, blobs, self._needs, self._spawn, self._all_here, self._tally
+            me, links, control.download, blobs, self._needs, self._spawn, self._all_here, self._tally, limits
         )
         self._reducing = Reducing(me, config, self._changes, self._spawn, self._reduced, self._clock, self._tally)
         self._estate = Estate(me, place.run_id, self._reducing.residuals, links, self._tally)

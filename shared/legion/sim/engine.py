@@ -24,6 +24,7 @@ from legion.ids import Rank, UnitId, WorkerId
 from legion.layout import Layout
 from legion.messages import Plan
 from legion.model.build import Blueprint, blueprint
+from legion.outer.arriving import Limits
 from legion.outer.courier import Control, Courier
 from legion.outer.log import Anchor
 from legion.outer.member import Place, RoundMember
@@ -177,7 +178,8 @@ class SimEngine:
     async def _taking_part(self, place: Place, calls: RoundCalls, control: Control) -> AsyncIterator[Courier]:
         crossing = Crossing(self._actor, Usage())
         config = self._world.config.rounds
-        courier = Courier(self._me, config, place, self._first_anchor, calls, control, self._blobs, crossing)
+        limits = Limits().of_scale(self._world.scale)
+        courier = Courier(self._me, config, place, self._first_anchor, calls, control, self._blobs, crossing, limits)
         async with courier.working():
             yield courier
 

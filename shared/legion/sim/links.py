@@ -110,7 +110,7 @@ class RoundCalls:
         if update is None:
             raise NotFound(f"update {sha256[:12]} is here no more")
         data = bytes(update)
-        async with room(round(len(data) * self._network.scale)):
+        async with room(len(data)):
             await self._network.line(worker).free()
             await self._network.carry(worker, self._me, self.fetched, values_bytes=len(data), text_bytes=len(sha256))
         return sha256, data

@@ -22,7 +22,7 @@ from legion.errors import (
 from legion.ids import ClusterId, Rank, WorkerId
 from legion.layout import Layout
 from legion.messages import Member
-from legion.outer.arriving import Room
+from legion.outer.arriving import Limits, Room
 from legion.outer.blobs import BlobFolder
 from legion.outer.courier import Courier
 from legion.outer.member import Outgoing, Place
@@ -151,14 +151,20 @@ class Post:
 
 @contextlib.asynccontextmanager
 async def post_office(
-    folder: Path, cluster: ClusterId = A, anchor: int = 0, layout: Layout | None = None, **config: Any
+    folder: Path,
+    cluster: ClusterId = A,
+    anchor: int = 0,
+    layout: Layout | None = None,
+    limits: Limits = Limits(),
+    **config: Any,
 ) -> AsyncIterator[Post]:
     links, control = MemoryLinks(), MemoryControl()
     layout = layout or Layout(UNITS, SHARES[cluster])
     place = Place(RUN, cluster, Rank(0), layout, ROUNDS)
     settings = RoundsConfig.model_validate({"codec": "int8", "update_codec": "none"} | config)
     bridge = Bridge(asyncio.get_running_loop(), Usage())
-    courier = Courier(worker_of(cluster, 0), settings, place, anchor, links, control, BlobFolder(folder), bridge)
+    blobs = BlobFolder(folder)
+    courier = Courier(worker_of(cluster, 0), settings, place, anchor, links, control, blobs, bridge, limits)
     async with courier.working():
         yield Post(courier, links, control, folder, cluster)
     await settled()  # who waited for something of ours hears that we have left

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from legion.errors import LegionError, NotFound, PeerLost
-from legion.outer import arriving
-from legion.outer.arriving import COMING_S, Memory
+from legion.outer.arriving import COMING_S, Limits, Memory
 from legion.outer.courier import SERVED_ROUNDS
 from legion.rounds import UpdateKey
 from tests.core.outer.post_office import (
@@ -124,11 +123,7 @@ def test_an_update_of_a_term_that_was_not_committed_is_of_no_use(tmp_path: Path)
 
 
 @pytest.mark.parametrize("end", ["another term", "another size", "the same size"])
-def test_who_announces_an_update_and_never_ends_it_keeps_no_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
-) -> None:
-    monkeypatch.setattr(arriving, "ROOM_BYTES", len(blob(0, 0)))
-
+def test_who_announces_an_update_and_never_ends_it_keeps_no_room(tmp_path: Path, end: str) -> None:
     async def test(post: Post) -> None:
         post.links.trickling.add(FIRST)
         data = blob(0, 0) if end == "the same size" else b"long" + blob(0, 0)
@@ -145,7 +140,7 @@ def test_who_announces_an_update_and_never_ends_it_keeps_no_room(
             await later(COMING_S + 1)
         assert post.courier.ready == 1
 
-    with_post(tmp_path, test)
+    with_post(tmp_path, test, limits=Limits(room_bytes=len(blob(0, 0))))
 
 
 @pytest.mark.parametrize("answer", [PeerLost("gone"), (sha(blob(0, 0)), b"damaged")])
