@@ -24,6 +24,7 @@ from legion_client.agent.preparation import Prepared, empty_folder, prepare, ran
 from legion_client.agent.rejoin import WayBack, way_back
 from legion_client.agent.rounds import RoundRelay
 from legion_client.agent.supervisor import Engine
+from legion_client.agent.traffic import Traffic
 from legion_client.engine.protocol import (
     AnchorReached,
     Command,
@@ -34,6 +35,7 @@ from legion_client.engine.protocol import (
     Held,
     Left,
     Listening,
+    Moved,
     Prepare,
     Report,
     SliceWritten,
@@ -43,6 +45,7 @@ from legion_client.engine.protocol import (
     Throttle,
     UpdateWanted,
 )
+from legion_client.machine.probe import nvidia_devices
 from legion_client.paths import Home
 from legion_client.settings import Settings
 
@@ -68,6 +71,7 @@ class Surroundings:
     spawn: Spawn
     post: Post
     on_record: Callable[[StepRecord], None]
+    traffic: Traffic
 
 
 class Attempt:
@@ -83,6 +87,7 @@ class Attempt:
         self.prepared: Prepared | None = None
         self.listening: Listening | None = None
         self.cards: str | None = None
+        self.card_problem: str | None = None  # why the engine computes without the card that is there
         self.steps = 0  # committed, as far as our engine knows
         self.record: StepRecord | None = None  # of the newest step
         self.recorded_at = 0.0  # s of the monotonic clock
@@ -99,6 +104,8 @@ class Attempt:
         self.say(self._prepare_command())
         if limits is not None:
             self.say(limits)
+        self._around.traffic.with_engine(True)
+        self.say(self._around.traffic.rates)
         self._spawn(self._run_engine())
 
     def fetch_slice(self, plan: Plan) -> None:
@@ -191,6 +198,7 @@ class Attempt:
             death = error
         finally:
             self._engine = None
+            around.traffic.with_engine(False)
         self._post(life.EngineGone(death, time.monotonic()))
 
     async def _send_commands(self, engine: Engine) -> None:
@@ -215,7 +223,7 @@ class Attempt:
         outbox, epoch = self._around.outbox, self.plan.epoch if self.plan else life.NO_EPOCH
         match report:
             case Listening():
-                self.listening = report
+                self._listens(report)
                 self._post(life.EngineListens())
             case Held():
                 logger.info("engine holds after_s=%.3f", report.after_s)
@@ -224,6 +232,8 @@ class Attempt:
                 self.steps, self.record, self.recorded_at = record.step, record, time.monotonic()
                 outbox.add_record(epoch, record)
                 self._around.on_record(record)
+            case Moved():
+                self._around.traffic.moved(report)
             case Evaluated(record=evaluation):
                 outbox.add_record(epoch, evaluation)
             case SliceWritten():
@@ -239,6 +249,13 @@ class Attempt:
                 self._failed(report)
             case _:
                 self._hear_of_rounds(report)
+
+    def _listens(self, report: Listening) -> None:
+        self.listening = report
+        expects_card = bool(nvidia_devices()) if self.cards is None else bool(self.cards)
+        if report.card_problem and expects_card:
+            self.card_problem = report.card_problem
+            logger.warning("graphics cards cannot be used reason=%s", report.card_problem)
 
     def _hear_of_rounds(self, report: Report) -> None:
         match report:

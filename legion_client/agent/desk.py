@@ -22,9 +22,10 @@ from legion_client.control.messages import (
     Status,
     Why,
 )
-from legion_client.machine.reasons import why
+from legion_client.machine.reasons import Reason, why
 from legion_client.settings import change, read, values
 
+UNKNOWN = frozenset((Reason.IDLE_UNKNOWN, Reason.USE_UNKNOWN))
 AXES: tuple[Axis, ...] = ("cpu", "gpu", "network")
 
 
@@ -123,7 +124,7 @@ class AgentDesk:
         if decision is None:
             return ()
         # Where nobody shares the computer, what the sensors do not know is no news.
-        return tuple(why(one) for one in decision.reasons if self._host.polite or one.rule.stops)
+        return tuple(why(one) for one in decision.reasons if self._host.polite or one.reason not in UNKNOWN)
 
     def _mode(self, axis: Axis) -> ModeNow:
         modes = self._host.file.settings.modes

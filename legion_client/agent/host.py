@@ -14,7 +14,6 @@ import psutil
 
 from legion.errors import LegionError, Refused, StorageFailed
 from legion.identity import Invite
-from legion.messages import StepRecord
 from legion_client.agent import life
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.decided import Decided
@@ -29,9 +28,10 @@ from legion_client.agent.service import Agent
 from legion_client.agent.standing import Standing
 from legion_client.agent.supervisor import COMMAND
 from legion_client.agent.telling import Teller
+from legion_client.agent.traffic import Traffic
 from legion_client.control.messages import Sample
 from legion_client.machine.notices import Coming
-from legion_client.machine.policy import Decision, Pause
+from legion_client.machine.policy import Decision, Pause, Run
 from legion_client.machine.probe import hardware
 from legion_client.machine.readings import Readings
 from legion_client.machine.reasons import Active, Reason
@@ -80,7 +80,7 @@ class Host:
         self._joined = asyncio.Event()
         self._has_decided = asyncio.Event()
         self._resting_since: float | None = None
-        self._traffic = (0, 0)  # bytes sent and received since the last sample
+        self.traffic = Traffic(self.volume)
         self._guard: Guard | None = None
         self._orders: Orders | None = None
 
@@ -159,6 +159,7 @@ class Host:
         finally:
             self.standing.save()
             self.samples.close()
+            self.traffic.settle()
             await asyncio.to_thread(self.volume.save)
 
     async def _memberships(self, *, stays: bool) -> None:
@@ -187,7 +188,9 @@ class Host:
             task.cancel()
 
     async def _take_part(self, enrolment: Enrolment) -> None:
-        async with Coordinator(enrolment.base_url, enrolment.context, enrolment.worker_id, enrolment.token) as server:
+        async with Coordinator(
+            enrolment.base_url, enrolment.context, enrolment.worker_id, enrolment.token, self.traffic
+        ) as server:
             self.agent = agent = Agent(
                 server,
                 enrolment,
@@ -196,7 +199,8 @@ class Host:
                 self._engine_command,
                 unattended=self._unattended,
                 polite=self.polite,
-                on_record=self._recorded,
+                on_record=self.standing.stepped,
+                traffic=self.traffic,
             )
             agent.on_change = self._changed
             if self._orders is not None:
@@ -236,6 +240,8 @@ class Host:
         if state is not None and state.trouble is not None:
             figures: dict[str, str | int] = {"times": len(state.crashes), "problem": str(state.trouble)}
             known.append(Active(Reason.ENGINE_FAILED, figures=figures))
+        if self.agent is not None and self.agent.attempt.card_problem is not None:
+            known.append(Active(Reason.GPU_UNUSABLE, figures={"problem": self.agent.attempt.card_problem}))
         if self.finished:
             known.append(Active(Reason.FINISHED))
         return known
@@ -243,6 +249,8 @@ class Host:
     def _decided(self, decision: Decision, readings: Readings) -> None:
         before, self.decision, self.readings = self.decision, decision, readings
         self._orders = orders(decision, self.device, self.cards)
+        if isinstance(decision, Run):
+            self.traffic.limit(decision.limits.upload_bytes_per_s, decision.limits.download_bytes_per_s)
         self._has_decided.set()
         if self.agent is not None:
             self._apply(self._orders)
@@ -296,11 +304,6 @@ class Host:
             self.look_again()
         self.teller.moved(before, state)
 
-    def _recorded(self, record: StepRecord) -> None:
-        self.standing.stepped(record)
-        self._traffic = (self._traffic[0] + record.sent_bytes, self._traffic[1] + record.received_bytes)
-        self.volume.add(sent_bytes=record.sent_bytes, received_bytes=record.received_bytes)
-
     @property
     def tokens_per_s(self) -> float:
         """Of the newest step; none while nothing is computed."""
@@ -316,8 +319,7 @@ class Host:
         load = Load()
         while True:
             await asyncio.sleep(PERIOD_S)
-            sent, received = self._traffic
-            self._traffic = (0, 0)
+            sent, received = self.traffic.since_last()
             card = next((gpu for gpu in self.readings.gpus if str(gpu.index) == self.cards), None)
             self.samples.add(
                 Sample(

@@ -83,6 +83,7 @@ class State:
     wish: Wish | None = None  # to rest
     finishing: bool = False  # asked to rest once this round's contribution is made
     crashes: tuple[float, ...] = ()  # of the engine, lately; s of a clock
+    death: LegionError | None = None  # the newest of these crashes
     trouble: LegionError | None = None  # the crash after which it is not started again by itself
     unattended: bool = False  # nobody would see a pause after crashes: the agent ends instead
 

@@ -138,7 +138,7 @@ def _end_to_rest(state: State, reason: str, step_s: float, after_s: float) -> Ne
 
 
 def _resume(state: State, *, in_person: bool) -> Next:
-    cured = replace(state, trouble=None, crashes=()) if in_person else state
+    cured = replace(state, trouble=None, death=None, crashes=()) if in_person else state
     if cured.wish is None and not cured.finishing and cured.phase is not Phase.PAUSED:
         return cured, ()
     state = replace(cured, wish=None, finishing=False)
@@ -219,7 +219,7 @@ def _curable(state: State) -> bool:
 
 
 def _crashed(state: State, death: EngineDied, at: float) -> Next:
-    state = replace(state, crashes=restarts.counted(state.crashes, at))
+    state = replace(state, crashes=restarts.counted(state.crashes, at), death=death)
     if not restarts.hopeless(state.crashes):
         return _without_engine(state)
     if state.unattended:

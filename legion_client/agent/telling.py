@@ -95,8 +95,8 @@ class Teller:
 
     def moved(self, before: State, state: State) -> None:
         self.changed()
-        if len(state.crashes) > len(before.crashes) or (state.trouble is not None and before.trouble is None):
-            self._crashed(state)
+        if state.death is not None and state.death is not before.death:
+            self._crashed(state, state.death)
         if state.phase is before.phase:
             return
         if state.phase is Phase.TRAINING and before.phase is not Phase.HOLDING and state.plan is not None:
@@ -107,10 +107,11 @@ class Teller:
             kind, text = _ENTERED[state.phase]
             self._journal.add(kind, text)
 
-    def _crashed(self, state: State) -> None:
+    def _crashed(self, state: State, death: LegionError) -> None:
         level: Level = "warning"
         if state.trouble is None:
-            self._journal.add("engine-crashed", "The training engine crashed and is started again.", level)
+            text = f"The training engine ended unexpectedly: {death}. It is started again."
+            self._journal.add("engine-crashed", text, level)
             return
         log = str(state.trouble.details.get("log", "")).strip()
         last = f" Its last words: {log.splitlines()[-1]}" if log else ""

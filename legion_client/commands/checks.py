@@ -1,6 +1,7 @@
 """What `doctor` looks at. Every check tries the real thing: a file, a connection, a child process."""
 
 import asyncio
+import json
 import socket
 import sys
 import tempfile
@@ -31,6 +32,8 @@ except ImportError:  # the 'client' extra is not installed: the check of the eng
 MOST_SKEW_S = 60.0  # certificates and invites name times
 ENGINE_S = 180.0  # torch reads a gigabyte from a cold disk
 SERVER_S = 15.0
+DEVICES = (sys.executable, "-P", "-m", "legion_client.engine.devices")
+NO_CARD = "no card"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ async def examine(home: Home) -> list[Check]:
     checks += await _server(known)
     checks += [_disk(home, settings), _port(settings, running=running)]
     checks.append(await _engine())
-    checks.append(_driver())
+    checks.append(await _graphics(_driver()))
     return checks
 
 
@@ -204,12 +207,33 @@ def _driver() -> Check:
         return Check("graphics", "skipped", "no NVIDIA driver: the processor computes")
     try:
         names = [str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(i))) for i in range(_cards())]
-        found = f"driver {pynvml.nvmlSystemGetDriverVersion()}: {', '.join(names) or 'no card'}"
+        found = f"driver {pynvml.nvmlSystemGetDriverVersion()}: {', '.join(names) or NO_CARD}"
         return Check("graphics", "ok", found)
     except pynvml.NVMLError as error:
         return Check("graphics", "problem", f"a card does not answer: {error}", "Restart the computer.")
     finally:
         pynvml.nvmlShutdown()
+
+
+async def _graphics(driver: Check) -> Check:
+    """A card that its driver shows may still be of no use to torch: the driver may be too old for it."""
+    if driver.state != "ok" or driver.found.endswith(NO_CARD):
+        return driver
+    process = await asyncio.create_subprocess_exec(
+        *DEVICES, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(ENGINE_S):
+            said, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return Check("graphics", "problem", f"{driver.found}: torch does not answer", "Restart the computer.")
+    problem = json.loads(said)["card_problem"] if process.returncode == 0 else "torch cannot be loaded"
+    if problem is None:
+        return driver
+    advice = "Update the driver, or install the build of torch that fits it (https://pytorch.org/get-started/locally)."
+    return Check("graphics", "problem", f"{driver.found}: training cannot use it: {problem}", advice)
 
 
 def _cards() -> int:

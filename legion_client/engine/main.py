@@ -30,14 +30,17 @@ from legion_client.engine.session import Session
 
 logger = logging.getLogger(__name__)
 GONE = 0  # the agent ended: nobody is left to tell
+CARD_FAILED = "If that happens again, restart the computer, or switch the card off: graphics.excluded."
 ORPHAN_S = 5.0  # for the step under way, when the agent is gone
 
 
 def main() -> int:
     """Run until the agent's end of the pipe closes, the run is done, or an error."""
     logs.configure(level=os.environ.get("LEGION_LOG_LEVEL", "info"))
-    # The agent decides when to stop; a Ctrl-C in the terminal reaches the whole process group.
+    # The agent decides when to stop. A Ctrl-C in a terminal reaches the whole process group, and a service manager or
+    # a system that shuts down tells every process at once: what was learned would be lost.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     code = asyncio.run(run())
     sys.stderr.flush()
     # The compute thread may be waiting for a device or peer that will never answer.
@@ -121,6 +124,9 @@ def report_failure(pipes: Pipes, session: Session | None, error: Exception) -> i
     """Say what happened; an error that Legion does not know goes to the log with its traceback."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         error = EngineDied("the model, its gradients and activations do not fit in memory: " + str(error))
+    if isinstance(error, torch.AcceleratorError):
+        logger.exception("the graphics card failed")
+        error = EngineDied(f"the graphics card failed: {str(error).strip().splitlines()[0]}", hint=CARD_FAILED)
     if not isinstance(error, LegionError):
         logger.exception("the engine failed")
         error = EngineDied(f"{type(error).__name__}: {error}")

@@ -111,6 +111,7 @@ class Listening(Message):
     port: int
     shape: ModelShape
     device: Device
+    card_problem: str | None = None  # why it is no NVIDIA card, in torch's words
 
 
 class Held(Message):

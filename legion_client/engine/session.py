@@ -37,7 +37,7 @@ from legion.model.build import Blueprint, blueprint
 from legion.model.init import fill, theta_0
 from legion.outer.courier import Courier
 from legion.outer.member import Place
-from legion.train.device import best_device, describe
+from legion.train.device import best_device, cuda_problem, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace
 from legion.train.rounds import RoundTraining
@@ -95,7 +95,14 @@ class Session:
         """Load the data, build the model on meta, listen; then say so."""
         self._loader, self._blueprint = await on_compute_thread(self._load)
         self.network: PeerNetwork = await listen(self._identity, self._prepare.listen_host, self._prepare.listen_port)
-        self._report(Listening(port=self.network.port, shape=self._blueprint.shape, device=describe(self._device)))
+        self._report(
+            Listening(
+                port=self.network.port,
+                shape=self._blueprint.shape,
+                device=describe(self._device),
+                card_problem=cuda_problem() if self._device.type == "cpu" else None,
+            )
+        )
 
     def _load(self) -> tuple[Loader, Blueprint]:
         prepare = self._prepare

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     IDLE_UNKNOWN = "idle-unknown"
     USE_UNKNOWN = "use-unknown"
     GPU_PROBLEM = "graphics-problem"
+    GPU_UNUSABLE = "graphics-unusable"
     SETTINGS_MISTAKE = "settings-mistake"
 
 
@@ -224,6 +225,7 @@ RULES: Mapping[Reason, Rule] = {
         "processor.cores_in_use_percent",
     ),
     Reason.GPU_PROBLEM: Rule("Graphics cards: {problem}."),
+    Reason.GPU_UNUSABLE: Rule("Training cannot use the graphics card: {problem}. The processor computes instead."),
     Reason.SETTINGS_MISTAKE: Rule("Settings: {problem}."),
 }
 _ORDER = {reason: place for place, reason in enumerate(Reason)}

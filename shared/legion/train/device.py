@@ -22,6 +22,17 @@ def best_device() -> torch.device:
     return torch.device("cpu")
 
 
+def cuda_problem() -> str | None:
+    """Why CUDA cannot be used here, in torch's words: a driver too old, none, a build without it. None where it can."""
+    if torch.cuda.is_available():
+        return None
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().splitlines()[0].rstrip(".")
+    return "no card answers"
+
+
 def describe(device: torch.device) -> Device:
     """For people, and for the coordinator to judge what fits."""
     match device.type:

@@ -2,9 +2,9 @@
 
     python scripted_engine.py SCRIPT.json
 
-The script: steps (how many), die_at, fail_at, gate_at (a step; before it the engine opens the FIFO `gate` beside the
-script and so waits for the test), hear (what it is told to train goes to `train.json` beside the script), slice_size
-(bytes), ignore_stop, survive_input, print, nonsense. Pipe, exit codes and
+The script: steps (how many), die_at, fail_at (with slug and message), card_problem, gate_at (a step; before it the
+engine opens the FIFO `gate` beside the script and so waits for the test), hear (what it is told to train goes to
+`train.json` beside the script), slice_size (bytes), ignore_stop, survive_input, print, nonsense. Pipe, exit codes and
 signals are real.
 """
 
@@ -78,7 +78,8 @@ def train(script: dict[str, object], command: Train) -> bool:
         if script.get("gate_at") == step:
             Path(sys.argv[1]).with_name("gate").read_bytes()
         if script.get("fail_at") == step:
-            say(Failed(slug="not-finite", message="the loss is NaN", hint="lower the rate", step=step))
+            slug, message = str(script.get("slug", "not-finite")), str(script.get("message", "the loss is NaN"))
+            say(Failed(slug=slug, message=message, hint="lower the rate", step=step))
             sys.exit(30)
         say(StepDone(record=step_record(step + 1)))
     if script.get("hang"):
@@ -107,7 +108,7 @@ def main() -> None:
                 shape = json.loads(Path(sys.argv[1]).with_name("shape.json").read_text())
                 WORK_DIRS.append(prepare.work_dir)
                 device = Device(kind="cpu", name="scripted", memory_bytes=1)
-                say(Listening(port=port, shape=shape, device=device))
+                say(Listening(port=port, shape=shape, device=device, card_problem=script.get("card_problem")))
             case Train() as command:
                 if script.get("hear"):
                     Path(sys.argv[1]).with_name("train.json").write_text(command.model_dump_json())

@@ -1,28 +1,35 @@
 """What is told, in the window's words, of a server that is away, is another one, or does not want this computer."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from legion_client.agent import service
+from legion.messages import Device
+from legion_client.agent import attempt, service
 from legion_client.agent.desk import AgentDesk
 from legion_client.agent.host import Host
 from tests.client.agent.hosting import RunningServer, hosted, seen
+from tests.client.agent.relaying import SHAPE
 from tests.client.conftest import RunningServer as Server
 
+SCRIPT = Path(__file__).with_name("scripted_engine.py")
 # An engine that only waits for its end: nothing here is about training.
 QUIET = (sys.executable, "-c", "import sys; sys.stdin.read()")
 
 
 async def told(desk: AgentDesk, kind: str) -> str:
     """The newest sentence of this kind, once there is one."""
-    while True:
-        found = [line.sentence for line in await desk.happenings(0, 100) if line.kind == kind]
-        if found:
-            return found[-1]
-        await asyncio.sleep(0.01)
+    changes = desk.follow()
+    try:
+        async for _ in changes:
+            if found := [line.sentence for line in await desk.happenings(0, 100) if line.kind == kind]:
+                return found[-1]
+    finally:
+        await changes.aclose()
+    raise AssertionError("the agent tells nothing more")
 
 
 async def test_a_server_that_is_away_and_comes_back(server: RunningServer, tmp_path: Path) -> None:
@@ -84,6 +91,39 @@ async def test_a_server_that_speaks_another_version(
             "warning",
             "The client speaks protocol 99, this server 1. Install the same Legion version on both sides.",
         )
+
+
+async def test_a_card_that_is_there_and_of_no_use(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a driver that is too old for torch: the processor computes, and nobody has to find out why it is slow."""
+    card = Device(kind="cuda", name="GeForce GTX 680", memory_bytes=2 * 2**30)
+    monkeypatch.setattr(attempt, "nvidia_devices", lambda: [card])
+    script = tmp_path / "script.json"
+    problem = "The NVIDIA driver on your system is too old (found version 11040)"
+    script.write_text(json.dumps({"card_problem": problem}))
+    script.with_name("shape.json").write_text(SHAPE.model_dump_json())
+    server.configure(start={"workers": 2})
+    command = (sys.executable, str(SCRIPT), str(script))
+    async with hosted(server, tmp_path / "home", engine_command=command) as (_, desk):
+        status = await seen(desk, lambda status: any(why.slug == "graphics-unusable" for why in status.reasons))
+        [why] = [why for why in status.reasons if why.slug == "graphics-unusable"]
+        assert why.sentence == f"Training cannot use the graphics card: {problem}. The processor computes instead."
+        assert status.face == "waiting", "for the run, not for the card"
+
+
+async def test_an_engine_whose_card_fails_is_started_again_and_says_why(server: RunningServer, tmp_path: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"fail_at": 1, "slug": "engine-died", "message": "the graphics card failed: ECC"}))
+    script.with_name("shape.json").write_text(SHAPE.model_dump_json())
+    server.configure(cluster={"policy": "solo"}, rounds={"steps": 10, "codec": "int4"}, steps=1000)
+    command = (sys.executable, str(SCRIPT), str(script))
+    async with hosted(server, tmp_path / "home", engine_command=command) as (_, desk):
+        assert await told(desk, "engine-crashed") == (
+            "The training engine ended unexpectedly: the graphics card failed: ECC. It is started again."
+        )
+        status = await seen(desk, lambda status: any(why.slug == "engine-failed" for why in status.reasons))
+        assert (status.face, "the graphics card failed: ECC" in status.headline) == ("warning", True)
 
 
 def beat_at_once(host: Host) -> None:
