@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from legion.checkpoint.storage import storing
 from legion.config import RunConfig
@@ -13,10 +13,12 @@ from legion.errors import CheckpointInvalid
 from legion.ids import ClusterId, Rank
 from legion.layout import Bounds, Layout
 from legion.messages import Plan
-from legion.outer.state import StateInfo, opened
 from legion.rounds import RoundRecord
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
+
+if TYPE_CHECKING:
+    from legion.outer.state import StateInfo
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ def catch_up(
     return "updates" if cheaper else "checkpoint"
 
 
-def unfit(info: StateInfo, plan: Plan, rank: Rank) -> str | None:
+def unfit(info: "StateInfo", plan: Plan, rank: Rank) -> str | None:
     """Why a state cannot be taken up in this plan; None when it can."""
     layout = Layout(plan.shape.sizes, tuple(member.share for member in plan.members))
     if info.run_id != plan.run_id:
@@ -94,10 +96,12 @@ async def way_back(server: Coordinator, path: Path, plan: Plan, rank: Rank, conf
     return WayBack(path, way, checkpoint, tuple(_of(record, {info.cluster, info.sent_as}) for record in missed))
 
 
-def _kept(path: Path, plan: Plan, rank: Rank) -> StateInfo | None:
+def _kept(path: Path, plan: Plan, rank: Rank) -> "StateInfo | None":
     """Read as a whole: what was damaged on the disk must not enter the run."""
     if not path.exists():
         return None
+    from legion.outer.state import opened  # noqa: PLC0415  numpy: 14 MB that only who comes back needs
+
     try:
         with opened(path) as kept:
             reason = unfit(kept.info, plan, rank)
@@ -112,7 +116,7 @@ def _kept(path: Path, plan: Plan, rank: Rank) -> StateInfo | None:
     return None
 
 
-async def _missed(server: Coordinator, info: StateInfo, checkpoint: int) -> list[RoundRecord]:
+async def _missed(server: Coordinator, info: "StateInfo", checkpoint: int) -> list[RoundRecord]:
     found: list[RoundRecord] = []
     since = info.anchor
     while since < checkpoint:

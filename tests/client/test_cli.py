@@ -134,7 +134,7 @@ def test_what_the_agent_and_quick_commands_do_without() -> None:
         "import legion_client.commands.headless, legion_client.commands.desktop\n"
         "for module in pkgutil.iter_modules(agent.__path__):\n"
         "    importlib.import_module('legion_client.agent.' + module.name)\n"
-        "print(sorted({'torch', 'grpc', 'transformers', 'datasets', 'PySide6'} & set(sys.modules)))\n"
+        "print(sorted({'torch', 'grpc', 'transformers', 'datasets', 'PySide6', 'numpy'} & set(sys.modules)))\n"
     )
     quick = (
         "import sys, legion_client.cli, legion_client.control.client\n"
