@@ -35,8 +35,9 @@ def run(
     """Until the volunteer quits; returns the exit code.
 
     `seat` gives the agent, and is entered after the tray is seen; leaving it must end an agent of this process in good
-    order. `background`: without the window, where there is a tray. `invite`: asked about as soon as the agent is there.
-    `doorbell`: rung by the desk of an agent in this process. `attached`: the agent is another process and outlives us.
+    order. `background`: without the window, where a tray comes soon. `invite`: asked about as soon as the agent is
+    there. `doorbell`: rung by the desk of an agent in this process. `attached`: the agent is another process and
+    outlives us.
     """
     application = application_of()
     desktop = Desktop(application, home, QtWords(), attached=attached)
@@ -49,7 +50,7 @@ def run(
     import qasync  # noqa: PLC0415  as long as the tray needs to take the icon in
 
     application.processEvents()
-    if not background or not has_tray:
+    if not background:  # without a tray it comes all the same, but at login many a tray is late
         desktop.raise_window()
     if invite is not None:
         desktop.ask_to_join(invite)

@@ -88,6 +88,7 @@ class Desktop(QObject):
             return
         self._watch = TrayWatch(self)
         self._watch.appeared.connect(lambda: self.find_tray(True))
+        self._watch.missing.connect(self._do_without_tray)
         self._watch.start()
 
     def answer_door(self, invite: str | None) -> None:
@@ -203,6 +204,19 @@ class Desktop(QObject):
         self.tray.show_view(view)
         if self._window is not None:
             self._window.show_view(view)
+
+    def _do_without_tray(self) -> None:
+        """The window instead, where none was to be seen; what that means is told once."""
+        if self._window is None:
+            self.raise_window()
+        if not self.memory.now.told_without_tray:
+            self.memory.keep(told_without_tray=True)
+            self.window.tell(
+                self.words.tr(
+                    "This desktop shows no tray, so Legion has no icon there. It keeps training when you close this "
+                    "window; start Legion again to open it. Should a tray appear, the icon does too."
+                )
+            )
 
     def _tell_closing(self) -> None:
         """Once: closing keeps training, and how to come back."""

@@ -13,6 +13,7 @@ from legion_client.ui.theme import Theme
 WATCHER = "org.kde.StatusNotifierWatcher"
 SOON_MS, LATER_MS = 1000, 30_000
 MOST_SOON = 30
+PATIENT_LOOKS = 5
 LONGEST_HEADER = 60  # characters: a menu should not grow across the screen
 
 
@@ -84,9 +85,11 @@ class TrayWatch(QObject):
     """`appeared`, once, as soon as there is a tray: at login it often comes after us, and on GNOME with an extension.
 
     A watcher of trays on the bus tells at once; old X11 trays are asked for, each second at first and then rarely.
+    `missing`, once, when there is none after a few seconds.
     """
 
     appeared = Signal()
+    missing = Signal()
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
@@ -112,6 +115,8 @@ class TrayWatch(QObject):
             self._timer.stop()
             self._watcher = None
             self.appeared.emit()
+        elif self._looks == PATIENT_LOOKS:
+            self.missing.emit()
 
 
 def shortened(text: str) -> str:

@@ -78,6 +78,10 @@ class Window(QMainWindow):
         if self.isVisible() and (page := self._pages.get(self.page)) is not None:
             page.show_view(view)
 
+    def tell(self, text: str) -> None:
+        """Above the page, until it is dismissed."""
+        self._notice.show_text(text)
+
     @property
     def page(self) -> str:
         """The open one's name."""
@@ -206,7 +210,7 @@ class Window(QMainWindow):
 
 
 class Notice(QFrame):
-    """What could not be done, at the top of the window until it is dismissed; never a dialog in the way."""
+    """What could not be done or must be known, above the page until it is dismissed; never a dialog in the way."""
 
     def __init__(self, tools: Tools) -> None:
         super().__init__()
@@ -223,5 +227,13 @@ class Notice(QFrame):
         self.hide()
 
     def show_error(self, error: LegionError) -> None:
-        self._text.setText(f"{error} {error.hint}".strip())
+        self._say(f"{error} {error.hint}".strip(), "error")
+
+    def show_text(self, text: str) -> None:
+        self._say(text, "")
+
+    def _say(self, text: str, role: str) -> None:
+        self._text.setText(text)
+        self._text.setObjectName(role)
+        self._text.style().polish(self._text)
         self.show()

@@ -18,6 +18,7 @@ from legion_client.paths import Home
 from legion_client.ui.app import application_of, attend
 from legion_client.ui.desktop import Desktop
 from legion_client.ui.language import QtWords
+from tests.client.machine.linux_fixtures import message_bus, screen  # noqa: F401
 from tests.client.ui.memory_desk import MemoryDesk, seat_of, with_history
 
 WITHIN_S = 5.0
