@@ -21,6 +21,7 @@ from legion_client.agent.cache import Cache
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.outbox import Outbox
 from legion_client.agent.preparation import Prepared, empty_folder, prepare, rank_in, resume_slice, tensors_in
+from legion_client.agent.progress import Going, Progress, progress
 from legion_client.agent.rejoin import WayBack, way_back
 from legion_client.agent.rounds import RoundRelay
 from legion_client.agent.supervisor import Engine
@@ -72,6 +73,7 @@ class Surroundings:
     post: Post
     on_record: Callable[[StepRecord], None]
     traffic: Traffic
+    on_progress: Callable[[], None]
 
 
 class Attempt:
@@ -86,6 +88,7 @@ class Attempt:
         self.plan: Plan | None = None
         self.prepared: Prepared | None = None
         self.listening: Listening | None = None
+        self._transfer: Progress | None = None
         self.cards: str | None = None
         self.card_problem: str | None = None  # why the engine computes without the card that is there
         self.steps = 0  # committed, as far as our engine knows
@@ -110,6 +113,7 @@ class Attempt:
 
     def fetch_slice(self, plan: Plan) -> None:
         self.plan = plan
+        self._moved_on(Progress("compares what is here with the run's log"))
         self._spawn(self._fetch_slice(plan))
 
     def take_part(self, plan: Plan, back: WayBack | None) -> None:
@@ -172,7 +176,7 @@ class Attempt:
         self._spawn(self._around.outbox.send_records())
         self._spawn(self._around.outbox.send_slices())
         await asyncio.to_thread(empty_folder, self._around.home.work)
-        self.prepared = await prepare(self._around.server, Cache(self._around.home.cache))
+        self.prepared = await prepare(self._around.server, Cache(self._around.home.cache), self._moved_on)
         self._post(life.Downloaded())
 
     async def _run_engine(self) -> None:
@@ -214,8 +218,27 @@ class Attempt:
         config, path = self.prepared.config, None
         back = await way_back(around.server, around.home.local_state, plan, rank, config) if config.in_rounds else None
         if plan.first_step > 0 and (back is None or back.by == "checkpoint"):
-            path = await resume_slice(around.server, plan, rank, around.home.work, tensors=tensors_in(config))
+            tensors = tensors_in(config)
+            path = await resume_slice(around.server, plan, rank, around.home.work, tensors=tensors, told=self._moved_on)
         self._post(life.SliceBuilt(path, back))
+
+    def _moved_on(self, progress: Progress) -> None:
+        self._transfer = progress
+        self._around.on_progress()
+
+    def progress(self, phase: life.Phase) -> Progress | None:
+        """Of what takes long now."""
+        return progress(
+            Going(
+                phase=phase,
+                transfer=self._transfer,
+                in_rounds=self.prepared is not None and self.prepared.config.in_rounds,
+                members=len(self.plan.members) if self.plan else 1,
+                caught_up=self.rounds.catching_up,
+                step_s=self.record.step_s if self.record else None,
+                quiet_s=time.monotonic() - self.recorded_at if self.record else 0.0,
+            )
+        )
 
     # What the engine says.
 
@@ -263,6 +286,7 @@ class Attempt:
                 self.rounds.reduced(report)
             case AnchorReached(report=root):
                 self.rounds.reached(root)
+                self._around.on_progress()
             case HandedOver(handover=handover):
                 self.rounds.handed_over(handover)
             case UpdateWanted():

@@ -26,6 +26,8 @@ from legion.messages import (
 )
 from legion.rounds import Handover, RootReport, RoundsPage, SpanReport
 from legion_client.agent.cache import Download
+from legion_client.agent.metered import MeteredTransport
+from legion_client.agent.traffic import Traffic
 from legion_client.engine.protocol import SliceWritten
 
 CHUNK_BYTES = 2**20
@@ -44,15 +46,26 @@ Reply = TypeVar("Reply", bound=BaseModel)
 class Coordinator:
     """One enrolled worker's view of its server. Close it, or use it in `async with`."""
 
-    def __init__(self, base_url: str, context: ssl.SSLContext, worker_id: WorkerId, token: str) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        context: ssl.SSLContext,
+        worker_id: WorkerId,
+        token: str,
+        traffic: Traffic | None = None,
+    ) -> None:
+        """`traffic`: that all calls count for, and whose limits they keep to."""
         self.base_url = base_url
         self.worker_id = worker_id
         self.local_host: str | None = None  # our address on the way to the server, once there was an answer
         self._http = httpx.AsyncClient(
             base_url=base_url,
-            verify=context,
+            # trust_env: a proxy from the environment would only see a tunnel it cannot open.
+            transport=MeteredTransport(
+                httpx.AsyncHTTPTransport(verify=context, trust_env=False), traffic if traffic is not None else Traffic()
+            ),
             timeout=TIMEOUT,
-            trust_env=False,  # a proxy from the environment would only see a tunnel it cannot open
+            trust_env=False,
             headers={"Authorization": f"Bearer {token}"},
         )
 

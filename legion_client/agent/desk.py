@@ -47,6 +47,7 @@ class AgentDesk:
             away=agent.away if agent else host.trouble,
             run=host.standing.run,
         )
+        progress = agent.attempt.progress(agent.state.phase) if agent and not host.resting and not agent.away else None
         return Status(
             version=legion.__version__,
             face=seen.face,
@@ -61,6 +62,8 @@ class AgentDesk:
             run=host.standing.run if agent else None,
             contribution=host.standing.contribution,
             devices=self._devices(),
+            progress=progress.phrase if progress else "",
+            progress_share=progress.share if progress else None,
         )
 
     def follow(self) -> AsyncGenerator[Status | Happening, None]:

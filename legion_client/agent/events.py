@@ -17,8 +17,17 @@ logger = logging.getLogger(__name__)
 OPEN_S = 10.0
 
 
-async def follow(base_url: str, context: ssl.SSLContext | None, token: str, on_event: Callable[[Event], None]) -> None:
-    """Calls `on_event` for every event until cancelled, each number once; lost connections are made again."""
+async def follow(
+    base_url: str,
+    context: ssl.SSLContext | None,
+    token: str,
+    on_event: Callable[[Event], None],
+    counted: Callable[[int], None] = lambda _size_bytes: None,
+) -> None:
+    """Calls `on_event` for every event until cancelled, each number once; lost connections are made again.
+
+    `counted` hears of the size of every message.
+    """
     url = base_url.replace("http", "ws", 1) + "/ws/events"
     waits = pauses()
     last: int | None = None
@@ -34,6 +43,7 @@ async def follow(base_url: str, context: ssl.SSLContext | None, token: str, on_e
             ) as socket:
                 waits = pauses()
                 async for text in socket:
+                    counted(len(text))
                     event = Event.model_validate_json(text)
                     # A gap may lead back: a server that lost its database counts anew.
                     if last is None or event.number > last or event.type == "gap":

@@ -14,6 +14,7 @@ import psutil
 
 from legion.errors import LegionError, Refused, StorageFailed
 from legion.identity import Invite
+from legion.messages import StepRecord
 from legion_client.agent import life
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.decided import Decided
@@ -199,7 +200,7 @@ class Host:
                 self._engine_command,
                 unattended=self._unattended,
                 polite=self.polite,
-                on_record=self.standing.stepped,
+                on_record=self._recorded,
                 traffic=self.traffic,
             )
             agent.on_change = self._changed
@@ -303,6 +304,9 @@ class Host:
         if (before.trouble, before.finishing) != (state.trouble, state.finishing):
             self.look_again()
         self.teller.moved(before, state)
+
+    def _recorded(self, record: StepRecord) -> None:
+        self.standing.stepped(record)
 
     @property
     def tokens_per_s(self) -> float:

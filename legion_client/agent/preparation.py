@@ -2,12 +2,13 @@
 
 import logging
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from legion.checkpoint.resume import build_slice, copies
 from legion.checkpoint.shards import TENSORS, SliceInfo
+from legion.checkpoint.storage import Written
 from legion.config import RunConfig, config_digest
 from legion.data.manifest import check_fingerprint
 from legion.errors import CheckpointInvalid, ConfigInvalid, FingerprintMismatch, StorageFailed
@@ -17,8 +18,11 @@ from legion.messages import DatasetManifest, Plan
 from legion_client.agent.backoff import persistently
 from legion_client.agent.cache import Cache
 from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.progress import Meter, Progress
 
 logger = logging.getLogger(__name__)
+
+Told = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +37,19 @@ class Prepared:
         return config_digest(self.config)
 
 
-async def prepare(server: Coordinator, cache: Cache) -> Prepared:
+async def prepare(server: Coordinator, cache: Cache, told: Told = lambda _progress: None) -> Prepared:
     """Fetches what is missing. FingerprintMismatch when the server's data is not what its configuration says."""
     config, manifest = await _agreed(server)
     check_fingerprint(manifest)
-    wanted = [manifest.tokenizer_sha256, *(shard.sha256 for shard in (*manifest.train, *manifest.validation))]
-    for sha256 in dict.fromkeys(wanted):
-        await persistently(f"data file {sha256[:12]}", cache.fetch, sha256, server.download(f"/data/{sha256}"))
+    # The tokenizer is small, and its size is not known.
+    wanted = {manifest.tokenizer_sha256: 0}
+    wanted |= {shard.sha256: shard.size_bytes for shard in (*manifest.train, *manifest.validation)}
+    meter, before = Meter("the training data", sum(wanted.values()), told), 0
+    for sha256, size_bytes in wanted.items():
+        download = meter.counting(server.download(f"/data/{sha256}"), before, size_bytes)
+        await persistently(f"data file {sha256[:12]}", cache.fetch, sha256, download)
+        before += size_bytes
+        meter.at(before)
     logger.info("data ready files=%d source=%s", len(wanted), config.data.source)
     return Prepared(config, manifest)
 
@@ -87,7 +97,13 @@ def tensors_in(config: RunConfig) -> int:
 
 
 async def resume_slice(
-    server: Coordinator, plan: Plan, rank: Rank, folder: Path, *, tensors: int = len(TENSORS)
+    server: Coordinator,
+    plan: Plan,
+    rank: Rank,
+    folder: Path,
+    *,
+    tensors: int = len(TENSORS),
+    told: Told = lambda _progress: None,
 ) -> Path:
     """Our slice of the checkpoint the plan starts from, cut from the old members' slices by byte ranges."""
     manifest = await persistently("checkpoint", server.checkpoint, plan.first_step)
@@ -99,11 +115,22 @@ async def resume_slice(
     )
     path = folder / f"resume-{plan.first_step}-{rank}.safetensors"
 
-    def fetch(source: Rank, start: int, stop: int) -> AsyncIterator[bytes]:
-        return server.read_range(f"/checkpoints/{manifest.step}/slices/{source}", start, stop)
-
     parts = copies(manifest, layout, rank, tensors)
-    written = await persistently("slice", build_slice, path, info, layout.owned(rank), parts, fetch)
+    meter = Meter(f"the checkpoint of step {manifest.step}", sum(part.length for part in parts), told)
+
+    async def build() -> Written:
+        done = 0
+
+        async def fetch(source: Rank, start: int, stop: int) -> AsyncIterator[bytes]:
+            nonlocal done
+            async for chunk in server.read_range(f"/checkpoints/{manifest.step}/slices/{source}", start, stop):
+                done += len(chunk)
+                meter.at(done)
+                yield chunk
+
+        return await build_slice(path, info, layout.owned(rank), parts, fetch)
+
+    written = await persistently("slice", build)
     logger.info("slice ready step=%d rank=%d size_bytes=%d", manifest.step, rank, written.size_bytes)
     return path
 

@@ -19,6 +19,7 @@ from legion_client.engine.protocol import UPDATES, Command, RoundNews, SpanReduc
 logger = logging.getLogger(__name__)
 
 NUDGES = ("round_plan", "round", "round_term", "cluster_lost", "gap")  # events after which there is news
+BEHIND = 2  # rounds: one is committed a moment before everybody moves to it
 LAST_WORDS_S = 5.0  # of an engine whose cluster has ended
 Say = Callable[[Command], None]
 
@@ -43,12 +44,21 @@ class RoundRelay:
         self._waits = asyncio.Event()
         self._delivered = asyncio.Condition()
         self._begun = False
+        self._entered = 0
         self.anchor = -1
 
     def begin(self, anchor: int) -> None:
         """The engine trains from this anchor on: everything since then is news to it."""
-        self._since, self._begun = anchor, True
+        self._since, self._begun, self._entered = anchor, True, anchor
         self._due.set()
+
+    @property
+    def catching_up(self) -> tuple[int, int] | None:
+        """The engine has applied so many of so many rounds that it had missed; None once it is where the log is."""
+        at = max(self.anchor, self._entered)
+        if not self._begun or self._since - at < BEHIND:
+            return None
+        return at - self._entered, self._since - self._entered
 
     def nudge(self) -> None:
         self._due.set()

@@ -21,7 +21,8 @@ from legion_client.agent.preparation import Prepared, check_plan, rank_in
 from legion_client.agent.rejoin import WayBack
 from legion_client.agent.rounds import NUDGES as ROUND_NUDGES
 from legion_client.agent.supervisor import COMMAND
-from legion_client.engine.protocol import Pause, Resume, Stop, Throttle, Train
+from legion_client.agent.traffic import Traffic
+from legion_client.engine.protocol import Pause, Rates, Resume, Stop, Throttle, Train
 from legion_client.paths import Home
 from legion_client.settings import Settings
 
@@ -47,8 +48,12 @@ class Agent:
         unattended: bool = False,
         polite: bool = False,
         on_record: Callable[[StepRecord], None] = lambda _record: None,
+        traffic: Traffic | None = None,
     ) -> None:
-        """`polite`: somebody shares this computer with the engine. `unattended`: nobody would look why it rests."""
+        """`polite`: somebody shares this computer with the engine. `unattended`: nobody would look why it rests.
+
+        `traffic`: the server's, whose limits agent and engine keep together.
+        """
         self._server = server
         self._enrolment = enrolment
         self._home = home
@@ -63,6 +68,8 @@ class Agent:
         self._timer: asyncio.TimerHandle | None = None
         self._limits: Throttle | None = None
         self.cards: str | None = None  # that the next engine may see; see Attempt.start_engine
+        self._traffic = traffic if traffic is not None else Traffic()
+        self._traffic.on_rates = self._limit_line
         self.away: LegionError | None = None  # why the server was not heard the last time
         self._around = Surroundings(
             server,
@@ -75,6 +82,8 @@ class Agent:
             self._spawn_of,
             self._post_of,
             on_record,
+            self._traffic,
+            lambda: self.on_change(self._state, self._state),
         )
         self._ending: set[asyncio.Task[None]] = set()  # attempts before
         self._attempt = Attempt(self._around)
@@ -119,6 +128,10 @@ class Agent:
             self._limits = limits
             if self._attempt.has_engine:
                 self._attempt.say(limits)
+
+    def _limit_line(self, rates: Rates) -> None:
+        if self._attempt.has_engine:
+            self._attempt.say(rates)
 
     async def run(self) -> None:
         """Until the run is over or `stop` was called. Raises the LegionError that ended it, if one did."""
@@ -271,7 +284,8 @@ class Agent:
 
     async def _follow_events(self) -> None:
         enrolment = self._enrolment
-        await events.follow(enrolment.base_url, enrolment.context, enrolment.token, self._on_event)
+        counted = self._traffic.download.valve.count
+        await events.follow(enrolment.base_url, enrolment.context, enrolment.token, self._on_event, counted)
 
     def _on_event(self, event: Event) -> None:
         if event.type in NUDGES:

@@ -170,8 +170,8 @@ class Network(Section, frozen=True):
 
     pause_when_metered: Switch = setting(True, "Pause while the connection costs by volume.")
     upload_percent: Share = setting(80, "Most of the measured upload speed to use. Not heeded yet.", "%")
-    upload_kb_per_s: Rate = setting(0, "Fastest upload; 0: no limit but the share above. Not heeded yet.", "kB/s")
-    download_kb_per_s: Rate = setting(0, "Fastest download; 0: no limit. Not heeded yet.", "kB/s")
+    upload_kb_per_s: Rate = setting(0, "Fastest upload; 0: no limit but the share above.", "kB/s")
+    download_kb_per_s: Rate = setting(0, "Fastest download; 0: no limit.", "kB/s")
     month_gb: Gigabytes = setting(0.0, "Most to send and receive in a calendar month; 0: no limit.", "GB")
 
 

@@ -24,7 +24,9 @@ from legion_client.engine.protocol import (
     Finished,
     Left,
     Listening,
+    Moved,
     Prepare,
+    Rates,
     Report,
     SliceWritten,
     StepDone,
@@ -71,6 +73,8 @@ def write_slice(command: Train, step: int, size_bytes: int) -> SliceWritten:
 def train(script: dict[str, object], command: Train) -> bool:
     """Whether the run came to its end."""
     first = command.plan.first_step
+    if script.get("moved"):
+        say(Moved(sent_bytes=int(str(script["moved"])), received_bytes=0))
     steps = int(str(script.get("steps", 3)))
     for step in range(first, first + steps):
         if script.get("die_at") == step:
@@ -114,6 +118,8 @@ def main() -> None:
                     Path(sys.argv[1]).with_name("train.json").write_text(command.model_dump_json())
                 if train(script, command):
                     return
+            case Rates():
+                Path(sys.argv[1]).with_name("rates.json").write_text(line)
             case Stop():
                 if script.get("ignore_stop"):
                     continue

@@ -20,10 +20,13 @@ from legion.outer.state import StateInfo, write_state
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import join
 from legion_client.agent.headless import give
-from legion_client.agent.life import Phase
+from legion_client.agent.life import Phase, State
+from legion_client.agent.progress import Progress
 from legion_client.agent.service import Agent
-from legion_client.engine.protocol import Train
+from legion_client.agent.traffic import Traffic
+from legion_client.engine.protocol import Rates, Train
 from legion_client.machine.probe import hardware
+from legion_client.machine.volume import MonthlyVolume
 from legion_client.paths import Home
 from legion_client.settings import Settings
 
@@ -63,13 +66,17 @@ async def open_gate(tmp_path: Path) -> None:
 
 
 async def agent_of(
-    run: RunningServer, tmp_path: Path, command: tuple[str, ...], listen_host: str | None = None
+    run: RunningServer,
+    tmp_path: Path,
+    command: tuple[str, ...],
+    listen_host: str | None = None,
+    traffic: Traffic | None = None,
 ) -> tuple[Agent, Coordinator]:
     home = Home(tmp_path / "home")
     enrolment = await join(home.identity, run.invite(), "tester", hardware(home.root))
-    server = Coordinator(enrolment.base_url, enrolment.context, enrolment.worker_id, enrolment.token)
+    server = Coordinator(enrolment.base_url, enrolment.context, enrolment.worker_id, enrolment.token, traffic)
     settings = Settings(name="tester", listen_host=listen_host)
-    return Agent(server, enrolment, home, settings, command), server
+    return Agent(server, enrolment, home, settings, command, traffic=traffic), server
 
 
 async def test_from_invite_to_the_end_of_the_run(run: RunningServer, engine: Engine, tmp_path: Path) -> None:
@@ -87,6 +94,46 @@ async def test_from_invite_to_the_end_of_the_run(run: RunningServer, engine: Eng
     manifest = run.call("GET", "/data/manifest")
     cached = {path.name for path in (tmp_path / "home" / "cache").iterdir()}
     assert cached == {manifest["tokenizer_sha256"], *(s["sha256"] for s in manifest["train"] + manifest["validation"])}
+
+
+async def test_a_download_tells_how_far_it_has_come(run: RunningServer, engine: Engine, tmp_path: Path) -> None:
+    agent, server = await agent_of(run, tmp_path, engine())
+    seen: list[tuple[Phase, Progress]] = []
+
+    def look(_before: State, now: State) -> None:
+        progress = agent.attempt.progress(now.phase)
+        if progress is not None:
+            seen.append((now.phase, progress))
+
+    agent.on_change = look
+    async with server:
+        await agent.run()
+    manifest = run.call("GET", "/data/manifest")
+    size_mb = sum(shard["size_bytes"] for shard in manifest["train"] + manifest["validation"]) / 1e6
+    downloads = [progress for phase, progress in seen if phase is Phase.JOINING]
+    shares = [progress.share for progress in downloads]
+    assert (shares[0], shares[-1], shares) == (0.0, 1.0, sorted(shares))
+    assert downloads[-1].phrase == f"{size_mb:,.1f} of {size_mb:,.1f} MB of the training data"
+    assert {Phase.PREPARING, Phase.READY} < {phase for phase, _ in seen}
+
+
+async def test_engine_and_agent_share_a_limited_line_and_all_of_it_counts(
+    run: RunningServer, engine: Engine, tmp_path: Path
+) -> None:
+    volume = MonthlyVolume(tmp_path / "traffic.json")
+    traffic = Traffic(volume)
+    traffic.limit(16_000_000, None)
+    agent, server = await agent_of(run, tmp_path, engine(moved=10**9), traffic=traffic)
+    async with server:
+        await agent.run()
+    heard = Rates.model_validate_json((tmp_path / "rates.json").read_text())
+    assert heard == Rates(upload_bytes_per_s=15_000_000)
+    assert traffic.rates == Rates(), "the engine is gone, and the agent has the line to itself"
+    sent, received = traffic.since_last()
+    cached = sum(path.stat().st_size for path in (tmp_path / "home" / "cache").iterdir())
+    assert sent > 10**9 + 70_001, "what the engine moved, its slice, questions"
+    assert received > cached, "the data, answers"
+    assert volume.read() == sent + received
 
 
 async def test_a_server_killed_and_back_costs_nothing(run: RunningServer, engine: Engine, tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""All that this worker sends and receives, whoever of its two processes does: counted, and held to the limits.
+
+Invariant: the shares of agent and engine together are no more than the limit.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from legion.comm.bucket import Valve
+from legion.comm.line import Line
+from legion_client.engine.protocol import Moved, Rates
+from legion_client.machine.volume import MonthlyVolume
+
+SMALL_SHARE: Final = 1 / 16  # of the line, for the agent's questions while the engine trains
+BULK_BYTES: Final = 1 << 18  # a transfer of the agent's that is larger gets half of the line
+
+
+def shares(limit: float | None, *, engine: bool, bulk: bool) -> tuple[float | None, float | None]:
+    """Of the agent and of the engine, in bytes/s. `bulk`: the agent moves much."""
+    if limit is None:
+        return None, None
+    if not engine:
+        return limit, None
+    agent = limit / 2 if bulk else limit * SMALL_SHARE
+    return agent, limit - agent
+
+
+class Direction:
+    """Of the agent's line. `changed` is called when what the engine may use has changed."""
+
+    def __init__(self, valve: Valve, changed: Callable[[], None]) -> None:
+        self.valve = valve
+        self._changed = changed
+        self._limit: float | None = None
+        self._bulk = 0
+        self._engine = False
+        self.engines: float | None = None  # share, in bytes/s
+
+    def limit(self, bytes_per_s: float | None) -> None:
+        self._limit = bytes_per_s
+        self._divide()
+
+    def with_engine(self, engine: bool) -> None:
+        self._engine = engine
+        self._divide()
+
+    @contextlib.contextmanager
+    def moving(self, size_bytes: int) -> Iterator[None]:
+        """A transfer of so much is under way for the time of the block."""
+        bulk = size_bytes >= BULK_BYTES
+        self._bulk += bulk
+        self._divide()
+        try:
+            yield
+        finally:
+            self._bulk -= bulk
+            self._divide()
+
+    def _divide(self) -> None:
+        before = self.engines
+        agents, self.engines = shares(self._limit, engine=self._engine, bulk=self._bulk > 0)
+        self.valve.limit(agents)
+        if self.engines != before:
+            self._changed()
+
+
+class Traffic:
+    """One agent's. All methods on the loop."""
+
+    def __init__(self, volume: MonthlyVolume | None = None) -> None:
+        """`volume`: that all of it counts for."""
+        self._volume = volume
+        self._told = (0, 0)  # of the agent's line, to the volume
+        self._sampled = (0, 0)  # of all, since the last sample
+        self.line = Line()
+        self.upload = Direction(self.line.upload, self._changed)
+        self.download = Direction(self.line.download, self._changed)
+        # The engine that there is hears of its share.
+        self.on_rates: Callable[[Rates], None] = lambda _rates: None
+
+    @property
+    def rates(self) -> Rates:
+        """For the engine."""
+        return Rates(upload_bytes_per_s=self.upload.engines, download_bytes_per_s=self.download.engines)
+
+    def limit(self, upload_bytes_per_s: float | None, download_bytes_per_s: float | None) -> None:
+        self.upload.limit(upload_bytes_per_s)
+        self.download.limit(download_bytes_per_s)
+
+    def with_engine(self, engine: bool) -> None:
+        self.upload.with_engine(engine)
+        self.download.with_engine(engine)
+
+    def moved(self, moved: Moved) -> None:
+        """By the engine."""
+        self._add(moved.sent_bytes, moved.received_bytes)
+
+    def settle(self) -> None:
+        """What the agent has moved enters the month's volume."""
+        (sent, received), line = self._told, self.line
+        self._told = line.upload.passed_bytes, line.download.passed_bytes
+        self._add(self._told[0] - sent, self._told[1] - received)
+
+    def since_last(self) -> tuple[int, int]:
+        """Bytes sent and received since the last call."""
+        self.settle()
+        sampled, self._sampled = self._sampled, (0, 0)
+        return sampled
+
+    def _add(self, sent: int, received: int) -> None:
+        self._sampled = self._sampled[0] + sent, self._sampled[1] + received
+        if self._volume is not None and (sent or received):
+            self._volume.add(sent_bytes=sent, received_bytes=received)
+
+    def _changed(self) -> None:
+        self.on_rates(self.rates)
