@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("installers/**/*.md"))]
 ENVIRONMENT = "python3 -m venv .venv && . .venv/bin/activate"
 MAIN_JOB = "pip install -c constraints.txt -e '.[all]' && legion-server up"
-TESTS = "pip install -c constraints.txt -e '.[test]' && pytest"
+TESTS = "pip install -c constraints.txt -e '.[test]' && pytest -n logical --dist worksteal"
 
 
 def text_of(page: str) -> str:

@@ -43,11 +43,13 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
     assert POSTGRES is not None
     engine = sa.ext.asyncio.create_async_engine(POSTGRES)
+    schema = f"test_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
     async with engine.begin() as connection:
-        await connection.run_sync(metadata.drop_all)
-        await connection.execute(sa.text("DROP TABLE IF EXISTS alembic_version"))
+        await connection.execute(sa.text(f"DROP SCHEMA IF EXISTS {schema} CASCADE"))
+        await connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
     await engine.dispose()
-    return POSTGRES
+    own = sa.make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={schema}"})
+    return own.render_as_string(hide_password=False)
 
 
 @pytest.fixture
