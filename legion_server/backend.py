@@ -103,7 +103,9 @@ def _build(settings: Settings, clock: Clock) -> Backend:
         checkpoints=Checkpoints(coordinator),
         round_log=RoundLog(coordinator, store, references),
         references=references,
-        blobs=Blobs(settings.updates_url, settings.incoming_dir),
+        blobs=Blobs(
+            settings.updates_url, settings.incoming_dir, owner=authority.fingerprint[:16] if settings.blobs_url else ""
+        ),
         datasets=Datasets(coordinator, settings.blobs_dir),
         metrics=Metrics(coordinator, store),
     )

@@ -30,16 +30,19 @@ class Damaged(Exception):
 
 
 class Blobs:
-    """`url`: where blobs lie, as fsspec names places; `staging_dir`: a local folder for what is on its way in."""
+    """`url`: where blobs lie, as fsspec names places; `staging_dir`: a local folder for what is on its way in.
 
-    def __init__(self, url: str, staging_dir: Path) -> None:
+    `owner`: a folder of this server's own in a place that others may use too: each deletes what it does not know.
+    """
+
+    def __init__(self, url: str, staging_dir: Path, owner: str = "") -> None:
         self._staging_dir = staging_dir
         try:
             # Without its cache of listings, which would not see what others stored.
             self._storage, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError, OSError) as error:
             raise Unusable(f"{url} cannot be used for blobs: {error}", hint="Set LEGION_BLOBS_URL.") from error
-        self._root = str(root).rstrip("/")
+        self._root = f"{root}".rstrip("/") + (f"/{owner}" if owner else "")
         self._is_local = isinstance(self._storage, LocalFileSystem)
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by name
 

@@ -47,6 +47,19 @@ async def test_the_default_place_is_in_the_data_folder_whatever_that_is_called(t
     assert files_in(tmp_path / "a b%20c" / "blobs") == [name]
 
 
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+async def test_servers_that_share_a_place_do_not_touch_each_others(tmp_path: Path, kind: str) -> None:
+    url = str(tmp_path / "blobs") if kind == "folder" else f"memory://shared-{tmp_path.name}"
+    one, other = (Blobs(url, tmp_path / "incoming", owner=owner) for owner in ("aaaa", "bbbb"))
+    name, data = content(10)
+    for blobs in (one, other):
+        await blobs.receive(name, 10, streamed(data))
+    await other.delete(name)
+    assert await other.names() == []
+    assert await one.names() == [name]
+    assert await read(one, name, 0, 10) == data
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_what_was_stored_is_read(blobs: Blobs, tmp_path: Path, size: int) -> None:
     name, data = content(size)
