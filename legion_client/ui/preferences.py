@@ -9,9 +9,12 @@ from PySide6.QtGui import QWheelEvent
 from PySide6.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QLineEdit, QWidget
 
 from legion_client.settings import Setting
+from legion_client.ui.programs import ProgramList
+from legion_client.ui.theme import Theme
 from legion_client.ui.words import Words
 
 HIGHEST = 1e9
+PROGRAM_LISTS = ("programs.exclusive", "programs.exclusive_graphics")
 
 
 class Quiet(QDoubleSpinBox):
@@ -34,14 +37,21 @@ class QuietChoice(QComboBox):
 class Editor:
     """`widget` calls `changed` with the new value after the volunteer has changed it, never after `show`."""
 
-    def __init__(self, setting: Setting, words: Words, changed: Callable[[str, Any], None]) -> None:
+    def __init__(self, setting: Setting, theme: Theme, words: Words, changed: Callable[[str, Any], None]) -> None:
         self.setting = setting
+        self._theme = theme
         self._words = words
         self._changed = changed
         self._shows = False
         self.widget = self._make()
-        self.widget.setAccessibleName(words.tr(setting.description or setting.name))
-        self.widget.setAccessibleDescription(setting.name)
+        if not self.is_wide:
+            self.widget.setAccessibleName(words.tr(setting.description or setting.name))
+            self.widget.setAccessibleDescription(setting.name)
+
+    @property
+    def is_wide(self) -> bool:
+        """It stands below its text, as wide as the page."""
+        return isinstance(self.widget, ProgramList)
 
     def show(self, value: Any) -> None:
         self._shows = True
@@ -54,9 +64,13 @@ class Editor:
                 self.widget.setCurrentIndex(max(0, self.widget.findData(value)))
             case QLineEdit():
                 self.widget.setText(text_of(value))
+            case ProgramList():
+                self.widget.show_programs(value)
         self._shows = False
 
     def _make(self) -> QWidget:
+        if self.setting.name in PROGRAM_LISTS:
+            return ProgramList(self.setting, self._theme, self._words, self._tell_value)
         match self.setting.kind:
             case "switch":
                 return self._switch()
@@ -70,6 +84,9 @@ class Editor:
     def _tell(self, value: Any) -> None:
         if not self._shows:
             self._changed(self.setting.name, value)
+
+    def _tell_value(self, _: str, value: Any) -> None:
+        self._tell(value)
 
     def _switch(self) -> QWidget:
         made = QCheckBox()

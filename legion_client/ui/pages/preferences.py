@@ -1,29 +1,36 @@
 """Every setting, in groups, with a search over names and explanations; a link from a reason leads to its setting."""
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QKeySequence, QShortcut, QShowEvent
-from PySide6.QtWidgets import QCheckBox, QFrame, QGridLayout, QLineEdit, QPushButton, QWidget
+from PySide6.QtWidgets import QCheckBox, QFrame, QGridLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from legion.errors import LegionError
 from legion_client import autostart
 from legion_client.control.messages import ChangeSettings, GetSettings, SettingsAre
 from legion_client.settings import Setting, describe
+from legion_client.ui.hours import WeekPicker, setting_of
 from legion_client.ui.parts import SMALL, TITLE, Page, Scrolled, button, card, column, empty_note, font_of, label, row
 from legion_client.ui.preferences import Editor
+from legion_client.ui.programs import ProgramList
 from legion_client.ui.tools import Tools
+from legion_client.ui.week import DAYS
 from legion_client.ui.words import Words
+
+WEEK = tuple(setting_of(day) for day in range(len(DAYS)))
 
 
 class Row(NamedTuple):
-    """One setting on the page."""
+    """One setting on the page, or several that are edited as one."""
 
-    setting: Setting
-    editor: Editor
+    settings: tuple[Setting, ...]
+    show: Callable[[Mapping[str, Any]], None]  # values by name
+    focus: QWidget
     whole: QWidget
     reset: QPushButton
 
@@ -91,7 +98,7 @@ class PreferencesPage(Page):
 
     def _reveal(self, found: Row) -> None:
         self._scroll.ensureWidgetVisible(found.whole, 0, self.height() // 3)
-        found.editor.widget.setFocus(Qt.FocusReason.OtherFocusReason)
+        found.focus.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _fill(self) -> None:
         groups: dict[str, list[Setting]] = {section: [] for section in group_titles(self._tools.words)}
@@ -110,9 +117,12 @@ class PreferencesPage(Page):
         unit = self._tools.theme.unit
         layout = column(unit // 2)
         layout.addWidget(label(title, scale=TITLE, bold=True))
+        week = [setting for setting in settings if setting.name in WEEK]
         for setting in settings:
-            made = self._row(setting)
-            self._rows[setting.name] = made
+            if setting.name in WEEK[1:]:
+                continue
+            made = self._week_row(week) if setting.name in WEEK else self._row(setting)
+            self._rows |= {one.name: made for one in made.settings}
             layout.addWidget(made.whole)
         frame = card(self._tools.theme, layout)
         self._groups.append((frame, [setting.name for setting in settings]))
@@ -120,13 +130,49 @@ class PreferencesPage(Page):
 
     def _row(self, setting: Setting) -> Row:
         unit, words = self._tools.theme.unit, self._tools.words
-        editor = Editor(setting, words, self._change)
+        editor = Editor(setting, self._tools.theme, words, self._change)
         text = label(words.tr(setting.description or setting.name), wrap=True)
-        name = label(setting.name, role="muted", scale=SMALL)
+        grid, reset = self._frame(text, setting.name, (setting.name,))
+        side = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        if editor.is_wide:
+            grid.addWidget(editor.widget, 2, 0, 1, 2)
+        else:
+            grid.addWidget(editor.widget, 0, 1, 2, 1, side)
+        if isinstance(editor.widget, QLineEdit):
+            editor.widget.setFixedWidth(unit * 13)
+        elif not isinstance(editor.widget, QCheckBox) and not editor.is_wide:
+            editor.widget.setMinimumWidth(unit * 7)
+        whole = QWidget()
+        whole.setLayout(grid)
+        text.setBuddy(editor.widget)
+
+        def show(values: Mapping[str, Any]) -> None:
+            editor.show(values.get(setting.name, setting.default))
+
+        focus = editor.widget.list if isinstance(editor.widget, ProgramList) else editor.widget
+        return Row((setting,), show, focus, whole, reset)
+
+    def _week_row(self, settings: Sequence[Setting]) -> Row:
+        words = self._tools.words
+        picker = WeekPicker(self._tools.theme, words, self._change_all)
+        text = label(words.tr("Hours of the week in which to compute."), wrap=True)
+        written = words.tr("{first} to {last}", first=WEEK[0], last=WEEK[-1])
+        grid, reset = self._frame(text, written, WEEK)
+        grid.addWidget(picker, 2, 0, 1, 2)
+        whole = QWidget()
+        whole.setLayout(grid)
+        text.setBuddy(picker.grid)
+        defaults = {setting.name: setting.default for setting in settings}
+        return Row(tuple(settings), lambda values: picker.show_week({**defaults, **values}), picker.grid, whole, reset)
+
+    def _frame(self, text: QLabel, written: str, names: Sequence[str]) -> tuple[QGridLayout, QPushButton]:
+        """The explanation, and below it the name in the file and the way back to the default."""
+        unit, words = self._tools.theme.unit, self._tools.words
+        name = label(written, role="muted", scale=SMALL)
         reset = button(words.tr("Back to the default"), role="link")
         reset.setFont(font_of(reset, SMALL))
-        reset.setAccessibleName(words.tr("Back to the default: {setting}", setting=setting.name))
-        reset.clicked.connect(partial(self._change, setting.name, None))
+        reset.setAccessibleName(words.tr("Back to the default: {setting}", setting=written))
+        reset.clicked.connect(lambda: self._change_all(dict.fromkeys(names)))
         keep = reset.sizePolicy()
         keep.setRetainSizeWhenHidden(True)
         reset.setSizePolicy(keep)
@@ -140,17 +186,8 @@ class PreferencesPage(Page):
         grid.setVerticalSpacing(0)
         grid.addWidget(text, 0, 0)
         grid.addLayout(below, 1, 0)
-        side = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        grid.addWidget(editor.widget, 0, 1, 2, 1, side)
         grid.setColumnStretch(0, 1)
-        if isinstance(editor.widget, QLineEdit):
-            editor.widget.setFixedWidth(unit * 13)
-        elif not isinstance(editor.widget, QCheckBox):
-            editor.widget.setMinimumWidth(unit * 7)
-        whole = QWidget()
-        whole.setLayout(grid)
-        text.setBuddy(editor.widget)
-        return Row(setting, editor, whole, reset)
+        return grid, reset
 
     def _start_card(self) -> QFrame:
         """What belongs to the app and not to the agent."""
@@ -186,17 +223,20 @@ class PreferencesPage(Page):
     def _take(self, answer: BaseModel) -> None:
         if not isinstance(answer, SettingsAre):
             return
-        for name, made in self._rows.items():
-            made.editor.show(answer.values.get(name, made.setting.default))
-            made.reset.setVisible(name in answer.chosen)
+        for made in self._rows.values():
+            made.show(answer.values)
+            made.reset.setVisible(any(setting.name in answer.chosen for setting in made.settings))
 
     def _change(self, name: str, value: Any) -> None:
-        self._tools.conversation.send(ChangeSettings(values={name: value}), lambda _: self._ask())
+        self._change_all({name: value})
+
+    def _change_all(self, values: Mapping[str, Any]) -> None:
+        self._tools.conversation.send(ChangeSettings(values=dict(values)), lambda _: self._ask())
 
     def _filter(self, words: str) -> None:
         any_found = False
         for frame, names in self._groups:
-            shown = [name for name in names if self._rows[name].setting.matches(words)]
+            shown = [name for name in names if any(one.matches(words) for one in self._rows[name].settings)]
             for name in names:
                 self._rows[name].whole.setVisible(name in shown)
             frame.setVisible(bool(shown))

@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,14 @@ from legion_client.paths import Home
 from legion_client.ui.app import application_of, attend
 from legion_client.ui.desktop import Desktop
 from legion_client.ui.language import QtWords
-from tests.client.machine.linux_fixtures import message_bus, screen  # noqa: F401
 from tests.client.ui.memory_desk import MemoryDesk, seat_of, with_history
+
+if sys.platform == "linux":
+    from tests.client.machine.linux_fixtures import message_bus, screen
+
+    __all__ = ["message_bus", "screen"]
+else:
+    collect_ignore = ["test_late_tray.py"]
 
 WITHIN_S = 5.0
 

@@ -222,7 +222,7 @@ def test_a_reason_leads_to_its_setting(stage: Stage) -> None:
         assert desktop.window.page == "preferences"
         page = desktop.window._pages["preferences"]
         assert isinstance(page, PreferencesPage)
-        wanted = page._rows["programs.pause_full_screen"].editor.widget
+        wanted = page._rows["programs.pause_full_screen"].focus
         await until(wanted.hasFocus)
         assert not wanted.visibleRegion().isEmpty()
 
@@ -238,7 +238,7 @@ def test_preferences_search_and_change(stage: Stage, qtbot: QtBot) -> None:
         shown = {name for name, made in page._rows.items() if made.whole.isVisible()}
         assert "power.pause_on_battery" in shown
         assert shown == {name for name in page._rows if describe()[name].matches("battery")}
-        switch = page._rows["power.pause_on_battery"].editor.widget
+        switch = page._rows["power.pause_on_battery"].focus
         await until(lambda: switch.isChecked())  # type: ignore[attr-defined]
         switch.click()  # type: ignore[attr-defined]
         await until(lambda: desk.values == {"power.pause_on_battery": False})
@@ -257,17 +257,17 @@ def test_numbers_and_lists_are_sent_as_they_are_meant(stage: Stage) -> None:
         await opened(desktop, "preferences")
         page = desktop.window._pages["preferences"]
         assert isinstance(page, PreferencesPage)
-        minutes = page._rows["idle.minutes"].editor.widget
+        minutes = page._rows["idle.minutes"].focus
         assert isinstance(minutes, QDoubleSpinBox)
         await until(lambda: minutes.value() == 3)
         minutes.setValue(7)
         await until(lambda: desk.values.get("idle.minutes") == 7)
         assert isinstance(desk.values["idle.minutes"], int)
-        line = page._rows["programs.exclusive"].editor.widget
-        line.setText("blender, obs")  # type: ignore[attr-defined]
+        line = page._rows["graphics.excluded"].focus
+        line.setText("0, 2")  # type: ignore[attr-defined]
         line.setModified(True)  # type: ignore[attr-defined]
         line.editingFinished.emit()  # type: ignore[attr-defined]
-        await until(lambda: desk.values.get("programs.exclusive") == ["blender", "obs"])
+        await until(lambda: desk.values.get("graphics.excluded") == [0, 2])
 
     stage.run(play)
 
