@@ -11,13 +11,13 @@ from pathlib import Path
 import psutil
 
 from legion_client.machine.notices import Notice
-from legion_client.machine.policy import Decision, decide
+from legion_client.machine.policy import Decision, Pause, decide
 from legion_client.machine.presence import State
 from legion_client.machine.probe import physical_cores
 from legion_client.machine.readings import Readings
 from legion_client.machine.reasons import Active
 from legion_client.machine.schedule import local_time
-from legion_client.machine.sensors import TICK_S, open_sensors
+from legion_client.machine.sensors import TICK_S, WAITING_TICK_S, open_sensors
 from legion_client.machine.volume import MonthlyVolume
 from legion_client.settings import Settings
 
@@ -36,13 +36,16 @@ class Guard:
         known: Callable[[], Sequence[Active]],
         decided: Callable[[Decision, Readings], None],
         now: Callable[[], datetime] = lambda: local_time(time.time()),
+        *,
+        at_rest: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`known`: reasons that no sensor tells."""
+        """`known`: reasons that no sensor tells. `at_rest`: nothing is computed, so that nothing is to be stopped."""
         self._read = read
         self._settings = settings
         self._known = known
         self._decided = decided
         self._now = now
+        self._at_rest = at_rest
         self._state = State()
         self._due = asyncio.Event()
 
@@ -56,8 +59,9 @@ class Guard:
             readings = await self._read()
             decision, self._state = decide(self._settings(), self._state, readings, self._now(), self._known())
             self._decided(decision, readings)
+            waits = isinstance(decision, Pause) or self._at_rest()
             with suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
+                async with asyncio.timeout(WAITING_TICK_S if waits else TICK_S):
                     await self._due.wait()
 
 

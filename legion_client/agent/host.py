@@ -42,6 +42,8 @@ from legion_client.settings import Settings, SettingsFile
 
 logger = logging.getLogger(__name__)
 
+RESTING = (life.Phase.READY, life.Phase.HOLDING, life.Phase.PAUSED, life.Phase.ENDED)
+
 
 class Host:
     """`run` once; everything else is for the event loop's thread."""
@@ -144,7 +146,7 @@ class Host:
             await self._run(watch, stays=stays)
 
     async def _run(self, watch: Watch, *, stays: bool) -> None:
-        self._guard = Guard(watch.read, lambda: self.rules, self._known, self._decided)
+        self._guard = Guard(watch.read, lambda: self.rules, self._known, self._decided, at_rest=lambda: self.at_rest)
         try:
             async with asyncio.TaskGroup() as tasks:
                 beside = [
@@ -275,6 +277,10 @@ class Host:
         return isinstance(self.decision, Pause)
 
     @property
+    def at_rest(self) -> bool:
+        return self.agent is None or self.agent.state.phase in RESTING
+
+    @property
     def engine_pid(self) -> int | None:
         return self.agent.attempt.engine_pid if self.agent is not None else None
 
@@ -303,6 +309,8 @@ class Host:
             self.finished = True
         if (before.trouble, before.finishing) != (state.trouble, state.finishing):
             self.look_again()
+        if before.phase in RESTING and state.phase not in RESTING and self._guard is not None:
+            self._guard.look_again()  # what was read may be as old as nothing was to be stopped
         self.teller.moved(before, state)
 
     def _recorded(self, record: StepRecord) -> None:
