@@ -129,6 +129,7 @@ class Photographer:
         self.desktop.raise_window()
         self.desktop.window.resize(860, 560)
         await self.pages()
+        await self.pickers(desk)
         await self.states(desk)
         await self.dialogs(desk)
         await self.tray(desk)
@@ -147,6 +148,15 @@ class Photographer:
         for page in filter(self.wants, PAGES):
             self.desktop.window.open_page(page)
             await self.shoot(self.desktop.window, page)
+
+    async def pickers(self, desk) -> None:
+        desk.values = {f"schedule.{day}": ["22:30-07:00"] for day in ("monday", "tuesday", "wednesday", "thursday")}
+        desk.values |= {"schedule.friday": ["22:30-24:00"], "programs.exclusive": ["blender", "obs"]}
+        for name, place in (("hours", "schedule.monday"), ("programs", "programs.exclusive")):
+            if self.wants(f"preferences-{name}"):
+                self.desktop.window.open_page(f"preferences:{place}")
+                await self.shoot(self.desktop.window, f"preferences-{name}")
+        desk.values = {}
 
     async def states(self, desk) -> None:
         from tests.client.ui import memory_desk

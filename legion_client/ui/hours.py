@@ -131,7 +131,7 @@ class Grid(QTableWidget):
         self._pressed: tuple[int, int] | None = None
         self._days = day_names(words)
         self.setVerticalHeaderLabels(list(self._days))
-        self.setHorizontalHeaderLabels([str(at) if at % SHOWN_EVERY == 0 else "" for at in range(HOURS)])
+        self.setHorizontalHeader(HoursHeader(theme, self))
         self.setAccessibleName(words.tr("Hours of the week"))
         self.setItemDelegate(Cell(theme, self))
         self.setShowGrid(False)
@@ -145,9 +145,9 @@ class Grid(QTableWidget):
             header.setFont(font_of(header, SMALL))
         self.horizontalHeader().setMinimumSectionSize(4)
         self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.horizontalHeader().setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         line = round(theme.unit * 1.4)
         self.verticalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        self.setCornerButtonEnabled(False)
         self.verticalHeader().setDefaultSectionSize(line)
         self.setFixedHeight(line * len(DAYS) + self.horizontalHeader().sizeHint().height() + 2 * self.frameWidth() + 2)
         for day in range(len(DAYS)):
@@ -190,6 +190,23 @@ class Grid(QTableWidget):
         self._toggled(chosen, first)
         self.clearSelection()
         self.setCurrentCell(*first)
+
+
+class HoursHeader(QHeaderView):
+    """Every third hour's number, over the room of three."""
+
+    def __init__(self, theme: Theme, parent: QWidget) -> None:
+        super().__init__(Qt.Orientation.Horizontal, parent)
+        self._theme = theme
+
+    def paintSection(self, painter: QPainter, rect: QRect, section: int) -> None:  # noqa: N802
+        if section % SHOWN_EVERY == 0:
+            painter.save()
+            painter.setFont(self.font())
+            painter.setPen(QColor(self._theme.colors.muted))
+            room = rect.adjusted(2, 0, rect.width() * (SHOWN_EVERY - 1), 0)
+            painter.drawText(room, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, str(section))
+            painter.restore()
 
 
 class Cell(QStyledItemDelegate):

@@ -14,7 +14,7 @@ from legion_client.ui.parts import button, column, row
 from legion_client.ui.theme import Theme
 from legion_client.ui.words import Words
 
-SHOWN_LINES = 4
+LEAST_LINES, MOST_LINES = 2, 6
 
 
 def running() -> list[str]:
@@ -80,12 +80,12 @@ class ProgramList(QWidget):
         self._setting = setting
         self._words = words
         self._changed = changed
-        unit = theme.unit
+        self._unit = unit = theme.unit
         self.list = Removable(self._remove)
         self.list.setAccessibleName(words.tr(setting.description))
         self.list.setAccessibleDescription(setting.name)
-        self.list.setFixedHeight(round(unit * 1.5) * SHOWN_LINES)
-        self.list.currentRowChanged.connect(lambda _: self._heed_choice())
+        self.list.setObjectName("field")
+        self.list.itemSelectionChanged.connect(self._heed_choice)
         self.name = Fresh(names)
         self.name.setAccessibleName(words.tr("A program to add"))
         line = self.name.lineEdit()
@@ -141,8 +141,8 @@ class ProgramList(QWidget):
         dialog.open()
 
     def _remove(self) -> None:
-        if self.list.currentRow() >= 0:
-            self.list.takeItem(self.list.currentRow())
+        if chosen := self.list.selectedIndexes():
+            self.list.takeItem(chosen[0].row())
             self._tell()
 
     def _tell(self) -> None:
@@ -150,4 +150,6 @@ class ProgramList(QWidget):
         self._changed(self._setting.name, self.programs)
 
     def _heed_choice(self) -> None:
-        self.remove.setEnabled(self.list.currentRow() >= 0)
+        self.remove.setEnabled(bool(self.list.selectedIndexes()))
+        lines = min(MOST_LINES, max(LEAST_LINES, self.list.count()))
+        self.list.setFixedHeight(round(self._unit * (1.5 * lines + 0.5)))

@@ -132,6 +132,11 @@ def _fields(colors: Colors, unit: int) -> str:
     return f"""
     QLineEdit, QPlainTextEdit {{ background: {colors.field}; color: {colors.text};
         border: 1px solid {colors.line}; border-radius: {small + 1}px; padding: {small - 1}px {gap}px; }}
+    QListWidget#field {{ background: {colors.field}; color: {colors.text}; border: 1px solid {colors.line};
+        border-radius: {small + 1}px; padding: {small}px; outline: none; }}
+    QListWidget#field:focus {{ border: 2px solid {colors.accent}; padding: {small - 1}px; }}
+    QListWidget#field::item {{ padding: {small // 2}px {small}px; border-radius: {small}px; }}
+    QListWidget#field::item:selected {{ background: {colors.selected}; color: {colors.text}; }}
     QLineEdit:focus, QPlainTextEdit:focus {{ border: 2px solid {colors.accent};
         padding: {small - 2}px {gap - 1}px; }}
     QLineEdit:disabled {{ color: {colors.muted}; border-color: {colors.border}; }}
@@ -164,6 +169,7 @@ def _bars(colors: Colors, unit: int) -> str:
         selection-color: {colors.text}; }}
     QHeaderView::section {{ background: {colors.card}; color: {colors.muted}; border: none;
         border-bottom: 1px solid {colors.border}; padding: {small}px {gap}px; }}
+    QTableCornerButton::section {{ background: {colors.card}; border: none; }}
     QScrollBar:vertical {{ background: transparent; width: {gap}px; margin: 1px; }}
     QScrollBar:horizontal {{ background: transparent; height: {gap}px; margin: 1px; }}
     QScrollBar::handle {{ background: {colors.line}; border-radius: {gap // 2 - 2}px; min-height: {unit}px;
