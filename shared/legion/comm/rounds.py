@@ -265,14 +265,19 @@ class RoundLinks:
         self._usage.sent_bytes += len(message)
         return bytes(message)
 
-    async def fetch_blob(self, member: Member, sha256: str, size_bytes: int) -> bytes:
-        """PartInvalid when it is longer; NotFound when the worker does not have it; PeerLost when it hangs."""
-        request = BlobRequest(sha256=sha256).SerializeToString()
-        patience_s = _patience_s(size_bytes) + self._line.download.least_s(size_bytes)
+    async def fetch_blob(self, member: Member, sha256: str, size_bytes: int, into: bytearray) -> None:
+        """Append to `into` what of the update it lacks; after an error it holds what has come by then.
+
+        PartInvalid when it is longer; NotFound when the worker does not have it; PeerLost when it hangs.
+        """
+        left = size_bytes - len(into)
+        request = BlobRequest(sha256=sha256, offset=len(into)).SerializeToString()
+        patience_s = _patience_s(left) + self._line.download.least_s(left)
         call = self._channel(member).unary_stream(SERVICE + "FetchBlob")(request, timeout=patience_s)
         try:
             opening = await self._read(member, BlobPiece, call, HANGING_S)
-            return await self._payloads(member, BlobPiece, call, opening.payload, size_bytes)
+            into += opening.payload
+            await self._payloads(member, BlobPiece, call, size_bytes, into)
         except grpc.aio.AioRpcError as error:
             raise _named(member.worker_id, error) from error
         finally:
@@ -290,7 +295,9 @@ class RoundLinks:
             if opening.size_bytes > most_bytes:
                 raise PartInvalid(f"{member.worker_id} announces an update of {opening.size_bytes} bytes")
             async with room(opening.size_bytes):
-                return opening.sha256, await self._payloads(member, UpdatePiece, call, b"", opening.size_bytes)
+                data = bytearray()
+                await self._payloads(member, UpdatePiece, call, opening.size_bytes, data)
+                return opening.sha256, bytes(data)
         except grpc.aio.AioRpcError as error:
             raise _named(member.worker_id, error) from error
         finally:
@@ -308,16 +315,14 @@ class RoundLinks:
         await self._line.download.through(len(message))
         return parsed(kind, message)
 
-    async def _payloads(self, member: Member, kind: type[Piece], call: Any, first: bytes, size_bytes: int) -> bytes:
-        data = bytearray(first)
-        while len(data) < size_bytes:
+    async def _payloads(self, member: Member, kind: type[Piece], call: Any, size_bytes: int, into: bytearray) -> None:
+        while len(into) < size_bytes:
             payload = (await self._read(member, kind, call, SILENT_S)).payload
             if not payload:
                 raise PartInvalid(f"{member.worker_id} sends a piece of an update with nothing in it")
-            data += payload
-        if len(data) > size_bytes:
+            into += payload
+        if len(into) > size_bytes:
             raise PartInvalid(f"{member.worker_id} sends more than the {size_bytes} bytes of an update")
-        return bytes(data)
 
     def _channel(self, member: Member) -> Any:
         address = f"{member.endpoint.host}:{member.endpoint.port}"

@@ -34,7 +34,8 @@ Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 class Sources(Protocol):
     """Workers of other clusters. PeerError when one cannot be reached, or its own error when it refuses."""
 
-    async def fetch_blob(self, member: Member, sha256: str, size_bytes: int) -> bytes: ...
+    async def fetch_blob(self, member: Member, sha256: str, size_bytes: int, into: bytearray) -> None:
+        """Append to `into` what of the update it lacks; after an error it holds what has come by then."""
 
     async def await_update(self, member: Member, key: UpdateKey, most_bytes: int, room: Room) -> tuple[str, bytes]:
         """The digest and the values, once the worker has made it; the values inside `room`."""
@@ -185,21 +186,24 @@ class Arriving:
             self._here(key.round)
 
     async def _bring(self, round_number: int, span: SpanRecord, holder: Member | None) -> None:
-        tries = 0
+        tries, data = 0, bytearray()
         while not self._blobs.has(span.digest):
             source = holder if tries % 2 == 0 else None
             async with self._memory.room(span.size_bytes):
                 try:
                     if source is not None:
-                        data = await self._sources.fetch_blob(source, span.digest, span.size_bytes)
+                        await self._sources.fetch_blob(source, span.digest, span.size_bytes, data)
                     else:
-                        data = await self._download(span.digest, span.size_bytes)
+                        data[:] = await self._download(span.digest, span.size_bytes)
                 except LegionError as error:
                     self._count(error)
                     logger.info("update not here round=%d sha256=%s why=%s", round_number, span.digest[:12], error)
+                    if isinstance(error, PartInvalid):
+                        data.clear()
                 else:
-                    if await self._keep(span.digest, data, source.worker_id if source else "storage"):
+                    if await self._keep(span.digest, bytes(data), source.worker_id if source else "storage"):
                         return
+                    data.clear()
             if tries % 2:
                 await asyncio.sleep(RETRY_S[min(tries // 2, len(RETRY_S) - 1)])
             tries += 1

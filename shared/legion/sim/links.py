@@ -91,16 +91,16 @@ class RoundCalls:
         await self._desk(worker).take_residual(self._me, key, data)
         await self._network.carry(worker, self._me, "control")
 
-    async def fetch_blob(self, member: Place, sha256: str, size_bytes: int) -> bytes:
+    async def fetch_blob(self, member: Place, sha256: str, size_bytes: int, into: bytearray) -> None:
         worker, kind = member.worker_id, self.fetched
         await self._network.carry(self._me, worker, "control", text_bytes=len(sha256))
         update = self._desk(worker).update(sha256)
         if update is None:
             await self._network.carry(worker, self._me, "control")
             raise NotFound(f"no update {sha256[:12]} is here")
-        data = bytes(update)
-        await self._network.carry(worker, self._me, kind, values_bytes=len(data))
-        return data
+        left = bytes(update[len(into) :])
+        await self._network.carry(worker, self._me, kind, values_bytes=len(left))
+        into += left
 
     async def await_update(self, member: Place, key: UpdateKey, most_bytes: int, room: Room) -> tuple[str, bytes]:
         worker = member.worker_id

@@ -92,7 +92,9 @@ class Meeting:
         await self.links.send_part(self.target, key_of(data, **changes), data)
 
     async def fetch(self, sha256: str, size_bytes: int) -> bytes:
-        return await self.links.fetch_blob(self.target, sha256, size_bytes)
+        data = bytearray()
+        await self.links.fetch_blob(self.target, sha256, size_bytes, data)
+        return bytes(data)
 
 
 @contextlib.asynccontextmanager

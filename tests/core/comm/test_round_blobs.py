@@ -106,7 +106,7 @@ async def test_an_update_comes_once_it_is_made(tmp_path: Path, size: int) -> Non
             async with room(size):  # nothing but its announcement comes meanwhile
                 meet.desk.updates[DIGEST] = data
                 made.set_result(DIGEST)
-                await meet.links.fetch_blob(meet.target, DIGEST, size)
+                await meet.links.fetch_blob(meet.target, DIGEST, size, bytearray())
                 assert size == 0 or not asked.done()
         assert asked.result() == (DIGEST, data)
 
@@ -136,7 +136,9 @@ async def test_who_waits_no_more_is_not_waited_for(tmp_path: Path) -> None:
         made.add_done_callback(lambda _: given_up.set())
         asking = asyncio.create_task(meet.links.await_update(meet.target, KEY, 10, Memory(MIB).room))
         meet.desk.updates[DIGEST] = noise(10)
-        await meet.links.fetch_blob(meet.target, DIGEST, 10)  # on the same connection: the other call is there too
+        await meet.links.fetch_blob(
+            meet.target, DIGEST, 10, bytearray()
+        )  # on the same connection: the other call is there too
         asking.cancel()
         await given_up.wait()
         assert made.cancelled()
@@ -161,7 +163,7 @@ async def test_a_peer_that_is_gone_is_lost(tmp_path: Path) -> None:
             with pytest.raises(PeerLost, match=f"{gone.worker_id}: unavailable"):
                 await meet.links.send_part(gone, key_of(b"part"), b"part")
             with pytest.raises(PeerLost, match=f"{gone.worker_id}: unavailable"):
-                await meet.links.fetch_blob(gone, DIGEST, 10)
+                await meet.links.fetch_blob(gone, DIGEST, 10, bytearray())
             await meet.send(b"part")  # at his old place he is still himself
 
 
@@ -176,6 +178,24 @@ async def test_a_connection_that_breaks_costs_the_call_only(tmp_path: Path) -> N
         assert meet.desk.taken == []
         await meet.links.send_part(target, key_of(data), data)
         assert [kept for *_, kept in meet.desk.taken] == [data]
+
+
+async def test_an_update_that_broke_off_comes_on_from_there(tmp_path: Path) -> None:
+    data = noise(4 * MIB)
+    async with meeting(tmp_path) as meet, CutProxy.to(meet.called.network.port) as proxy:
+        meet.desk.updates[DIGEST] = data
+        endpoint = Endpoint(host="127.0.0.1", port=proxy.port)
+        target = Member(worker_id=meet.called.identity.worker_id, endpoint=endpoint, share=1)
+        proxy.cut_after(2 * MIB)
+        came = bytearray()
+        with pytest.raises(PeerLost):
+            await meet.links.fetch_blob(target, DIGEST, len(data), came)
+        before = len(came)
+        assert MIB // 2 < before <= 2 * MIB
+        received = meet.usage.received_bytes
+        await meet.links.fetch_blob(meet.target, DIGEST, len(data), came)  # on another connection
+        assert came == data
+        assert meet.usage.received_bytes - received < len(data) - before + MIB // 4
 
 
 async def test_a_silent_peer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +223,7 @@ async def test_a_holder_that_does_not_begin_to_answer_is_given_up(
             endpoint = Endpoint(host="127.0.0.1", port=hanging.getsockname()[1])
             target = Member(worker_id=meet.called.identity.worker_id, endpoint=endpoint, share=1)
             with pytest.raises(PeerLost, match=r"nothing came for 0.3 s"):
-                await meet.links.fetch_blob(target, DIGEST, 10)
+                await meet.links.fetch_blob(target, DIGEST, 10, bytearray())
 
 
 async def test_a_holder_that_stops_in_the_middle_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

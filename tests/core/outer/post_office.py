@@ -44,7 +44,7 @@ class MemoryLinks:
     sent: list[tuple[float, WorkerId, PartKey, bytes]] = field(default_factory=list)
     fetched: list[tuple[WorkerId, str]] = field(default_factory=list)
     of_parts: dict[WorkerId, list[Exception | None]] = field(default_factory=dict)
-    of_blobs: dict[WorkerId, list[Exception | bytes]] = field(default_factory=dict)
+    of_blobs: dict[WorkerId, list[Exception | bytes | tuple[bytes, Exception]]] = field(default_factory=dict)
     hanging: set[WorkerId] = field(default_factory=set)
     given_up: list[WorkerId] = field(default_factory=list)
     residuals: list[tuple[WorkerId, ResidualKey, bytes]] = field(default_factory=list)
@@ -73,12 +73,15 @@ class MemoryLinks:
         if answer is not None:
             raise answer
 
-    async def fetch_blob(self, member: Member, sha256: str, size_bytes: int) -> bytes:
+    async def fetch_blob(self, member: Member, sha256: str, size_bytes: int, into: bytearray) -> None:
         self.fetched.append((member.worker_id, sha256))
         answer = _next(self.of_blobs.get(member.worker_id, [NotFound("no update is here")]))
+        if isinstance(answer, tuple):  # so much comes, and then an error
+            start, answer = answer
+            into += start
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        into += answer
 
     async def await_update(self, member: Member, key: UpdateKey, most_bytes: int, room: Room) -> tuple[str, bytes]:
         self.awaited.append((member.worker_id, key))

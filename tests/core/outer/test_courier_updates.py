@@ -66,6 +66,23 @@ def test_what_the_reducer_does_not_give_comes_from_storage(tmp_path: Path, troub
     with_post(tmp_path, test)
 
 
+@pytest.mark.parametrize(("start", "trouble"), [(True, PeerLost("gone")), (False, PartInvalid("it sends more"))])
+def test_an_update_that_broke_off_comes_on_from_there_unless_it_was_too_long(
+    tmp_path: Path, start: bool, trouble: LegionError
+) -> None:
+    async def test(post: Post) -> None:
+        first, second = blob(0, 0), blob(0, 1)
+        rest = [first[5:], second[5:]] if start else [first, second]
+        post.links.of_blobs[FIRST] = [(first[:5], trouble), (second[:5], trouble), *rest]
+        await arrived(post)
+        await later(1)
+        assert post.courier.ready == 1
+        assert [sha256 for _, sha256 in post.control.asked] == [sha(first), sha(second)]
+        assert len(post.links.fetched) == 4
+
+    with_post(tmp_path, test)
+
+
 def test_a_damaged_update_is_fetched_from_another_holder_and_its_holder_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
