@@ -13,13 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from legion_client.machine.nvml import pynvml
 from legion_client.machine.readings import GpuReading
 from legion_client.machine.sensing import Clock
-
-try:
-    import pynvml
-except ImportError:  # the 'client' extra is not installed, as on a machine that only enrols
-    pynvml = None
 
 T = TypeVar("T")
 

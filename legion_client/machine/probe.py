@@ -4,16 +4,13 @@ import os
 import platform
 import shutil
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 import legion
 from legion.messages import Device, Hardware
-
-try:
-    import pynvml
-except ImportError:  # the 'client' extra is not installed, as on a machine that only enrols
-    pynvml = None
+from legion_client.machine.nvml import pynvml
 
 
 def hardware(folder: Path) -> Hardware:
@@ -43,16 +40,18 @@ def nvidia_devices() -> list[Device]:
     except pynvml.NVMLError:
         return []
     try:
-        return [_device(pynvml.nvmlDeviceGetHandleByIndex(index)) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [
+            _device(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)) for index in range(pynvml.nvmlDeviceGetCount())
+        ]
     finally:
         pynvml.nvmlShutdown()
 
 
-def _device(handle: object) -> Device:
+def _device(nvml: Any, handle: object) -> Device:
     return Device(
         kind="cuda",
-        name=str(pynvml.nvmlDeviceGetName(handle)),
-        memory_bytes=int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        name=str(nvml.nvmlDeviceGetName(handle)),
+        memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
     )
 
 
