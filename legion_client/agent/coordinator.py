@@ -10,6 +10,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from legion.config import RunConfig
+from legion.curve import LossCurve
 from legion.errors import ProtocolMismatch, ServerUnreachable, Unavailable, WrongAuthority, by_slug
 from legion.ids import Epoch, WorkerId
 from legion.messages import (
@@ -100,6 +101,10 @@ class Coordinator:
     async def metrics(self) -> MetricsView:
         """The run's figures and its newest steps."""
         return await self._get("/metrics", MetricsView)
+
+    async def curve(self, points: int) -> LossCurve:
+        """The loss of the whole run."""
+        return await self._get(f"/metrics/curve?points={points}", LossCurve)
 
     async def rounds(self, since: int) -> RoundsPage:
         """Records and plans from round `since` on, oldest first."""

@@ -108,7 +108,7 @@ class AgentDesk:
         return self._host.samples.since(since, most)
 
     async def curve(self, most: int) -> CurveIs:
-        return self._host.standing.curve
+        return await self._host.standing.curve(most)
 
     async def show(self, invite: str | None) -> None:
         if self._show is None:

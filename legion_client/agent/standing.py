@@ -1,12 +1,14 @@
 """How the run and our part in it stand, as the server tells: asked now and then, remembered over restarts."""
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from legion.curve import LossCurve
 from legion.errors import LegionError
 from legion.ids import ClusterId, RunId
 from legion.messages import MetricsView, Plan, StepRecord
@@ -17,6 +19,7 @@ from legion_client.control.messages import Contribution, CurveIs, CurvePoint, Ru
 logger = logging.getLogger(__name__)
 
 ASK_S = 20.0
+MOST_POINTS = 2000  # that a server gives
 
 
 class Memory(BaseModel, frozen=True, extra="ignore"):
@@ -37,7 +40,8 @@ class Standing:
         self._memory = _load(path)
         self._run_tokens = 0
         self.run: RunNow | None = None
-        self.curve = CurveIs()
+        self._newest = CurveIs()
+        self._server: Coordinator | None = None  # while it is asked
 
     @property
     def contribution(self) -> Contribution:
@@ -65,15 +69,29 @@ class Standing:
 
     async def ask(self, server: Coordinator) -> None:
         """Until cancelled. A server that does not answer is another's business."""
-        while True:
-            try:
-                self._tell(await server.metrics())
-                await self._count(server)
-            except LegionError as error:
-                logger.debug("standing not known reason=%s", error)
-            self.save()
-            self._changed()
-            await asyncio.sleep(ASK_S)
+        self._server = server
+        try:
+            while True:
+                try:
+                    self._tell(await server.metrics())
+                    await self._count(server)
+                except LegionError as error:
+                    logger.debug("standing not known reason=%s", error)
+                self.save()
+                self._changed()
+                await asyncio.sleep(ASK_S)
+        finally:
+            self._server = None
+
+    async def curve(self, most: int) -> CurveIs:
+        """The whole run's loss in at most so many points; from a server that does not tell, its newest steps."""
+        if self._server is None:
+            return self._newest
+        try:
+            return drawn(await self._server.curve(min(most, MOST_POINTS)))
+        except LegionError as error:
+            logger.info("the run's curve is not known reason=%s", error)
+            return self._newest
 
     def save(self) -> None:
         try:
@@ -97,7 +115,7 @@ class Standing:
             validation_loss=view.evaluations[-1].loss if view.evaluations else None,
             tokens=self._run_tokens,
         )
-        self.curve = CurveIs(
+        self._newest = CurveIs(
             training=tuple(CurvePoint(step=one.step, loss=one.loss) for one in view.recent),
             validation=tuple(CurvePoint(step=one.step, loss=one.loss) for one in view.evaluations),
         )
@@ -114,6 +132,18 @@ class Standing:
                     "since": page.records[-1].round + 1,
                 }
             )
+
+
+def drawn(curve: LossCurve) -> CurveIs:
+    """Each bucket at its last step."""
+    tokens = itertools.accumulate(bucket.tokens for bucket in curve.training)
+    return CurveIs(
+        training=tuple(
+            CurvePoint(step=one.last, tokens=read, loss=one.loss, least=one.least, most=one.most)
+            for one, read in zip(curve.training, tokens, strict=True)
+        ),
+        validation=tuple(CurvePoint(step=one.step, tokens=one.tokens, loss=one.loss) for one in curve.validation),
+    )
 
 
 def counted(record: RoundRecord, clusters: dict[ClusterId, int]) -> int:

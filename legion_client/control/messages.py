@@ -86,6 +86,8 @@ class CurvePoint(Message):
     step: int
     tokens: int = 0  # of everybody, up to there
     loss: float  # nats a token
+    least: float | None = None  # of the steps that this point stands for
+    most: float | None = None
 
 
 class Status(Message):

@@ -26,11 +26,12 @@ MOST_ROWS = 500
 
 
 class Series(NamedTuple):
-    """`xs` ascend; a None in `ys` is a gap."""
+    """`xs` ascend; a None in `ys` is a gap. `band`: the least and the most that each value stands for."""
 
     name: str
     xs: Sequence[float]
     ys: Sequence[float | None]
+    band: Sequence[tuple[float, float]] | None = None
 
 
 class Axis(pyqtgraph.AxisItem):  # type: ignore[misc]  # ships no types
@@ -149,6 +150,9 @@ class Plot(QWidget):
         nan = float("nan")
         shade = pyqtgraph.mkColor(color)
         shade.setAlpha(FILL_ALPHA)
+        if series.band:
+            sides = [pyqtgraph.PlotDataItem(list(series.xs), list(side)) for side in zip(*series.band, strict=True)]
+            self._plot.addItem(pyqtgraph.FillBetweenItem(*sides, brush=shade))
         lowest = min((value for value in series.ys if value is not None), default=0.0)
         self._plot.plot(
             list(series.xs),

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request, Response, status
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from legion.counters import RoundsView
+from legion.curve import LossCurve
 from legion.messages import MetricsReport, MetricsView, WorkersSummary
 from legion_server.api.deps import Anyone, AWorker, BackendDep
 from legion_server.api.problems import answers
@@ -37,6 +38,16 @@ async def read(
         text = prometheus(view, membership.summary(backend.coordinator.state.workers))
         return Response(text, headers={"Content-Type": TEXT})
     return view
+
+
+@router.get("/metrics/curve", responses=answers())
+async def curve(
+    backend: BackendDep,
+    _: Anyone,
+    points: Annotated[int, Query(ge=2, le=2000, description="Most buckets, and most evaluations.")] = 500,
+) -> LossCurve:
+    """The loss of the whole run, from its first step on: mean, least and most of steps that lie together."""
+    return await backend.metrics.loss(points)
 
 
 @router.post("/metrics", status_code=status.HTTP_204_NO_CONTENT, responses=answers(403))

@@ -1,8 +1,11 @@
 """What a run has achieved so far, put together from the store: for /metrics and the status page."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from legion.counters import RoundsView
+from legion.curve import LossCurve
 from legion.messages import EvaluationRecord, MetricsView, StepSummary, WorkerTotals
 from legion_server.domain.rounds import Rounds, gone
 from legion_server.domain.runs import Run
@@ -29,6 +32,7 @@ class Metrics:
         self._coordinator = coordinator
         self._store = store
         self._sums: _Sums | None = None
+        self._curves: dict[int, LossCurve] = {}  # the newest, by its points
 
     async def view(self, since: int | None, *, private: bool) -> MetricsView:
         """`since`: the next MOST_STEPS after it instead of the tail. Workers and names only if `private`."""
@@ -60,10 +64,46 @@ class Metrics:
             self._sums = _Sums(revision, tokens, tuple(evaluations), tuple(await self._store.totals()))
         return self._sums
 
+    async def loss(self, points: int) -> LossCurve:
+        """The whole run in at most `points` buckets, read again when one more may have been filled."""
+        run = self._coordinator.run
+        width = bucket_width(run.step, points)
+        known = self._curves.get(points)
+        if known is None or known.run_id != run.run_id or known.width != width or not is_fresh(known, run.step):
+            buckets = await self._store.loss_buckets(width)
+            evaluations = thinned((await self._summed()).evaluations, points)
+            known = LossCurve(run_id=run.run_id, width=width, training=tuple(buckets), validation=evaluations)
+            self._curves = {points: known}
+        return known
+
     async def curve(self, points: int) -> list[StepSummary]:
         """The whole run's steps, thinned out evenly."""
         stride = max(1, self._coordinator.run.step // points)
         return await self._store.summaries(None, MOST_STEPS, stride)
+
+
+def bucket_width(steps: int, points: int) -> int:
+    """How many steps go together so that `steps` make at most `points` buckets: 1, 2 or 5 times a power of 10.
+
+    Round numbers, so that buckets stay as they are while a run grows.
+    """
+    width, factors = 1, itertools.cycle((2, 2.5, 2))
+    while -(-steps // width) > points:
+        width = int(width * next(factors))
+    return width
+
+
+def is_fresh(curve: LossCurve, step: int) -> bool:
+    """Whether a curve still tells of a run that is at `step`."""
+    last = curve.training[-1].last if curve.training else 0
+    return last <= step < last + curve.width
+
+
+def thinned(records: Sequence[EvaluationRecord], most: int) -> tuple[EvaluationRecord, ...]:
+    """Evenly chosen, the first and the newest among them."""
+    if len(records) <= most:
+        return tuple(records)
+    return tuple(records[round(place * (len(records) - 1) / (most - 1))] for place in range(most))
 
 
 def figures(rounds: Rounds, run: Run) -> RoundsView:

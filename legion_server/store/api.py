@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from legion.curve import LossBucket
 from legion.ids import WorkerId
 from legion.messages import DatasetManifest, EvaluationRecord, MetricsReport, StepSummary, WorkerTotals
 from legion.rounds import RoundPlan, RoundRecord
@@ -83,6 +84,9 @@ class Store(Protocol):
 
     async def summaries(self, since: int | None, limit: int, stride: int = 1) -> list[StepSummary]:
         """The next `limit` steps after `since`, or the newest ones; oldest first; with a stride, every stride-th."""
+
+    async def loss_buckets(self, width: int) -> list[LossBucket]:
+        """All steps that count, `width` of them together: 1 to width, and so on; oldest first."""
 
     async def evaluations(self) -> list[EvaluationRecord]: ...
 

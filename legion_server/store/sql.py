@@ -11,6 +11,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from legion.curve import LossBucket
 from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unavailable, Unusable
 from legion.ids import WorkerId
 from legion.messages import EvaluationRecord, MetricsReport, StepSummary, WorkerTotals
@@ -161,6 +162,32 @@ class SqlStore:
                 tokens_per_s=int(row.tokens) / row.step_s if row.step_s > 0 else 0.0,
             )
             for row in (reversed(rows) if since is None else rows)
+        ]
+
+    async def loss_buckets(self, width: int) -> list[LossBucket]:
+        c = _clusters_steps(0, 1).subquery().c
+        bucket = ((c.step - 1) // width).label("bucket")
+        query = sa.select(
+            sa.func.min(c.step).label("first"),
+            sa.func.max(c.step).label("last"),
+            sa.func.sum(c.tokens).label("tokens"),
+            (sa.func.sum(c.loss * c.tokens) / sa.func.nullif(sa.func.sum(c.tokens), 0)).label("mean"),
+            sa.func.min(c.loss).label("least"),
+            sa.func.max(c.loss).label("most"),
+        )
+        async with self._begin() as connection:
+            rows = (await connection.execute(query.group_by(bucket).order_by(bucket))).all()
+        return [
+            LossBucket(
+                first=row.first,
+                last=row.last,
+                tokens=int(row.tokens),
+                # Rounding must not bring a mean beyond what it is the mean of.
+                loss=min(row.most, max(row.least, row.least if row.mean is None else float(row.mean))),
+                least=row.least,
+                most=row.most,
+            )
+            for row in rows
         ]
 
     async def evaluations(self) -> list[EvaluationRecord]:

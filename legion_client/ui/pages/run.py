@@ -1,17 +1,20 @@
 """The run that this computer takes part in: how far it is, how its loss falls, and what the model writes by now."""
 
+from collections.abc import Sequence
+
 from pydantic import BaseModel
 from PySide6.QtCore import QTimer
 from PySide6.QtGui import QHideEvent, QShowEvent
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
-from legion_client.control.messages import CurveIs, GetCurve
+from legion_client.control.messages import CurveIs, CurvePoint, GetCurve
 from legion_client.ui.model import View
 from legion_client.ui.parts import Figures, Page, Scrolled, card, column, empty_note, label
 from legion_client.ui.plots import Plot, Series
 from legion_client.ui.tools import Tools
 
 REDRAW_S = 30
+POINTS = 500  # a plot is hardly wider in pixels
 
 
 class RunPage(Page):
@@ -20,6 +23,7 @@ class RunPage(Page):
     def __init__(self, tools: Tools) -> None:
         super().__init__()
         self._tools = tools
+        self._has_sample = False
         words, unit = tools.words, tools.theme.unit
         content = QWidget()
         layout = column(unit // 2)
@@ -52,7 +56,7 @@ class RunPage(Page):
         self._facts.show_tiles(view.run_facts)
         self._facts.setVisible(has_run)
         self._curve.setVisible(has_run)
-        self._sample_card.setVisible(has_run)
+        self._sample_card.setVisible(has_run and self._has_sample)
         self._empty.setVisible(not has_run)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802
@@ -67,26 +71,35 @@ class RunPage(Page):
     def _make_sample(self) -> QVBoxLayout:
         layout = column(self._tools.theme.unit // 4)
         self._sample_title = label(self._tools.words.tr("What the model writes"), bold=True)
-        self._sample_text = label(self._tools.words.tr("There is no sample of its text yet."), role="muted", wrap=True)
+        self._sample_text = label(wrap=True)
         layout.addWidget(self._sample_title)
         layout.addWidget(self._sample_text)
         return layout
 
     def _ask(self) -> None:
-        self._tools.conversation.send(GetCurve(), self._show_curve)
+        self._tools.conversation.send(GetCurve(most=POINTS), self._show_curve)
 
     def _show_curve(self, answer: BaseModel) -> None:
         if not isinstance(answer, CurveIs):
             return
         words = self._tools.words
-        lines = ((words.tr("In training"), answer.training), (words.tr("On new text"), answer.validation))
         self._curve.show_series(
-            *(Series(name, [point.step for point in line], [point.loss for point in line]) for name, line in lines)
+            series_of(words.tr("In training"), answer.training), series_of(words.tr("On new text"), answer.validation)
         )
+        self._has_sample = answer.text is not None
+        self._sample_card.setVisible(self._has_sample)
         if answer.text is None:
             return
         step = words.number(answer.text_step or 0)
         self._sample_title.setText(words.tr("What the model writes after {step} steps", step=step))
         self._sample_text.setText(answer.text)
-        self._sample_text.setObjectName("")
-        self._sample_text.style().polish(self._sample_text)
+
+
+def series_of(name: str, points: Sequence[CurvePoint]) -> Series:
+    """With the band of what each point stands for, where any does."""
+    band = [
+        (point.loss if point.least is None else point.least, point.loss if point.most is None else point.most)
+        for point in points
+    ]
+    wide = any(least < most for least, most in band)
+    return Series(name, [point.step for point in points], [point.loss for point in points], band if wide else None)

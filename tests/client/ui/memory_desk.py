@@ -163,7 +163,7 @@ def with_history(now: float, status: Status = TRAINING) -> MemoryDesk:
     """A desk that has been at it for a day."""
     desk = MemoryDesk(status)
     desk.kept_samples = [sample_at(now - 86_400 + 60 * minute, minute) for minute in range(1440)]
-    curve = [CurvePoint(step=step, tokens=step * 262_144, loss=loss_after(step)) for step in range(20, 4121, 20)]
+    curve = [point_at(step) for step in range(20, 4121, 20)]
     checks = [CurvePoint(step=point.step, loss=point.loss + 0.05) for point in curve[9::10]]
     desk.kept_curve = CurveIs(training=tuple(curve), validation=tuple(checks), text=TEXT, text_step=4096)
     for minutes, level, sentence in (
@@ -189,6 +189,12 @@ def sample_at(at: float, minute: int) -> Sample:
         celsius=68 + 2.5 * wave, watts=162 + 6 * wave, sent_bytes_per_s=0.0 if minute % 95 else 2.4e6,
         received_bytes_per_s=4e4 if minute % 95 else 3.1e6,
     )  # fmt: skip
+
+
+def point_at(step: int) -> CurvePoint:
+    loss = loss_after(step)
+    spread = 0.05 + 0.04 * abs(math.sin(step))
+    return CurvePoint(step=step, tokens=step * 262_144, loss=loss, least=loss - spread, most=loss + spread)
 
 
 def loss_after(step: int) -> float:

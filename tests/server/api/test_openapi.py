@@ -52,6 +52,7 @@ ROUTES = {
     ("PUT", "/blobs/{sha256}"),
     ("GET", "/blobs/{sha256}"),
     ("GET", "/metrics"),
+    ("GET", "/metrics/curve"),
     ("POST", "/metrics"),
     ("GET", "/checkpoints"),
     ("GET", "/checkpoints/{step}"),

@@ -3,9 +3,12 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from legion.curve import LossCurve
 from legion.ids import Epoch
-from legion.messages import MetricsReport, MetricsView, StepRecord
+from legion.messages import EvaluationRecord, MetricsReport, MetricsView, StepRecord
 from legion_server.service import metrics
 from legion_server.up.report import whole_run
 
@@ -47,3 +50,53 @@ async def test_a_report_is_of_the_whole_run(house: Any, monkeypatch: pytest.Monk
     await train(house, steps)
     view = await whole_run(lambda step: since(house, step))
     assert (view.step, [step.step for step in view.recent]) == (steps, list(range(1, steps + 1)))
+
+
+async def curve(house: Any, points: int) -> LossCurve:
+    return LossCurve.model_validate_json((await house.http.get(f"/metrics/curve?points={points}")).content)
+
+
+async def test_the_whole_run_is_told_in_few_points(house: Any) -> None:
+    """Each step's loss is its number."""
+    await train(house, 1203)
+    whole = await curve(house, 500)
+    assert (whole.width, len(whole.training)) == (5, 241)
+    assert [whole.training[0].first, whole.training[0].last, whole.training[-1].last] == [1, 5, 1203]
+    assert [(b.least, b.loss, b.most) for b in whole.training[:2]] == [(1, 3, 5), (6, 8, 10)]
+    assert sum(bucket.tokens for bucket in whole.training) == 64 * 1203
+    assert (await curve(house, 2000)).width == 1
+    assert (await house.http.get("/metrics/curve?points=1")).status_code == 422
+
+
+async def test_a_run_that_has_not_begun_has_no_curve(house: Any) -> None:
+    whole = await curve(house, 500)
+    assert (whole.width, whole.training, whole.validation) == (1, (), ())
+
+
+async def test_a_curve_grows_with_its_run(house: Any) -> None:
+    await train(house, 40)
+    before = await curve(house, 10)
+    assert (before.width, before.training[-1].last) == (5, 40)
+    assert await curve(house, 10) == before
+    assert metrics.is_fresh(before, 44)
+    assert not metrics.is_fresh(before, 45)
+    assert not metrics.is_fresh(before, 39), "a run that was resumed has lost steps"
+
+
+@given(st.integers(0, 10**7), st.integers(2, 2000))
+def test_buckets_are_few_and_round(steps: int, points: int) -> None:
+    width = metrics.bucket_width(steps, points)
+    assert -(-steps // width) <= points
+    assert str(width)[0] in "125"
+    assert set(str(width)[1:]) <= {"0"}
+    assert width == 1 or -(-steps // (width / 2.5)) > points, "no more steps together than there must be"
+
+
+@given(st.integers(0, 300), st.integers(2, 50))
+def test_the_first_and_the_newest_stay(count: int, most: int) -> None:
+    records = [EvaluationRecord(step=step, loss=1.0, tokens=1) for step in range(count)]
+    kept = metrics.thinned(records, most)
+    assert len(kept) == min(count, most)
+    assert [record.step for record in kept] == sorted({record.step for record in kept})
+    if records:
+        assert (kept[0], kept[-1]) == (records[0], records[-1])

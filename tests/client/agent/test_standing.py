@@ -1,0 +1,50 @@
+"""How the run stands, as a window asks: of a real server that a scripted engine has trained with."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from legion.curve import LossBucket, LossCurve
+from legion.ids import RunId
+from legion.messages import EvaluationRecord
+from legion_client.agent.standing import drawn
+from tests.client.agent.hosting import RunningServer, hosted, seen
+from tests.client.agent.relaying import SHAPE
+
+SCRIPT = Path(__file__).with_name("scripted_engine.py")
+STEPS = 130  # more than the newest hundred
+
+
+async def test_the_curve_begins_with_the_first_step(server: RunningServer, tmp_path: Path) -> None:
+    server.configure(steps=200, optimizer={"warmup_steps": 0})
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"steps": STEPS, "hang": True}))
+    script.with_name("shape.json").write_text(SHAPE.model_dump_json())
+    command = (sys.executable, str(SCRIPT), str(script))
+    async with hosted(server, tmp_path / "home", engine_command=command) as (_, desk):
+        await seen(desk, lambda status: status.face == "training")
+        while (await asyncio.to_thread(server.call, "GET", "/metrics"))["step"] < STEPS:
+            assert desk.status().face == "training"
+        whole = await desk.curve(500)
+        assert [point.step for point in whole.training] == list(range(1, STEPS + 1))
+        assert whole.training[0].loss == 5.0
+        thin = await desk.curve(20)
+        assert [point.step for point in thin.training] == list(range(10, STEPS + 1, 10))
+        assert all(one.least is not None and one.most is not None for one in thin.training)
+        assert all((one.least or 0) <= one.loss <= (one.most or 0) for one in thin.training)
+
+
+def test_a_bucket_stands_at_its_last_step() -> None:
+    curve = LossCurve(
+        run_id=RunId("run"),
+        width=2,
+        training=(
+            LossBucket(first=1, last=2, tokens=10, loss=3.0, least=2.0, most=4.0),
+            LossBucket(first=3, last=3, tokens=5, loss=1.0, least=1.0, most=1.0),
+        ),
+        validation=(EvaluationRecord(step=3, loss=1.5, tokens=15),),
+    )
+    told = drawn(curve)
+    assert [(one.step, one.tokens, one.least, one.most) for one in told.training] == [(2, 10, 2.0, 4.0), (3, 15, 1, 1)]
+    assert [(one.step, one.loss) for one in told.validation] == [(3, 1.5)]
