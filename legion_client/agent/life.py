@@ -85,6 +85,7 @@ class State:
     crashes: tuple[float, ...] = ()  # of the engine, lately; s of a clock
     death: LegionError | None = None  # the newest of these crashes
     trouble: LegionError | None = None  # the crash after which it is not started again by itself
+    departing: bool = False  # no engine any more, and what it kept for the others is on its way to the server
     unattended: bool = False  # nobody would see a pause after crashes: the agent ends instead
 
     @property
@@ -271,6 +272,7 @@ class SendTrain:
 class SendStop:
     reason: str
     within_s: float  # for the step under way
+    rests: bool = False  # see the engine's Stop
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from legion.errors import EngineDied, LegionError, PeerLost, RunError, StepAborted
+from legion.errors import EngineDied, LegionError, PeerLost, PeerPaused, RunError, StepAborted
 from legion.messages import RunPhase
 from legion_client.agent import restarts
 from legion_client.agent.life import (
@@ -45,6 +45,7 @@ from legion_client.agent.life import (
 )
 
 STOP_S = 30.0  # for the engine to finish or abort its step
+DEPART_S = 120.0  # to send the slice that others go on from
 LEAVE_S = 15.0  # to send what is left
 STEP_S = 2.0  # for the step under way of an engine that is told to stop: what a system that shuts down leaves time for
 FREE_S = 4.0  # for an engine whose memory somebody needs; with its end, less than five
@@ -69,6 +70,8 @@ def transition(state: State, event: Event) -> Next:
             return _engine_ended(state, event)
         case PauseAsked() | FinishAsked() | ResumeAsked() | EngineHeld():
             return _rest_or_go_on(state, event)
+        case Drained() if state.departing:
+            return _without_engine(state)
         case Drained() if state.phase in (Phase.FINISHING, Phase.LEAVING):
             return replace(state, phase=Phase.ENDED), ()
         case DeadlinePassed(phase) if phase == state.phase:
@@ -118,13 +121,15 @@ def _rest_or_go_on(state: State, event: PauseAsked | FinishAsked | ResumeAsked |
 
 def _pause(state: State, wish: Wish) -> Next:
     before, state = state.wish, replace(state, wish=wish, finishing=False)
+    if state.departing:
+        return state, ()
     match state.phase:
         case Phase.JOINING | Phase.PREPARING | Phase.READY | Phase.LOADING:
             # No member has heard of this engine yet, and starting it again takes seconds.
             return _without_engine(state)
         case Phase.TRAINING | Phase.HOLDING if wish.frees_memory:
             return _end_to_rest(state, wish.reason, 0.0, FREE_S)
-        case Phase.TRAINING if not state.alone:
+        case Phase.TRAINING if not state.alone and _others_go_on(state):
             return _end_to_rest(state, wish.reason, STEP_S / 2, STOP_S)
         case Phase.TRAINING:
             return replace(state, phase=Phase.HOLDING), (SendPause(wish.reason), SetDeadline(Phase.HOLDING, HOLD_S))
@@ -134,7 +139,15 @@ def _pause(state: State, wish: Wish) -> Next:
 
 
 def _end_to_rest(state: State, reason: str, step_s: float, after_s: float) -> Next:
-    return replace(state, phase=Phase.PAUSING), (SendStop(reason, step_s), SetDeadline(Phase.PAUSING, after_s))
+    return replace(state, phase=Phase.PAUSING), (
+        SendStop(reason, step_s, rests=True),
+        SetDeadline(Phase.PAUSING, after_s),
+    )
+
+
+def _others_go_on(state: State) -> bool:
+    """In rounds, other clusters do whatever becomes of ours. Without, our cluster is the run, and waits for us."""
+    return state.plan is not None and bool(state.plan.cluster)
 
 
 def _resume(state: State, *, in_person: bool) -> Next:
@@ -142,6 +155,8 @@ def _resume(state: State, *, in_person: bool) -> Next:
     if cured.wish is None and not cured.finishing and cured.phase is not Phase.PAUSED:
         return cured, ()
     state = replace(cured, wish=None, finishing=False)
+    if state.departing:
+        return state, ()
     match state.phase:
         case Phase.TRAINING:
             return state, (SendResume(),)
@@ -154,7 +169,7 @@ def _resume(state: State, *, in_person: bool) -> Next:
 
 def _without_engine(state: State) -> Next:
     """What there is of an engine ends. Whoever is to rest does, everybody else begins anew."""
-    state = replace(state, plan=None, finishing=False)
+    state = replace(state, plan=None, finishing=False, departing=False)
     if state.wish is not None or state.trouble is not None:
         return replace(state, phase=Phase.PAUSED), (EndEngine(),)
     return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
@@ -164,6 +179,8 @@ def _without_engine(state: State) -> Next:
 
 
 def _stop(state: State, reason: str) -> Next:
+    if state.departing:
+        return _leave(replace(state, departing=False))
     if state.phase in (Phase.PREPARING, Phase.READY):
         # No member has heard of this engine yet: nobody needs its goodbye.
         left, actions = _leave(state)
@@ -189,15 +206,19 @@ def _run_phase(state: State, run_phase: RunPhase) -> Next:
 
 
 def _engine_ended(state: State, event: EngineFinished | EngineLeft | EngineFailed | EngineGone) -> Next:
-    if state.phase not in (*BUSY, Phase.PAUSING, Phase.STOPPING):
+    if state.phase not in (*BUSY, Phase.PAUSING, Phase.STOPPING) or state.departing:
         return state, ()
     match event:
         case EngineFinished() if state.phase is Phase.STOPPING:
             return _leave(state)
         case EngineFinished():
             return replace(state, phase=Phase.FINISHING), (Drain(),)
+        case EngineLeft() if state.phase is Phase.PAUSING:
+            return _depart(state)
         case EngineLeft():
-            return _without_engine(state) if state.phase is Phase.PAUSING else _leave(state)
+            return _leave(state)
+        case EngineFailed(PeerPaused()) if not _others_go_on(state) and state.phase is not Phase.STOPPING:
+            return _depart(state)
         case EngineFailed(PeerLost() | StepAborted()) | EngineGone() if state.phase is Phase.PAUSING:
             return _without_engine(state)
         case EngineFailed(PeerLost(), lost_peer) if state.phase in BUSY and state.plan and state.plan.cluster:
@@ -211,6 +232,13 @@ def _engine_ended(state: State, event: EngineFinished | EngineLeft | EngineFaile
             return _leave(replace(blamed, lost_peer=lost_peer))
         case EngineGone(death):
             return _leave(state if state.phase is Phase.STOPPING else _blame(state, death))
+
+
+def _depart(state: State) -> Next:
+    """The run goes on from what members' engines kept: the server must have it before it hears that we left."""
+    if state.plan is None or _others_go_on(state):
+        return _without_engine(state)
+    return replace(state, departing=True), (Drain(), SetDeadline(state.phase, DEPART_S))
 
 
 def _curable(state: State) -> bool:
@@ -228,6 +256,8 @@ def _crashed(state: State, death: EngineDied, at: float) -> Next:
 
 
 def _late(state: State) -> Next:
+    if state.departing:
+        return _without_engine(state)
     if state.phase is Phase.HOLDING and state.wish is not None:
         return _end_to_rest(state, state.wish.reason, 0.0, STOP_S)
     if state.phase is Phase.PAUSING:

@@ -67,6 +67,7 @@ class Agent:
         self._tasks: asyncio.TaskGroup | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._limits: Throttle | None = None
+        self._left = life.NO_EPOCH  # the plan that we followed last, and no longer do
         self.cards: str | None = None  # that the next engine may see; see Attempt.start_engine
         self._traffic = traffic if traffic is not None else Traffic()
         self._traffic.on_rates = self._limit_line
@@ -162,7 +163,9 @@ class Agent:
                 logger.info("agent phase=%s before=%s", self._state.phase, before.phase)
                 self._moved.set()
                 self._moved = asyncio.Event()
-            if (self._state.said, self._state.error) != (before.said, before.error):
+            if self._state.plan is None and before.plan is not None:
+                self._left = before.epoch
+            if _told(self._state) != _told(before):
                 self._beat_due.set()
             for action in actions:
                 self._act(action)
@@ -184,8 +187,8 @@ class Agent:
             case life.SendTrain(plan, path, back):
                 self._attempt.say(_train(plan, path, back))
                 self._attempt.take_part(plan, back)
-            case life.SendStop(reason, within_s):
-                self._attempt.say(Stop(reason=reason, within_s=within_s))
+            case life.SendStop(reason, within_s, rests):
+                self._attempt.say(Stop(reason=reason, within_s=within_s, rests=rests))
             case life.SendPause(reason, after_contribution):
                 self._attempt.say(Pause(reason=reason, after_contribution=after_contribution))
             case life.SendResume():
@@ -263,7 +266,9 @@ class Agent:
         self._post_of(attempt, life.EpochSeen(reply.epoch))
         attempt.rounds.seen(reply)
         if self._state.phase is life.Phase.READY and attempt.prepared is not None:
-            await self._look_for_work(attempt, attempt.prepared, planned=reply.epoch != 0)
+            # Until it has heard that we left, the server may still count us a member of the plan before.
+            planned = reply.epoch not in (life.NO_EPOCH, self._left)
+            await self._look_for_work(attempt, attempt.prepared, planned=planned)
         if reply.certificate_renewal:
             await self._renew_certificate()
 
@@ -325,6 +330,11 @@ class Agent:
             failure=state.error.slug if state.error else None,
             failure_message=str(state.error) if state.error else None,
         )
+
+
+def _told(state: life.State) -> tuple[object, ...]:
+    """What the server is to hear of at once."""
+    return state.said, state.epoch, state.error
 
 
 def _train(plan: Plan, resume_slice: Path | None, back: WayBack | None) -> Train:

@@ -101,9 +101,9 @@ async def listen(pipes: Pipes, session: Session) -> None:
 
 def heed(session: Session, command: Command) -> None:
     match command:
-        case Stop(reason=reason, within_s=within_s):
+        case Stop(reason=reason, within_s=within_s, rests=rests):
             logger.info("stopping reason=%s", reason)
-            session.stop(within_s)
+            session.stop(within_s, rests=rests)
         case Pause(reason=reason):
             logger.info("pausing reason=%s", reason)
             session.pause(command)

@@ -68,6 +68,7 @@ class Stop(Message):
     kind: Literal["stop"] = "stop"
     reason: str
     within_s: float | None = None  # for the step under way, then it is aborted; None: as long as it takes
+    rests: bool = False  # the others go on without us: in a run without rounds, from a checkpoint made now
 
 
 class Pause(Message):

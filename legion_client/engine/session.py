@@ -24,7 +24,7 @@ from legion.comm.bridge import Bridge
 from legion.comm.exchange import MemberExchange
 from legion.comm.member import Member
 from legion.comm.network import PeerNetwork, listen
-from legion.comm.peers import COMPLETE
+from legion.comm.peers import COMPLETE, PAUSED
 from legion.config import config_digest
 from legion.data.blocks import open_blocks
 from legion.data.loader import Loader
@@ -75,7 +75,7 @@ class Session:
         self._identity = Identity.load(prepare.identity_dir)
         self._device = best_device()
         self._training: Training | None = None
-        self._stop_asked = False
+        self._stop_asked = self._rest_asked = False
         self._pause_heard_at: float | None = None
         self._pace = Pace(self._held)
         self._told = (0, 0)  # bytes sent and received
@@ -140,7 +140,8 @@ class Session:
                 # The others shall say why, not just that we are gone.
                 await self.network.leave(str(error) if isinstance(error, LegionError) else type(error).__name__)
                 raise
-            await self.network.leave(COMPLETE if done == config.steps else "stopped by its user")
+            early = PAUSED if self._rest_asked else "stopped by its user"
+            await self.network.leave(COMPLETE if done == config.steps else early)
         return done
 
     async def _trained(self, command: Train, layout: Layout, exchange: MemberExchange) -> int:
@@ -201,6 +202,8 @@ class Session:
             training = self._training = Training(
                 config, self._blueprint.model, zero, exchange, self._loader, speaker, self._device, pace=self._pace
             )
+            if self._rest_asked:
+                training.resting.set()
             if self._stop_asked:
                 training.stopping.set()
             if rounds is None:
@@ -274,9 +277,11 @@ class Session:
         heard_at = self._pause_heard_at
         self._report(Held(after_s=0.0 if heard_at is None else time.monotonic() - heard_at))
 
-    def stop(self, within_s: float | None = None) -> None:
-        """Leave after the step under way; if it takes longer than `within_s`, without it."""
-        self._stop_asked = True
+    def stop(self, within_s: float | None = None, *, rests: bool = False) -> None:
+        """Leave after the step under way; if it takes longer than `within_s`, without it. `rests`: see Stop."""
+        self._stop_asked, self._rest_asked = True, rests
+        if rests and self._training is not None:
+            self._training.resting.set()
         if within_s is not None:
             self._pace.give_up(within_s)
         if self._training is not None:

@@ -42,6 +42,7 @@ class Worker:
     step: int = 0
     # The newest plan it once followed and no longer does: its process was started anew.
     dropped_epoch: Epoch = NO_EPOCH
+    rested_epoch: Epoch = NO_EPOCH  # the newest plan that it left because its volunteer had it rest
     said_goodbye: bool = False
     lost_peer: WorkerId | None = None
     failure: str | None = None
@@ -58,7 +59,8 @@ class Worker:
 
 def heard(worker: Worker, beat: Heartbeat, now: float) -> tuple[Worker, list[Happening]]:
     """The worker after its heartbeat."""
-    dropped = worker.epoch if worker.epoch > beat.epoch else worker.dropped_epoch
+    drops = worker.epoch > beat.epoch
+    rested = drops and "paused" in (worker.state, beat.state)
     after = replace(
         worker,
         last_seen=now,
@@ -69,7 +71,8 @@ def heard(worker: Worker, beat: Heartbeat, now: float) -> tuple[Worker, list[Hap
         share=beat.share,
         epoch=beat.epoch,
         step=beat.step,
-        dropped_epoch=dropped,
+        dropped_epoch=worker.epoch if drops else worker.dropped_epoch,
+        rested_epoch=worker.epoch if rested else worker.rested_epoch,
         said_goodbye=False,
         lost_peer=beat.lost_peer,
         failure=beat.failure,

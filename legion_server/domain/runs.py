@@ -2,9 +2,12 @@
 
 waiting -> training -> finishing -> complete
    ^          |            |
-   |          +-----+------+
+   +--paused--+-----+------+
    |                v
    +---resume--- failed
+
+A member that leaves because its volunteer pauses it fails no run: once all members have let go of the plan, the run
+waits, and goes on from its newest complete checkpoint, which they make of the last step that all of them did.
 
 A run whose last checkpoint has all its slices resumes to finishing: nothing is left but to assemble it.
 """
@@ -163,11 +166,28 @@ def _watch(run: Run, workers: Workers, stored: Stored) -> Outcome:
         return run, []
     failure = _loss(run, plan, workers, stored)
     if failure is not None:
-        return fail(run, failure)
+        return _paused(run, plan, workers, stored) or fail(run, failure)
     if run.phase == "training" and all(_at_end(run, plan, rank, workers, stored) for rank in range(len(plan.members))):
         after = replace(run, phase="finishing", step=run.config.steps)
         return after, [phase_of(after)]
     return run, []
+
+
+def _paused(run: Run, plan: Plan, workers: Workers, stored: Stored) -> Outcome | None:
+    """Where a member has left to rest: waits for the others to leave too, then resumes. None where nobody has."""
+    members = [workers.get(member.worker_id) for member in plan.members]
+    resting = [w for w in members if w is not None and (w.state == "paused" or w.rested_epoch == plan.epoch)]
+    if not resting:
+        return None
+    never_began = any(plan.epoch not in (worker.epoch, worker.dropped_epoch) for worker in resting)
+    if not never_began and any(_follows(worker, plan) for worker in members):
+        return run, []
+    return resume(run, stored.newest_complete)
+
+
+def _follows(worker: Worker | None, plan: Plan) -> bool:
+    """It still trains by the plan, or brings what it has done of it to us."""
+    return worker is not None and worker.failure is None and departure(worker, plan.epoch) is None
 
 
 def _at_end(run: Run, plan: Plan, rank: int, workers: Workers, stored: Stored) -> bool:

@@ -279,9 +279,7 @@ class Coordinator:
             step = newest.step if newest else 0
             moment = averaging.resume(draft.run, draft.rounds, step)
             draft.run, happenings = moment.run, moment.happenings
-            draft.superseded_after = draft.run.step
-            for unfinished in [later for later in draft.checkpoints if later > step]:
-                del draft.checkpoints[unfinished]
+            draft.go_back(step)
             for worker in draft.workers.values():
                 # Whoever still follows the old plan must say so anew; nobody is ready for the next one yet.
                 if worker.state not in membership.AWAY:

@@ -68,6 +68,12 @@ class Draft:
     def say(self, happenings: Iterable[Happening]) -> None:
         self.happenings.extend(happenings)
 
+    def go_back(self, step: int) -> None:
+        """The run goes on from this step: what was reported of later ones is of a past that was given up."""
+        self.superseded_after = step
+        for unfinished in [later for later in self.checkpoints if later > step]:
+            del self.checkpoints[unfinished]
+
     def settle(self, *, assembling: bool) -> None:
         """Let the run react to what changed."""
         stored = self.after.stored(assembling=assembling)
@@ -78,7 +84,10 @@ class Draft:
             for worker in moment.heard_anew:
                 self.put(worker)
         else:
+            trained = self.run.phase != "waiting"
             self.run, happenings = runs.tick(self.run, self.workers, self.now, stored)
+            if trained and self.run.phase == "waiting":
+                self.go_back(self.run.step)
         self.say(happenings)
         keep = self.run.config.checkpoint.keep
         for checkpoint in cp.superfluous(self.checkpoints.values(), keep, assembling=assembling):

@@ -189,6 +189,12 @@ class PeerLost(PeerError):
     retryable = True
 
 
+class PeerPaused(PeerLost):
+    slug = "peer-paused"
+    title = "A computer of this cluster was paused"
+    hint = "Nothing is to be done: the run goes on from where it stands, with the computers that are ready then."
+
+
 class PeerRefused(PeerError):
     slug = "peer-refused"
     title = "A computer of this cluster does not accept us"

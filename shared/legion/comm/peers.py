@@ -21,7 +21,7 @@ from legion.comm.api import Ballot, Batches, Verdict
 from legion.comm.frames import InPlace, PartWriter, decode_opening, frames_of
 from legion.comm.member import Member, naming
 from legion.comm.server import EPOCH_KEY, SERVICE, Parsed, message_of, parsed
-from legion.errors import LegionError, PartInvalid, PeerError, PeerLost, PeerRefused, by_slug
+from legion.errors import LegionError, PartInvalid, PeerError, PeerLost, PeerPaused, PeerRefused, by_slug
 from legion.ids import Step, UnitId, WorkerId
 from legion.proto.peer_pb2 import (
     ClaimReply,
@@ -41,6 +41,7 @@ FIRST_CONTACT_S = 120.0  # members learn of a plan up to a few heartbeats apart
 SILENT_S = 5.0  # without a watch or an answer, after there was one: lost
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # pauses between tries; the last repeats
 COMPLETE = "complete"  # the farewell of a member that has nothing left to do
+PAUSED = "paused"  # that of one whose volunteer has it rest: what it did is kept, and the others go on from there
 
 
 class Pace:
@@ -285,7 +286,9 @@ class GrpcLink:
         self._fetches.close()
         self._gradients.close()
         logger.info("peer left peer=%s reason=%s", self._peer, reason)
-        if reason != COMPLETE:
+        if reason == PAUSED:
+            self._member.changes.fail(PeerPaused(f"{self._peer} was paused by its volunteer"), peer=self._peer)
+        elif reason != COMPLETE:
             self._member.changes.fail(PeerLost(f"{self._peer} left: {reason}"), peer=self._peer)
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from legion.comm.api import Batches, Exchange
 from legion.config import RunConfig
 from legion.data.loader import Loader, MicroBatch
-from legion.errors import FingerprintMismatch, StepAborted
+from legion.errors import FingerprintMismatch, PeerPaused, StepAborted
 from legion.ids import Step
 from legion.messages import EvaluationRecord, StepRecord
 from legion.train.device import autocast
@@ -77,19 +77,37 @@ class Training:
         self._meter = StepMeter(exchange.usage, clock)
         self.pace = pace or Pace()
         self.stopping = threading.Event()  # set by anyone: leave after the step under way
+        self.resting = threading.Event()  # set by anyone: what was done is kept for the others, when we leave
         self.steps_done = 0
+        self._tokens = 0
+        self._kept = 0  # steps that a checkpoint has
 
     def run(self, first_step: int, tokens_before: int) -> int:
-        """Train to the run's last step, or until `stopping`; returns the steps done, of the whole run."""
-        config = self._config
-        self.steps_done, tokens = first_step, tokens_before
+        """Train to the run's last step, or until `stopping`; returns the steps done, of the whole run.
+
+        Whether we leave to rest or another member does, the state after the last committed step becomes a checkpoint.
+        """
+        self.steps_done = self._kept = first_step
+        self._tokens = tokens_before
         self._zero.start(Step(first_step))
+        try:
+            self._train_on()
+        except PeerPaused:  # an aborted step changes nothing: what was done before it is whole
+            self._keep()
+            raise
+        if self.resting.is_set():
+            self._keep()
+        self._zero.stop()
+        return self.steps_done
+
+    def _train_on(self) -> None:
+        config = self._config
         while self.steps_done < config.steps and not self.stopping.is_set():
             at = self.steps_done
             first, count = self._loader.first_block(at, 0), config.batch.micro_batches
             last = self.stopping.is_set() or at + 1 == config.steps
             try:
-                tokens += self.step(Assignment(Step(at), at, first, count, last=last)).tokens
+                self._tokens += self.step(Assignment(Step(at), at, first, count, last=last)).tokens
             except StepAborted:
                 if self.pace.given_up:
                     break
@@ -101,9 +119,12 @@ class Training:
             if last or (every and self.steps_done % every == 0):
                 self.evaluate()
             if last or self.steps_done % config.checkpoint.every_steps == 0:
-                self._listener.checkpoint_due(self.steps_done, tokens)
-        self._zero.stop()
-        return self.steps_done
+                self._keep()
+
+    def _keep(self) -> None:
+        if self.steps_done > self._kept:
+            self._kept = self.steps_done
+            self._listener.checkpoint_due(self.steps_done, self._tokens)
 
     def step(self, work: Assignment, border: Border | None = None) -> Committed:
         """One optimizer step of the cluster."""

@@ -228,7 +228,7 @@ def test_a_pause_of_one_that_trains_alone_keeps_its_engine() -> None:
 
 def test_a_long_pause_gives_the_memory_back() -> None:
     state, actions = follow(*TO_READY, PlanArrived(in_rounds()), PauseAsked(PAUSE), DeadlinePassed(Phase.HOLDING))
-    assert (state.phase, actions[-2]) == (Phase.PAUSING, SendStop(PAUSE.reason, 0.0))
+    assert (state.phase, actions[-2]) == (Phase.PAUSING, SendStop(PAUSE.reason, 0.0, rests=True))
     state, actions = follow(EngineLeft(), EngineGone(DEATH), state=state)
     assert (state, actions) == (State(Phase.PAUSED, wish=PAUSE), [EndEngine()])
     assert (state.said, state.epoch) == ("paused", 0)
@@ -241,7 +241,7 @@ def test_a_pause_that_needs_the_memory_ends_the_engine_in_time(before: tuple[Eve
     state, actions = follow(*TO_READY, PlanArrived(in_rounds()), *before, PauseAsked(FREE))
     assert (state.phase, actions[-2:]) == (
         Phase.PAUSING,
-        [SendStop(FREE.reason, 0.0), SetDeadline(Phase.PAUSING, FREE_S)],
+        [SendStop(FREE.reason, 0.0, rests=True), SetDeadline(Phase.PAUSING, FREE_S)],
     )
     late, actions = follow(DeadlinePassed(Phase.PAUSING), state=state)
     assert (late.phase, actions) == (Phase.PAUSED, [KillEngine(), EndEngine()])

@@ -9,6 +9,13 @@ from paced import FakeTime
 from legion.comm.bucket import LEAST_BURST_BYTES, Bucket, Valve
 from legion.sim.clock import run
 
+
+async def at(moment: float) -> None:
+    done = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_at(moment, done.set_result, None)
+    await done
+
+
 RATES = st.integers(1, 10**9)
 SIZES = st.integers(1, 1 << 21)
 STEPS = st.lists(st.tuples(st.floats(0, 100), SIZES), min_size=1, max_size=40)
@@ -85,12 +92,12 @@ def test_a_new_limit_holds_for_who_waits_already() -> None:
         valve, clock = Valve(), asyncio.get_running_loop().time
         valve.limit(1000)
         waiting = asyncio.ensure_future(valve.through(10_000))  # 10 s
-        await asyncio.sleep(5.0)
+        await at(5.0)
         valve.limit(100)  # 5,000 bytes are left: 50 s
         await waiting
         slow = clock()
         waiting = asyncio.ensure_future(valve.through(10_000))
-        await asyncio.sleep(1.0)
+        await at(slow + 1.0)
         valve.limit(None)
         await waiting
         return slow, clock(), valve.passed_bytes
@@ -114,7 +121,7 @@ def test_who_gives_up_waiting_holds_nobody_back() -> None:
         valve = Valve()
         valve.limit(1000)
         first, second = (asyncio.ensure_future(valve.through(10_000)) for _ in range(2))
-        await asyncio.sleep(1.0)
+        await at(1.0)
         first.cancel()
         await second
         assert valve.passed_bytes == 10_000

@@ -32,6 +32,17 @@ def test_a_worker_that_forgets_its_epoch_was_started_anew(make_worker: MakeWorke
     assert (onwards.epoch, onwards.dropped_epoch) == (4, 3)
 
 
+def test_a_worker_that_leaves_its_plan_out_of_a_pause_has_rested(make_worker: MakeWorker) -> None:
+    paused = make_worker("a", state="paused", epoch=Epoch(3))
+    for state in ("paused", "joining"):
+        after, _ = membership.heard(paused, Heartbeat(protocol=PROTOCOL, state=state), 1.0)
+        assert (after.dropped_epoch, after.rested_epoch) == (3, 3)
+    going_on, _ = membership.heard(paused, Heartbeat(protocol=PROTOCOL, state="training", epoch=Epoch(3)), 1.0)
+    assert going_on.rested_epoch == 0
+    crashed, _ = membership.heard(going_on, Heartbeat(protocol=PROTOCOL, state="joining"), 2.0)
+    assert (crashed.dropped_epoch, crashed.rested_epoch) == (3, 0)
+
+
 @given(st.dictionaries(st.sampled_from("abcdef"), st.floats(0, 1000)), st.floats(0, 2000))
 def test_expire_takes_exactly_the_silent(last_seen: dict[str, float], now: float) -> None:
     hardware = Hardware(os="x", cpu_count=1, memory_bytes=1, free_disk_bytes=1, legion_version="0")

@@ -287,3 +287,57 @@ def test_clusters_become_smaller_where_that_many_workers_cannot_form_them(
     wanted = runs.wanting(Run(RunId("run-1"), config), workers)
     assert (wanted.config.cluster.size, wanted.config.start.workers) == (after, workers)
     assert config_digest(wanted.config) == config_digest(config)
+
+
+def rested(workers: dict[WorkerId, Worker], letter: str, **changes: object) -> dict[WorkerId, Worker]:
+    """One of them, as it describes itself after it has left to rest."""
+    gone = {"state": "paused", "epoch": Epoch(0), "dropped_epoch": Epoch(1)} | changes
+    return workers | {WorkerId(letter * 32): replace(workers[WorkerId(letter * 32)], **gone)}  # type: ignore[arg-type]
+
+
+def test_a_cluster_waits_for_a_member_that_holds(make_worker: MakeWorker) -> None:
+    run, workers = in_training(make_worker)
+    holding = rested(workers, "a", epoch=Epoch(1), dropped_epoch=Epoch(0))
+    assert tick(run, holding, 500.0, NOTHING) == (run, [])
+
+
+def test_a_run_resumes_once_all_members_have_let_go_of_a_plan_whose_member_rests(make_worker: MakeWorker) -> None:
+    run, workers = in_training(make_worker, "abc")
+    for gone, left in (("a", "b"), ("b", "a")):  # whoever is heard first
+        one = rested(workers, gone) if gone == "a" else rested(workers, gone, state="joining")
+        one = one if gone == "a" else rested(one, "a", epoch=Epoch(1), dropped_epoch=Epoch(0))
+        assert tick(run, one, 1.0, Stored(newest_complete=7)) == (run, []), f"{left} brings its slice"
+    others = rested(rested(rested(workers, "a"), "b", state="joining"), "c", state="ready")
+    after, happenings = tick(run, others, 1.0, Stored(newest_complete=7))
+    assert (after.phase, after.first_step, after.step, after.plan, after.failure) == ("waiting", 7, 7, None, None)
+    assert [happening.type for happening in happenings] == ["phase"]
+    ready = others | keyed(make_worker("b"), make_worker("c"))
+    again, _ = tick(tick(after, ready, 2.0, NOTHING)[0], ready, 62.0, NOTHING)
+    assert again.plan is not None
+    assert (again.epoch, again.plan.first_step, len(again.plan.members)) == (2, 7, 2)
+
+
+def test_a_member_that_paused_before_it_began_has_nothing_to_bring(make_worker: MakeWorker) -> None:
+    run, workers = in_training(make_worker)
+    after, _ = tick(run, rested(workers, "a", dropped_epoch=Epoch(0)), 1.0, NOTHING)
+    assert (after.phase, after.first_step) == ("waiting", 0)
+
+
+def test_a_member_that_dies_meanwhile_is_not_waited_for(make_worker: MakeWorker) -> None:
+    run, workers = in_training(make_worker)
+    workers = rested(workers, "a")
+    assert tick(run, workers, 1.0, NOTHING)[0].phase == "training"
+    dead = workers | {WorkerId("b" * 32): replace(workers[WorkerId("b" * 32)], state="offline", endpoint=None)}
+    assert tick(run, dead, 100.0, NOTHING)[0].phase == "waiting"
+
+
+def test_one_that_is_resumed_before_the_others_have_left_had_rested_all_the_same(make_worker: MakeWorker) -> None:
+    run, workers = in_training(make_worker)
+    back = rested(workers, "a", state="joining", rested_epoch=Epoch(1))
+    assert tick(run, back, 1.0, NOTHING) == (run, [])
+    assert tick(run, rested(back, "b", state="joining"), 1.0, NOTHING)[0].phase == "waiting"
+
+
+def test_without_anybody_who_rests_a_loss_is_a_loss(make_worker: MakeWorker) -> None:
+    run, workers = in_training(make_worker)
+    assert tick(run, rested(workers, "a", state="joining"), 1.0, NOTHING)[0].phase == "failed"
