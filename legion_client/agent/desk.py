@@ -52,6 +52,7 @@ class AgentDesk:
             version=legion.__version__,
             face=seen.face,
             headline=seen.headline,
+            headline_said=seen.said,
             reasons=reasons,
             worker_id=host.enrolment.worker_id if host.enrolment else None,
             server=urlsplit(host.enrolment.base_url).netloc if host.enrolment else None,

@@ -30,7 +30,7 @@ from legion_client.agent.standing import Standing
 from legion_client.agent.supervisor import COMMAND
 from legion_client.agent.telling import Teller
 from legion_client.agent.traffic import Traffic
-from legion_client.control.messages import Sample
+from legion_client.control.messages import Said, Sample
 from legion_client.machine.notices import Coming
 from legion_client.machine.policy import Decision, Pause, Run
 from legion_client.machine.probe import hardware
@@ -107,7 +107,8 @@ class Host:
         """What the volunteer does by hand: see `Decided.steer`."""
         unkept = self._volunteer.steer(modes)
         if unkept is not None:
-            self.journal.add("unkept", f"This holds until Legion ends and no longer: {unkept}.", "warning")
+            said = Said(text="This holds until Legion ends and no longer: {problem}.", values={"problem": str(unkept)})
+            self.journal.add("unkept", said, level="warning")
         self.look_again()
 
     async def join(self, invite: Invite) -> None:
@@ -115,7 +116,8 @@ class Host:
         if self.agent is not None:
             raise Refused("this computer takes part in a run already", hint="Leave it first: legion-client leave.")
         self.enrolment = await join(self.home.identity, invite, self.settings.name, hardware(self.home.root))
-        self.journal.add("joined", f"This computer has joined {self.enrolment.base_url}.")
+        server = self.enrolment.base_url
+        self.journal.add("joined", Said(text="This computer has joined {server}.", values={"server": server}))
         self.trouble = None
         self._joined.set()
 
@@ -131,7 +133,7 @@ class Host:
             await asyncio.to_thread((self.home.identity / ENROLMENT_FILE).unlink, missing_ok=True)
         except OSError as error:
             raise StorageFailed(f"the enrolment cannot be removed: {error.strerror}") from error
-        self.journal.add("left", f"This computer has left {server}.")
+        self.journal.add("left", Said(text="This computer has left {server}.", values={"server": server}))
 
     async def enrol(self, invite: Invite | None) -> None:
         """The enrolment of this home, made with `invite` if there is none; before `run`. See `enrolment.join`."""
@@ -177,7 +179,8 @@ class Host:
                 if not stays:
                     raise
                 self.trouble = error
-                self.journal.add("run-ended", f"This computer no longer takes part: {in_full(error)}", "error")
+                said = in_full(error, "This computer no longer takes part: {problem}.")
+                self.journal.add("run-ended", *said, level="error")
             if not stays:
                 return
             self.enrolment = None

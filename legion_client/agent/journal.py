@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from legion_client.control.messages import Happening, Level
+from legion_client.control.messages import Happening, Level, Said
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +33,17 @@ class Journal:
         self._numbers = itertools.count(self._happenings[-1].number + 1 if self._happenings else 1)
         self.on_happening: Callable[[Happening], None] = lambda _happening: None
 
-    def add(self, kind: str, sentence: str, level: Level = "info") -> Happening:
-        happening = Happening(number=next(self._numbers), at=self._clock(), level=level, kind=kind, sentence=sentence)
+    def add(self, kind: str, *said: Said | str, level: Level = "info") -> Happening:
+        """`said`: one sentence after the other; a text alone has no values."""
+        parts = tuple(one if isinstance(one, Said) else Said(text=one) for one in said)
+        happening = Happening(
+            number=next(self._numbers),
+            at=self._clock(),
+            level=level,
+            kind=kind,
+            sentence=" ".join(map(str, parts)),
+            said=parts,
+        )
         self._happenings.append(happening)
         self._write(happening)
         self.on_happening(happening)

@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Callable
 from legion.errors import LegionError
 from legion_client.agent.journal import Journal
 from legion_client.agent.life import Phase, State
-from legion_client.control.messages import Happening, Level, Status
+from legion_client.control.messages import Happening, Said, Status
 from legion_client.machine.policy import Decision, Pause
-from legion_client.machine.reasons import sentence
+from legion_client.machine.reasons import said
 
 MOST_WAITING = 200  # happenings that a slow follower may be behind
 
@@ -18,6 +18,25 @@ _ENTERED: dict[Phase, tuple[str, str]] = {
     Phase.READY: ("ready", "The training engine is ready; this computer waits to be taken in."),
     Phase.FINISHING: ("complete", "The run is complete; what is left is being sent."),
 }
+
+
+_TRAINS = (
+    "This computer trains on its own, from step {step} on.",
+    "This computer trains together with one other computer, from step {step} on.",
+    "This computer trains together with {others} other computers, from step {step} on.",
+)
+_RESUMED = "Training goes on after {minutes} min."
+_AWAY = "The server is not heard: {problem}. It is tried again; training goes on as far as it can."
+_BACK = "The server is heard again, after {minutes} min."
+_CRASHED = "The training engine ended unexpectedly: {problem}. It is started again."
+_FAILED = "The training engine crashed {times} times: {problem}."
+_LAST_WORDS = "Its last words: {words}"
+# All that is said here, for translators.
+SENTENCES = (
+    *(text for _, text in _ENTERED.values()),
+    *_TRAINS,
+    *(_RESUMED, _AWAY, _BACK, _CRASHED, _FAILED, _LAST_WORDS),
+)
 
 
 class Follower:
@@ -74,10 +93,11 @@ class Teller:
         if slugs[0] != slugs[1] or rests != rested:
             self.changed()
         if rests and (not rested or slugs[0][:1] != (slugs[1] or [])[:1]):
-            self._journal.add("paused", sentence(now.reasons[0]))
+            self._journal.add("paused", said(now.reasons[0]))
         if not rests and rested and resting_since is not None and before is not None:
             minutes = round((time.time() - resting_since) / 60)
-            self._journal.add("resumed", f"Training goes on after {minutes} min. {sentence(before.reasons[0])}")
+            after = Said(text=_RESUMED, values={"minutes": minutes})
+            self._journal.add("resumed", after, said(before.reasons[0]))
         if not rests:
             return None
         return resting_since if rested else time.time()
@@ -86,12 +106,11 @@ class Teller:
         """Whether the server was heard the last time, and if not, why."""
         if away is not None and self._away_since is None:
             self._away_since = time.time()
-            text = f"The server is not heard: {away}. It is tried again; training goes on as far as it can."
-            self._journal.add("server-away", text, "warning")
+            self._journal.add("server-away", Said(text=_AWAY, values={"problem": str(away)}), level="warning")
         elif away is None and self._away_since is not None:
             minutes = max(1, round((time.time() - self._away_since) / 60))
             self._away_since = None
-            self._journal.add("server-back", f"The server is heard again, after {minutes} min.")
+            self._journal.add("server-back", Said(text=_BACK, values={"minutes": minutes}))
 
     def moved(self, before: State, state: State) -> None:
         self.changed()
@@ -101,20 +120,19 @@ class Teller:
             return
         if state.phase is Phase.TRAINING and before.phase is not Phase.HOLDING and state.plan is not None:
             others = len(state.plan.members) - 1
-            company = f" together with {others} other computers" if others else ""
-            self._journal.add("training", f"This computer trains{company}, from step {state.plan.first_step} on.")
+            values: dict[str, str | int] = {"others": others, "step": state.plan.first_step}
+            self._journal.add("training", Said(text=_TRAINS[min(others, 2)], values=values))
         if state.phase in _ENTERED:
             kind, text = _ENTERED[state.phase]
             self._journal.add(kind, text)
 
     def _crashed(self, state: State, death: LegionError) -> None:
-        level: Level = "warning"
         if state.trouble is None:
-            text = f"The training engine ended unexpectedly: {death}. It is started again."
-            self._journal.add("engine-crashed", text, level)
+            self._journal.add("engine-crashed", Said(text=_CRASHED, values={"problem": str(death)}), level="warning")
             return
         log = str(state.trouble.details.get("log", "")).strip()
-        last = f" Its last words: {log.splitlines()[-1]}" if log else ""
-        self._journal.add(
-            "engine-failed", f"The training engine crashed {len(state.crashes)} times: {state.trouble}.{last}", "error"
-        )
+        values: dict[str, str | int] = {"times": len(state.crashes), "problem": str(state.trouble)}
+        parts = [Said(text=_FAILED, values=values)]
+        if log:
+            parts.append(Said(text=_LAST_WORDS, values={"words": log.splitlines()[-1]}))
+        self._journal.add("engine-failed", *parts, level="error")

@@ -18,6 +18,21 @@ Axis = Literal["cpu", "gpu", "network"]
 Level = Literal["info", "warning", "error"]
 
 
+class Said(Message):
+    """A sentence before its values are filled in with str.format: what a window in another language translates.
+
+    A text without values is taken as it is.
+    """
+
+    text: str  # English
+    values: dict[str, str | int] = Field(default_factory=dict)
+
+    def __str__(self) -> str:
+        if not self.values:
+            return self.text
+        return self.text.format(**{key: f"{v:,}" if isinstance(v, int) else v for key, v in self.values.items()})
+
+
 class Why(Message):
     """A reason to wait or to do less: `slug` names it for programs, `sentence` says it to people."""
 
@@ -25,6 +40,7 @@ class Why(Message):
     sentence: str
     setting: str | None = None  # that causes it, as `settings list` names it
     until: float | None = None  # s since 1970, when it is known to end
+    said: tuple[Said, ...] = ()  # the same sentence
 
 
 class ModeNow(Message):
@@ -78,6 +94,7 @@ class Happening(Message):
     level: Level = "info"
     kind: str
     sentence: str
+    said: tuple[Said, ...] = ()  # the same
 
 
 class CurvePoint(Message):
@@ -97,6 +114,7 @@ class Status(Message):
     version: str
     face: Face
     headline: str  # the live reason, in words
+    headline_said: tuple[Said, ...] = ()  # the same
     reasons: tuple[Why, ...] = ()  # all that hold, the most important first
     worker_id: str | None = None
     server: str | None = None  # host and port

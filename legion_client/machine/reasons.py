@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from legion_client.control.messages import Axis, Why
+from legion_client.control.messages import Axis, Said, Why
 
 Figures = Mapping[str, str | int]
 
@@ -258,9 +258,16 @@ def sentence(active: Active, tr: Callable[..., str] = str.format) -> str:
     return tr(text, **active.figures)
 
 
+def said(active: Active) -> Said:
+    """The sentence with its values apart."""
+    text = active.rule.over if active.over and active.rule.over else active.rule.text
+    return Said(text=text, values=dict(active.figures))
+
+
 def why(active: Active, tr: Callable[..., str] = str.format) -> Why:
     """As tray, command line, log and API tell it."""
     return Why(
+        said=(said(active),),
         slug=active.reason,
         sentence=sentence(active, tr),
         setting=active.setting or active.rule.setting,

@@ -16,7 +16,7 @@ from legion_client.ui.conversation import Seat
 from legion_client.ui.desktop import Desktop
 from legion_client.ui.doorbell import Doorbell
 from legion_client.ui.icons import program_icon
-from legion_client.ui.language import QtWords
+from legion_client.ui.language import QtWords, translator
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ def run(
     outlives us.
     """
     application = application_of()
+    if (language := translator()) is not None:
+        application.installTranslator(language)
     desktop = Desktop(application, home, QtWords(), attached=attached)
     links = Links(desktop)
     application.installEventFilter(links)

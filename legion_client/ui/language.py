@@ -1,10 +1,12 @@
 """Words with Qt's translations and the locale's own numbers and times."""
 
 from datetime import datetime
+from pathlib import Path
 
 from PySide6.QtCore import QCoreApplication, QDate, QLocale, QTime, QTranslator
 
 CONTEXT = "legion"
+TRANSLATIONS = Path(__file__).parent / "translations"  # .ts for translators, beside them .qm that lrelease made
 STRETCH = 0.4  # longer than English, as German and Finnish are
 
 
@@ -32,6 +34,12 @@ class QtWords:
 
     def date(self, at: datetime) -> str:
         return self._locale.toString(QDate(at.year, at.month, at.day), "ddd d MMM")
+
+
+def translator(locale: QLocale | None = None, folder: Path = TRANSLATIONS) -> QTranslator | None:
+    """Of the system's language, or one near it; None where nobody has translated that."""
+    made = QTranslator()
+    return made if made.load(locale or QLocale(), "legion", "_", str(folder), ".qm") else None
 
 
 class PseudoTranslator(QTranslator):

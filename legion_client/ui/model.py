@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
-from legion_client.ui.words import Words, amount, memory, moment, percent
+from legion_client.ui.words import Words, amount, memory, moment, percent, spoken
 
 if TYPE_CHECKING:  # their models take longer to make than a tray to show
     from legion_client.control.messages import Axis, Face, Status, Why
@@ -104,13 +104,13 @@ def _without_status(words: Words, face: Face, word: str, headline: str) -> View:
 
 def view_of(words: Words, status: Status, now: float) -> View:
     """`now` in s since 1970."""
-    word = face_words(words)[status.face]
+    word, headline = face_words(words)[status.face], spoken(words, status.headline_said, status.headline)
     joined = status.server is not None
     return View(
         face=status.face,
         word=word,
-        headline=status.headline,
-        tooltip=tooltip(words, status, word),
+        headline=headline,
+        tooltip=tooltip(words, status, word, headline),
         joined=joined,
         entries=entries(words, status),
         reasons=tuple(Reason(sentence(words, why, now), why.setting) for why in status.reasons),
@@ -134,14 +134,15 @@ def is_held(status: Status) -> bool:
 
 def sentence(words: Words, why: Why, now: float) -> str:
     """With the time at which the reason ends, where that is known."""
+    told = spoken(words, why.said, why.sentence)
     if why.until is None or why.until <= now:
-        return why.sentence
-    return words.tr("{sentence} Until {time}.", sentence=why.sentence, time=moment(words, why.until, now))
+        return told
+    return words.tr("{sentence} Until {time}.", sentence=told, time=moment(words, why.until, now))
 
 
-def tooltip(words: Words, status: Status, word: str) -> str:
+def tooltip(words: Words, status: Status, word: str, headline: str) -> str:
     """Three lines at most: some systems cut longer ones."""
-    lines = [f"Legion: {word}", status.headline]
+    lines = [f"Legion: {word}", headline]
     if status.tokens_per_s > 0:
         lines.append(words.tr("{rate} tokens/s", rate=amount(words, status.tokens_per_s)))
     elif status.finishing:

@@ -3,9 +3,15 @@
 `English` needs no Qt; `QtWords` in `language` has Qt's translations and the locale's own numbers.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:  # the tray shows without pydantic
+    from legion_client.control.messages import Said
 
 SIZES = ("B", "kB", "MB", "GB", "TB")
 LARGE = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
@@ -45,6 +51,17 @@ class English:
 
     def date(self, at: datetime) -> str:
         return f"{at:%a} {at.day} {at:%b}"
+
+
+def spoken(words: Words, parts: Sequence[Said], otherwise: str) -> str:
+    """What the agent says, in the language of the window; `otherwise`: from an agent that says only that."""
+    if not parts:
+        return otherwise
+    return " ".join(words.tr(part.text, **_filled(words, part)) for part in parts)
+
+
+def _filled(words: Words, part: Said) -> dict[str, object]:
+    return {key: words.number(value) if isinstance(value, int) else value for key, value in part.values.items()}
 
 
 def amount(words: Words, value: float) -> str:

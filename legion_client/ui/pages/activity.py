@@ -11,7 +11,7 @@ from legion_client.control.messages import GetHappenings, Happening, HappeningsA
 from legion_client.ui.icons import icon
 from legion_client.ui.parts import Page, card, column, empty_note, row
 from legion_client.ui.tools import Tools
-from legion_client.ui.words import moment
+from legion_client.ui.words import moment, spoken
 
 MOST_LINES = 1000
 
@@ -90,7 +90,7 @@ class ActivityPage(Page):
             when.setIcon(icon(f"level-{line.level}", tints[line.level]))
             when.setData(Qt.ItemDataRole.AccessibleTextRole, f"{line.level}, {when.text()}")
             self._table.setItem(place, 0, when)
-            self._table.setItem(place, 1, QTableWidgetItem(line.sentence))
+            self._table.setItem(place, 1, QTableWidgetItem(spoken(words, line.said, line.sentence)))
         self._empty.setText(
             words.tr("There were no warnings and no errors.")
             if self._lines

@@ -44,7 +44,7 @@ def test_the_first_reason_is_the_headline(slug: Reason, face: str) -> None:
 
 def test_a_server_that_is_away_is_told_whatever_the_phase() -> None:
     seen = look(State(phase=Phase.TRAINING), (), rests=False, away=ServerUnreachable("no answer"), run=run_of())
-    assert (seen.face, seen.headline) == ("offline", f"The server is not heard: No answer. {ServerUnreachable.hint}")
+    assert (seen.face, seen.headline) == ("offline", f"The server is not heard: no answer. {ServerUnreachable.hint}")
 
 
 def test_who_has_not_joined_is_told_so() -> None:

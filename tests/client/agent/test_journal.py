@@ -18,7 +18,7 @@ def test_it_remembers_over_restarts(tmp_path: Path) -> None:
     told = []
     first.on_happening = told.append
     first.add("paused", "A game runs.")
-    first.add("engine-failed", "It crashed.", "error")
+    first.add("engine-failed", "It crashed.", level="error")
     again = journal(tmp_path)
     third = again.add("resumed", "Training goes on.")
     assert [h.number for h in told] == [1, 2]

@@ -1,0 +1,1 @@
+"""Texts of the window for translators; `texts` gathers them, `update` writes the .ts files."""
