@@ -71,7 +71,7 @@ class Patience:
 
 
 # What a source raises that answers nonsense, refuses, or is gone; a time limit is an OSError too.
-FAILURES = (LegionError, OSError, LookupError, TypeError, ValueError, struct.error)
+FAILURES = (LegionError, OSError, EOFError, LookupError, TypeError, ValueError, struct.error)
 
 
 def in_words(error: BaseException) -> str:

@@ -1,8 +1,10 @@
 """Idle time of four services, the first that knows; each may be absent, wrong, silent or gone for a while."""
 
+import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,9 +18,11 @@ from legion_client.machine.idle_linux import (
     MutterIdle,
     ScreenSaverIdle,
     Unit,
+    X11Idle,
     hinted_idle_s,
 )
 from legion_client.machine.sensing import Sensor
+from legion_client.machine.x11 import Display
 from tests.client.machine.fake_service import SILENCE, FakeService, Refusal, Values
 from tests.client.machine.private_desktop import MessageBus
 
@@ -180,4 +184,23 @@ async def test_one_that_fails_is_passed_over_and_asked_rarely(
         clock.now += 2 * LOOK_AGAIN_S
         assert await idle.read() == 1.0
         assert caplog.text.count("can be read again") == 1
+    await bus.close()
+
+
+async def test_an_x_server_that_hangs_up_leaves_the_next_to_tell(
+    message_bus: MessageBus, serve: Serve, tmp_path: Path
+) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1024)  # else the system would tell of a reset connection, not of its end
+        writer.close()
+
+    bus, clock = Bus(lambda: message_bus.socket), Clock()
+    logind_idle_for_100_s(serve)
+    display = Display({"DISPLAY": ":7"}, sockets=tmp_path)
+    async with await asyncio.start_unix_server(hang_up, tmp_path / "X7"):
+        idle = FirstThatKnows([("X11", X11Idle(display)), ("logind", LogindIdle(bus, clock))], clock)
+        assert await idle.read() == 100.0
+        clock.now += 2
+        assert await idle.read() == 102.0
+    await display.close()
     await bus.close()
