@@ -23,6 +23,7 @@ from legion_client.agent.outbox import Outbox
 from legion_client.agent.preparation import Prepared, empty_folder, prepare, rank_in, resume_slice, tensors_in
 from legion_client.agent.progress import Going, Progress, progress
 from legion_client.agent.rejoin import WayBack, way_back
+from legion_client.agent.room import Room
 from legion_client.agent.rounds import RoundRelay
 from legion_client.agent.supervisor import Engine
 from legion_client.agent.traffic import Traffic
@@ -74,6 +75,7 @@ class Surroundings:
     on_record: Callable[[StepRecord], None]
     traffic: Traffic
     on_progress: Callable[[], None]
+    room: Room
 
 
 class Attempt:
@@ -176,7 +178,8 @@ class Attempt:
         self._spawn(self._around.outbox.send_records())
         self._spawn(self._around.outbox.send_slices())
         await asyncio.to_thread(empty_folder, self._around.home.work)
-        self.prepared = await prepare(self._around.server, Cache(self._around.home.cache), self._moved_on)
+        around = self._around
+        self.prepared = await prepare(around.server, Cache(around.home.cache), self._moved_on, around.room)
         self._post(life.Downloaded())
 
     async def _run_engine(self) -> None:

@@ -76,14 +76,18 @@ class Host:
         self.enrolment: Enrolment | None = None
         self.decision: Decision | None = None
         self.readings = Readings()
-        self.finished = False  # this round is, as the volunteer asked
+        self.finishing = False  # this round, as the volunteer asked
+        self.finished = False  # it is
         self.trouble: LegionError | None = None  # that ended the last membership
+        self._ends = Ends()
         self._coming: Coming | None = None
-        self._quitting = asyncio.Event()
-        self._joined = asyncio.Event()
+        self._quitting = False
+        self._asked = asyncio.Event()  # to join, to leave, to try again, or to quit
         self._has_decided = asyncio.Event()
         self._resting_since: float | None = None
         self.traffic = Traffic(self.volume)
+        self._offer = Offer()
+        self.room = Room(on_change=self.look_again)
         self._guard: Guard | None = None
         self._orders: Orders | None = None
 
@@ -92,7 +96,8 @@ class Host:
     def quit(self, reason: str) -> None:
         """`run` ends in good order."""
         logger.info("quitting reason=%s", reason)
-        self._quitting.set()
+        self._quitting = True
+        self._asked.set()
         if self.agent is not None:
             self.agent.stop(reason)
 
@@ -111,6 +116,23 @@ class Host:
             self.journal.add("unkept", said, level="warning")
         self.look_again()
 
+    def finish(self) -> None:
+        """Pause once this round's contribution is made; at once where none is on its way."""
+        if self.agent is None:
+            raise Refused("there is no run to finish a round of", hint="'legion-client pause' pauses.")
+        self.finishing = True
+        self.agent.finish()
+        self._have_finished(self.agent.state)
+
+    def resume(self) -> None:
+        """Whatever was done by hand is over, and what failed is tried again."""
+        self.finishing = self.finished = False
+        self._ends = Ends()
+        self.steer({"modes.paused": None, "modes.paused_until": None})
+        if self.agent is not None:
+            self.agent.resume(in_person=True)
+        self._asked.set()
+
     async def join(self, invite: Invite) -> None:
         """Raises what the server refuses with; nothing has changed then."""
         if self.agent is not None:
@@ -123,10 +145,12 @@ class Host:
 
     async def leave(self) -> None:
         """The server is told, and forgotten; the identity stays."""
-        if self.enrolment is None:
+        path = self.home.identity / ENROLMENT_FILE
+        if self.enrolment is None and not path.exists():
             raise Refused("this computer takes part in no run", hint="Join one: legion-client join.")
-        server = self.enrolment.base_url
-        self.enrolment = None
+        server = self.enrolment.base_url if self.enrolment else "its server"
+        self.enrolment = self.trouble = None
+        self._asked.set()
         if self.agent is not None:
             self.agent.stop("its volunteer leaves the run")
         try:
@@ -142,13 +166,13 @@ class Host:
     async def run(self, *, stays: bool = False) -> None:
         """Until `quit`, or the end of the run; raises what ended it. `stays`: waits for another run instead."""
         if not self.polite:
-            await self._run(Watch(nobody_watches, _nothing_comes, lambda: None), stays=stays)
+            await self._run(Watch(nobody_watches, nothing_comes, lambda: None), stays=stays)
             return
         async with watching(self.home.root, self.volume, lambda: self.engine_pid, self._on_gpu) as watch:
             await self._run(watch, stays=stays)
 
     async def _run(self, watch: Watch, *, stays: bool) -> None:
-        self._guard = Guard(watch.read, lambda: self.rules, self._known, self._decided, at_rest=lambda: self.at_rest)
+        self._guard = Guard(watch.read, self._look_up, self._known, self._decided, at_rest=lambda: self.at_rest)
         try:
             async with asyncio.TaskGroup() as tasks:
                 beside = [
@@ -169,9 +193,9 @@ class Host:
 
     async def _memberships(self, *, stays: bool) -> None:
         await self._has_decided.wait()  # which cards the first engine may see, and whether there is to be one
-        while not self._quitting.is_set():
+        while not self._quitting:
             if self.enrolment is None:
-                await self._until_joined_or_quit()
+                await self._until_asked()
                 continue
             try:
                 await self._take_part(self.enrolment)
@@ -207,6 +231,7 @@ class Host:
                 polite=self.polite,
                 on_record=self._recorded,
                 traffic=self.traffic,
+                room=self.room,
             )
             agent.on_change = self._changed
             if self._orders is not None:
@@ -229,11 +254,12 @@ class Host:
     @property
     def rules(self) -> Settings:
         """The volunteer's. Where nobody shares the computer, only what was asked for by hand is left of them."""
-        if self.polite:
-            return self.file.settings
-        modes = self.file.settings.modes
-        by_hand = {axis: "always" for axis in ("cpu", "gpu", "network") if getattr(modes, axis) == "auto"}
-        return Settings(name=self.settings.name, modes=modes.model_copy(update=by_hand))
+        return self.file.settings if self.polite else by_hand(self.file.settings, self.settings.name)
+
+    def _look_up(self) -> Settings:
+        if self._volunteer.heed_edits():
+            self.teller.changed()
+        return self.rules
 
     def _known(self) -> Sequence[Active]:
         known = []
@@ -246,17 +272,25 @@ class Host:
         if state is not None and state.trouble is not None:
             figures: dict[str, str | int] = {"times": len(state.crashes), "problem": str(state.trouble)}
             known.append(Active(Reason.ENGINE_FAILED, figures=figures))
+        elif self._ends.hopeless:
+            figures = {"times": len(self._ends.crashes), "problem": str(self.trouble)}
+            known.append(Active(Reason.ENGINE_FAILED, figures=figures))
         if self.agent is not None and self.agent.attempt.card_problem is not None:
             known.append(Active(Reason.GPU_UNUSABLE, figures={"problem": self.agent.attempt.card_problem}))
+        if (lacking := self.room.lacking()) is not None:
+            known.append(lacking)
         if self.finished:
             known.append(Active(Reason.FINISHED))
         return known
 
     def _decided(self, decision: Decision, readings: Readings) -> None:
         before, self.decision, self.readings = self.decision, decision, readings
+        if self.polite:
+            self.room.measure(self.rules, readings)
         self._orders = orders(decision, self.device, self.cards)
         if isinstance(decision, Run):
             self.traffic.limit(decision.limits.upload_bytes_per_s, decision.limits.download_bytes_per_s)
+            self._offer = offer(decision.limits) if self.polite else Offer()
         self._has_decided.set()
         if self.agent is not None:
             self._apply(self._orders)
@@ -265,6 +299,7 @@ class Host:
     def _apply(self, given: Orders) -> None:
         agent = self.agent
         assert agent is not None
+        agent.offer = self._offer
         if self.polite:
             agent.cards = given.cards
             if given.throttle is not None:
@@ -308,13 +343,18 @@ class Host:
             self.teller.heard(self.agent.away)
         if state.plan is not None and state.plan is not before.plan:
             self.standing.follows(state.plan)
-        if before.finishing and state.wish == FINISHED:
-            self.finished = True
+        self._have_finished(state)
         if (before.trouble, before.finishing) != (state.trouble, state.finishing):
             self.look_again()
         if before.phase in RESTING and state.phase not in RESTING and self._guard is not None:
             self._guard.look_again()  # what was read may be as old as nothing was to be stopped
         self.teller.moved(before, state)
+
+    def _have_finished(self, state: life.State) -> None:
+        """Once nothing of this round is computed any more, by whatever it was ended."""
+        if self.finishing and (state.phase is not life.Phase.TRAINING or state.wish is not None):
+            self.finishing, self.finished = False, True
+            self.look_again()
 
     def _recorded(self, record: StepRecord) -> None:
         self.standing.stepped(record)

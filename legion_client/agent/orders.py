@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from legion.messages import Device
 from legion_client.agent.life import Wish
 from legion_client.engine.protocol import Throttle
 from legion_client.machine.policy import Decision, GpuLimit, Limits, Pause
@@ -11,6 +12,24 @@ from legion_client.machine.reasons import Reason, sentence
 ENDS_ENGINE = frozenset((Reason.SHUTTING_DOWN, Reason.SETTINGS_UNUSABLE))
 NO_CARD = ""
 LEAST_SHARE = 0.05
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The most that training may hold, for who plans how much of the model is ours. None: all there is."""
+
+    ram_bytes: int | None = None
+    cards: tuple[tuple[str, float], ...] = ()  # by number: of its memory, 0 to 1
+
+    def share(self, device: Device, card: str | None) -> int:
+        """GiB of what the engine computes on, at least one; `card`: that it sees."""
+        most = device.memory_bytes
+        if device.kind == "cuda":
+            most = int(most * dict(self.cards).get(card or "", 1.0))
+        elif self.ram_bytes is not None:
+            most = min(most, self.ram_bytes)
+        return max(1, most // GIB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +39,10 @@ class Orders:
     wish: Wish | None
     throttle: Throttle | None
     cards: str
+
+
+def offer(limits: Limits) -> Offer:
+    return Offer(limits.memory_bytes, tuple((str(gpu.index), gpu.memory) for gpu in limits.gpus))
 
 
 def orders(decision: Decision, device: str | None, cards: str | None) -> Orders:

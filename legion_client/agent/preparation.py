@@ -1,8 +1,9 @@
 """What must be on this machine before the engine can work: configuration, data, and on resume our slice."""
 
+import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from legion_client.agent.backoff import persistently
 from legion_client.agent.cache import Cache
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.progress import Meter, Progress
+from legion_client.agent.room import Need, Room
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +39,20 @@ class Prepared:
         return config_digest(self.config)
 
 
-async def prepare(server: Coordinator, cache: Cache, told: Told = lambda _progress: None) -> Prepared:
-    """Fetches what is missing. FingerprintMismatch when the server's data is not what its configuration says."""
+async def prepare(
+    server: Coordinator, cache: Cache, told: Told = lambda _progress: None, room: Room | None = None
+) -> Prepared:
+    """Fetches what is missing. FingerprintMismatch when the server's data is not what its configuration says.
+
+    Without `room` for it, that is said there, and this waits until it is cancelled.
+    """
     config, manifest = await _agreed(server)
     check_fingerprint(manifest)
     # The tokenizer is small, and its size is not known.
     wanted = {manifest.tokenizer_sha256: 0}
     wanted |= {shard.sha256: shard.size_bytes for shard in (*manifest.train, *manifest.validation)}
+    if room is not None:
+        await _room_for(wanted, cache, room)
     meter, before = Meter("the training data", sum(wanted.values()), told), 0
     for sha256, size_bytes in wanted.items():
         download = meter.counting(server.download(f"/data/{sha256}"), before, size_bytes)
@@ -52,6 +61,17 @@ async def prepare(server: Coordinator, cache: Cache, told: Told = lambda _progre
         meter.at(before)
     logger.info("data ready files=%d source=%s", len(wanted), config.data.source)
     return Prepared(config, manifest)
+
+
+async def _room_for(wanted: Mapping[str, int], cache: Cache, room: Room) -> None:
+    missing = await asyncio.to_thread(cache.make_room, wanted, room.most_bytes, room.spare_bytes)
+    if missing is None:
+        room.needs(None)
+        return
+    need = Need(sum(wanted.values()), missing)
+    logger.warning("no room for the run's data size_bytes=%d missing_bytes=%d", need.size_bytes, missing)
+    room.needs(need)
+    await asyncio.Event().wait()  # the rules make us pause
 
 
 async def _agreed(server: Coordinator) -> tuple[RunConfig, DatasetManifest]:

@@ -16,9 +16,11 @@ from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import Enrolment, renewed
 from legion_client.agent.lifecycle import transition
+from legion_client.agent.orders import Offer
 from legion_client.agent.outbox import Outbox
 from legion_client.agent.preparation import Prepared, check_plan, rank_in
 from legion_client.agent.rejoin import WayBack
+from legion_client.agent.room import Room
 from legion_client.agent.rounds import NUDGES as ROUND_NUDGES
 from legion_client.agent.supervisor import COMMAND
 from legion_client.agent.traffic import Traffic
@@ -31,7 +33,6 @@ logger = logging.getLogger(__name__)
 GOODBYE_S = 5.0
 NUDGES = ("plan", "phase", "config", "gap")  # events after which a heartbeat is due at once
 EVERYWHERE = ("0.0.0.0", "::")  # what a volunteer may have chosen to listen on
-GIB = 2**30
 
 
 class Agent:
@@ -49,10 +50,11 @@ class Agent:
         polite: bool = False,
         on_record: Callable[[StepRecord], None] = lambda _record: None,
         traffic: Traffic | None = None,
+        room: Room | None = None,
     ) -> None:
         """`polite`: somebody shares this computer with the engine. `unattended`: nobody would look why it rests.
 
-        `traffic`: the server's, whose limits agent and engine keep together.
+        `traffic`: the server's, whose limits agent and engine keep together. `room`: for the run's data.
         """
         self._server = server
         self._enrolment = enrolment
@@ -68,6 +70,7 @@ class Agent:
         self._timer: asyncio.TimerHandle | None = None
         self._limits: Throttle | None = None
         self._left = life.NO_EPOCH  # the plan that we followed last, and no longer do
+        self.offer = Offer()
         self.cards: str | None = None  # that the next engine may see; see Attempt.start_engine
         self._traffic = traffic if traffic is not None else Traffic()
         self._traffic.on_rates = self._limit_line
@@ -85,6 +88,7 @@ class Agent:
             on_record,
             self._traffic,
             lambda: self.on_change(self._state, self._state),
+            room if room is not None else Room(),
         )
         self._ending: set[asyncio.Task[None]] = set()  # attempts before
         self._attempt = Attempt(self._around)
@@ -324,7 +328,7 @@ class Agent:
             endpoint=Endpoint(host=host, port=listening.port) if listening else None,
             shape=listening.shape if listening else None,
             config_digest=attempt.prepared.digest if attempt.prepared and listening else None,
-            share=max(1, listening.device.memory_bytes // GIB) if listening else 1,
+            share=self.offer.share(listening.device, attempt.cards) if listening else 1,
             anchor=attempt.rounds.anchor,
             lost_peer=state.lost_peer,
             failure=state.error.slug if state.error else None,

@@ -195,7 +195,7 @@ def _limits(view: View, paces: Mapping[int | None, Pace], on_cpu: bool, gpus: li
         cpu_share=round(percent / 100 * paces[None].share, 3),
         gpus=tuple(_gpu_limit(view, gpu, paces) for gpu in gpus),
         memory_bytes=memory_bytes(view),
-        disk_bytes=disk_bytes(view)[0],
+        disk_bytes=disk_bytes(view.settings, readings)[0],
         upload_bytes_per_s=min(uploads, default=None),
         download_bytes_per_s=network.download_kb_per_s * 1000 or None,
     )

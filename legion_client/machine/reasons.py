@@ -29,6 +29,7 @@ class Reason(StrEnum):
     GPU_HOT = "graphics-hot"
     DISK_FULL = "disk-full"
     DISK_SHARE = "disk-share-used"
+    DISK_NEEDED = "disk-needed"
     MEMORY = "memory-needed"
     NETWORK_OFF = "network-off"
     METERED = "metered"
@@ -142,6 +143,13 @@ RULES: Mapping[Reason, Rule] = {
         False,
         True,
         f"Legion's folder is small enough again. {_AGAIN}",
+    ),
+    Reason.DISK_NEEDED: Rule(
+        "The run's data takes {needed_gb} GB of the disk, and {most_gb} GB may be used.",
+        "disk.most_gb",
+        ALL,
+        False,
+        True,
     ),
     Reason.MEMORY: Rule(
         "Training holds {held_gb} GB of memory, and only {most_gb} GB may be used now.",

@@ -91,14 +91,14 @@ def memory_bytes(view: View) -> int | None:
     return None if total is None else total * (memory.idle_percent if idle(view) else memory.in_use_percent) // 100
 
 
-def disk_bytes(view: View) -> tuple[int | None, str]:
+def disk_bytes(settings: Settings, readings: Readings) -> tuple[int | None, str]:
     """The most that our folder may hold, and the setting that says so."""
-    limits = view.settings.disk
+    limits = settings.disk
     found: list[tuple[int, str]] = []
     if limits.most_gb > 0:
         found.append((int(limits.most_gb * GB), "disk.most_gb"))
-    if view.readings.disk_bytes is not None:
-        found.append((view.readings.disk_bytes * limits.most_percent // 100, "disk.most_percent"))
+    if readings.disk_bytes is not None:
+        found.append((readings.disk_bytes * limits.most_percent // 100, "disk.most_percent"))
     return min(found, default=(None, "disk.most_gb"))
 
 
@@ -192,7 +192,7 @@ def _disk(view: View) -> Iterator[Candidate]:
     least_gb = view.settings.disk.least_free_gb
     low = free is not None and free < least_gb * GB
     yield view.quietly(low, Reason.DISK_FULL, free_gb=f"{(free or 0) / GB:.1f}", least_gb=f"{least_gb:g}")
-    most, setting = disk_bytes(view)
+    most, setting = disk_bytes(view.settings, view.readings)
     told: dict[str, str | int] = {
         "used_gb": f"{(used or 0) / GB:.1f}",
         "most_gb": f"{(most or 0) / GB:.1f}",

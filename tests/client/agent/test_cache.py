@@ -1,13 +1,17 @@
 """The cache keeps only what its name says, whatever the disk or the server does."""
 
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from legion.errors import FingerprintMismatch, StorageFailed
-from legion_client.agent.cache import Cache, Download
+from legion_client.agent.cache import PART, Cache, Download
 
 CONTENT = bytes(range(256)) * 17 + b"odd"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -77,3 +81,67 @@ async def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageFailed):
         await Cache(tmp_path / "file").fetch(SHA256, Source().download())
+
+
+def filled(cache: Cache, **files: int) -> None:
+    """Files of these sizes, the first unused for longest."""
+    cache.folder.mkdir()
+    for age, (name, size) in enumerate(files.items()):
+        (cache.folder / name).write_bytes(bytes(size))
+        os.utime(cache.folder / name, (age, age))
+
+
+def names(cache: Cache) -> set[str]:
+    return {path.name for path in cache.folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("most", "spare", "left"),
+    [
+        (None, None, {"old", "b", "mid", "new"}),
+        (145, None, {"old", "b", "mid", "new"}),
+        (144, None, {"b", "mid", "new"}),
+        (130, None, {"b", "new"}),
+        (None, 9, {"b", "new"}),
+        (60, 60, {"b"}),
+        (60, 0, {"b"}),
+    ],
+)
+def test_room_is_made_by_what_was_unused_for_longest(
+    tmp_path: Path, most: int | None, spare: int | None, left: set[str]
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    filled(cache, old=10, b=20, mid=30, new=45)
+    assert cache.make_room({"a": 40, "b": 20}, most, spare) is None
+    assert names(cache) == left
+
+
+@pytest.mark.parametrize(("most", "spare"), [(59, None), (None, 0), (100, 0)])
+def test_nothing_is_deleted_where_that_does_not_help(tmp_path: Path, most: int | None, spare: int | None) -> None:
+    cache = Cache(tmp_path / "cache")
+    filled(cache, old=10, b=20)
+    assert cache.make_room({"a": 40, "b": 20}, most, spare) == 40
+    assert names(cache) == {"old", "b"}
+
+
+def test_what_came_of_a_download_is_no_longer_missing(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    filled(cache, **{f"a{PART}": 30, f"old{PART}": 5})
+    assert cache.make_room({"a": 40}, 44, None) is None
+    assert names(cache) == {f"a{PART}"}
+    assert Cache(tmp_path / "none").make_room({"a": 40}, 40, 40) is None
+
+
+@given(st.lists(st.integers(0, 50), max_size=8), st.integers(0, 60), st.integers(0, 300), st.integers(0, 60))
+def test_room_that_was_made_is_enough(sizes: list[int], wanted: int, most: int, spare: int) -> None:
+    with TemporaryDirectory() as folder:
+        cache = Cache(Path(folder) / "cache")
+        filled(cache, **{f"f{number}": size for number, size in enumerate(sizes)})
+        missing = cache.make_room({"a": wanted}, most, spare)
+        held = sum(path.stat().st_size for path in cache.folder.iterdir())
+        if missing is None:
+            assert held + wanted <= most
+            assert wanted <= spare + sum(sizes) - held
+        else:
+            assert (missing, held) == (wanted, sum(sizes))
+            assert wanted > most or wanted > spare + sum(sizes)

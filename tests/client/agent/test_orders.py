@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from legion_client.agent.orders import NO_CARD, orders
+from legion.messages import Device
+from legion_client.agent.orders import NO_CARD, Offer, offer, orders
 from legion_client.machine.policy import GpuLimit, Limits, Pause, Run
 from legion_client.machine.reasons import Active, Reason
 
@@ -67,3 +68,23 @@ def test_an_engine_moves_to_what_it_may_use() -> None:
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 def test_an_engine_that_sees_every_card_is_not_moved(device: str) -> None:
     assert orders(run(), device, None).wish is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "device", "card", "share"),
+    [
+        (None, Device(kind="cpu", name="x", memory_bytes=16 << 30), None, 16),
+        (4 << 30, Device(kind="cpu", name="x", memory_bytes=16 << 30), None, 4),
+        (32 << 30, Device(kind="cpu", name="x", memory_bytes=16 << 30), None, 16),
+        (100, Device(kind="cpu", name="x", memory_bytes=16 << 30), None, 1),
+        (4 << 30, Device(kind="mps", name="x", memory_bytes=16 << 30), None, 4),
+        (4 << 30, Device(kind="cuda", name="x", memory_bytes=20 << 30), "1", 18),
+        (4 << 30, Device(kind="cuda", name="x", memory_bytes=20 << 30), None, 20),
+    ],
+)
+def test_no_more_memory_is_offered_than_may_be_held(
+    limit: int | None, device: Device, card: str | None, share: int
+) -> None:
+    offered = offer(replace(run(CARD).limits, memory_bytes=limit))
+    assert offered.share(device, card) == share
+    assert Offer().share(device, card) == max(1, device.memory_bytes >> 30)

@@ -22,10 +22,12 @@ from legion_client.agent.enrolment import join
 from legion_client.agent.headless import give
 from legion_client.agent.life import Phase, State
 from legion_client.agent.progress import Progress
+from legion_client.agent.room import Room
 from legion_client.agent.service import Agent
 from legion_client.agent.traffic import Traffic
 from legion_client.engine.protocol import Rates, Train
 from legion_client.machine.probe import hardware
+from legion_client.machine.reasons import sentence
 from legion_client.machine.volume import MonthlyVolume
 from legion_client.paths import Home
 from legion_client.settings import Settings
@@ -71,12 +73,13 @@ async def agent_of(
     command: tuple[str, ...],
     listen_host: str | None = None,
     traffic: Traffic | None = None,
+    room: Room | None = None,
 ) -> tuple[Agent, Coordinator]:
     home = Home(tmp_path / "home")
     enrolment = await join(home.identity, run.invite(), "tester", hardware(home.root))
     server = Coordinator(enrolment.base_url, enrolment.context, enrolment.worker_id, enrolment.token, traffic)
     settings = Settings(name="tester", listen_host=listen_host)
-    return Agent(server, enrolment, home, settings, command, traffic=traffic), server
+    return Agent(server, enrolment, home, settings, command, traffic=traffic, room=room), server
 
 
 async def test_from_invite_to_the_end_of_the_run(run: RunningServer, engine: Engine, tmp_path: Path) -> None:
@@ -94,6 +97,27 @@ async def test_from_invite_to_the_end_of_the_run(run: RunningServer, engine: Eng
     manifest = run.call("GET", "/data/manifest")
     cached = {path.name for path in (tmp_path / "home" / "cache").iterdir()}
     assert cached == {manifest["tokenizer_sha256"], *(s["sha256"] for s in manifest["train"] + manifest["validation"])}
+
+
+async def test_data_for_which_there_is_no_room_waits_for_it(run: RunningServer, engine: Engine, tmp_path: Path) -> None:
+    asked, room = asyncio.Event(), Room(most_bytes=1000)
+    room.on_change = asked.set
+    agent, server = await agent_of(run, tmp_path, engine(), room=room)
+    async with server, asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(agent.run())
+        await asked.wait()
+        reason = room.lacking()
+        assert reason is not None
+        assert sentence(reason) == "The run's data takes 0.0 GB of the disk, and 0.0 GB may be used."
+        assert not (tmp_path / "home" / "cache").exists()
+        agent.pause(sentence(reason))  # as the rules do
+        await agent.until(Phase.PAUSED)
+        room.most_bytes = 10**9
+        assert room.lacking() is None
+        agent.resume()
+        await working
+    assert room.need is None
+    assert run.call("GET", "/metrics")["phase"] == "complete"
 
 
 async def test_a_download_tells_how_far_it_has_come(run: RunningServer, engine: Engine, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_reasons_that_no_sensor_tells_are_listed_too() -> None:
 def test_every_reason_has_a_sentence_and_a_setting_that_exists() -> None:
     words = (
         "problem times program celsius resume_celsius gpu name free_gb least_gb used_gb most_gb held_gb month_gb "
-        "charge least minutes load pace quiet_s busy_s"
+        "charge least minutes load pace quiet_s busy_s needed_gb"
     )
     figures: dict[str, str | int] = dict.fromkeys(words.split(), 7)
     for reason in Reason:
