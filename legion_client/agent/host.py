@@ -23,7 +23,8 @@ from legion_client.agent.face import in_full
 from legion_client.agent.guard import Guard, Watch, nobody_watches, watching
 from legion_client.agent.journal import Journal
 from legion_client.agent.lifecycle import FINISHED
-from legion_client.agent.orders import Orders, orders
+from legion_client.agent.orders import Offer, Orders, offer, orders
+from legion_client.agent.room import Room
 from legion_client.agent.samples import PERIOD_S, Samples
 from legion_client.agent.service import Agent
 from legion_client.agent.standing import Standing
@@ -76,13 +77,11 @@ class Host:
         self.enrolment: Enrolment | None = None
         self.decision: Decision | None = None
         self.readings = Readings()
-        self.finishing = False  # this round, as the volunteer asked
-        self.finished = False  # it is
+        self.finished = False  # this round is, as the volunteer asked
         self.trouble: LegionError | None = None  # that ended the last membership
-        self._ends = Ends()
         self._coming: Coming | None = None
-        self._quitting = False
-        self._asked = asyncio.Event()  # to join, to leave, to try again, or to quit
+        self._quitting = asyncio.Event()
+        self._joined = asyncio.Event()
         self._has_decided = asyncio.Event()
         self._resting_since: float | None = None
         self.traffic = Traffic(self.volume)
@@ -96,8 +95,7 @@ class Host:
     def quit(self, reason: str) -> None:
         """`run` ends in good order."""
         logger.info("quitting reason=%s", reason)
-        self._quitting = True
-        self._asked.set()
+        self._quitting.set()
         if self.agent is not None:
             self.agent.stop(reason)
 
@@ -116,23 +114,6 @@ class Host:
             self.journal.add("unkept", said, level="warning")
         self.look_again()
 
-    def finish(self) -> None:
-        """Pause once this round's contribution is made; at once where none is on its way."""
-        if self.agent is None:
-            raise Refused("there is no run to finish a round of", hint="'legion-client pause' pauses.")
-        self.finishing = True
-        self.agent.finish()
-        self._have_finished(self.agent.state)
-
-    def resume(self) -> None:
-        """Whatever was done by hand is over, and what failed is tried again."""
-        self.finishing = self.finished = False
-        self._ends = Ends()
-        self.steer({"modes.paused": None, "modes.paused_until": None})
-        if self.agent is not None:
-            self.agent.resume(in_person=True)
-        self._asked.set()
-
     async def join(self, invite: Invite) -> None:
         """Raises what the server refuses with; nothing has changed then."""
         if self.agent is not None:
@@ -145,12 +126,10 @@ class Host:
 
     async def leave(self) -> None:
         """The server is told, and forgotten; the identity stays."""
-        path = self.home.identity / ENROLMENT_FILE
-        if self.enrolment is None and not path.exists():
+        if self.enrolment is None:
             raise Refused("this computer takes part in no run", hint="Join one: legion-client join.")
-        server = self.enrolment.base_url if self.enrolment else "its server"
-        self.enrolment = self.trouble = None
-        self._asked.set()
+        server = self.enrolment.base_url
+        self.enrolment = None
         if self.agent is not None:
             self.agent.stop("its volunteer leaves the run")
         try:
@@ -166,13 +145,13 @@ class Host:
     async def run(self, *, stays: bool = False) -> None:
         """Until `quit`, or the end of the run; raises what ended it. `stays`: waits for another run instead."""
         if not self.polite:
-            await self._run(Watch(nobody_watches, nothing_comes, lambda: None), stays=stays)
+            await self._run(Watch(nobody_watches, _nothing_comes, lambda: None), stays=stays)
             return
         async with watching(self.home.root, self.volume, lambda: self.engine_pid, self._on_gpu) as watch:
             await self._run(watch, stays=stays)
 
     async def _run(self, watch: Watch, *, stays: bool) -> None:
-        self._guard = Guard(watch.read, self._look_up, self._known, self._decided, at_rest=lambda: self.at_rest)
+        self._guard = Guard(watch.read, lambda: self.rules, self._known, self._decided, at_rest=lambda: self.at_rest)
         try:
             async with asyncio.TaskGroup() as tasks:
                 beside = [
@@ -193,9 +172,9 @@ class Host:
 
     async def _memberships(self, *, stays: bool) -> None:
         await self._has_decided.wait()  # which cards the first engine may see, and whether there is to be one
-        while not self._quitting:
+        while not self._quitting.is_set():
             if self.enrolment is None:
-                await self._until_asked()
+                await self._until_joined_or_quit()
                 continue
             try:
                 await self._take_part(self.enrolment)
@@ -254,12 +233,11 @@ class Host:
     @property
     def rules(self) -> Settings:
         """The volunteer's. Where nobody shares the computer, only what was asked for by hand is left of them."""
-        return self.file.settings if self.polite else by_hand(self.file.settings, self.settings.name)
-
-    def _look_up(self) -> Settings:
-        if self._volunteer.heed_edits():
-            self.teller.changed()
-        return self.rules
+        if self.polite:
+            return self.file.settings
+        modes = self.file.settings.modes
+        by_hand = {axis: "always" for axis in ("cpu", "gpu", "network") if getattr(modes, axis) == "auto"}
+        return Settings(name=self.settings.name, modes=modes.model_copy(update=by_hand))
 
     def _known(self) -> Sequence[Active]:
         known = []
@@ -271,9 +249,6 @@ class Host:
         state = self.agent.state if self.agent is not None else None
         if state is not None and state.trouble is not None:
             figures: dict[str, str | int] = {"times": len(state.crashes), "problem": str(state.trouble)}
-            known.append(Active(Reason.ENGINE_FAILED, figures=figures))
-        elif self._ends.hopeless:
-            figures = {"times": len(self._ends.crashes), "problem": str(self.trouble)}
             known.append(Active(Reason.ENGINE_FAILED, figures=figures))
         if self.agent is not None and self.agent.attempt.card_problem is not None:
             known.append(Active(Reason.GPU_UNUSABLE, figures={"problem": self.agent.attempt.card_problem}))
@@ -343,18 +318,13 @@ class Host:
             self.teller.heard(self.agent.away)
         if state.plan is not None and state.plan is not before.plan:
             self.standing.follows(state.plan)
-        self._have_finished(state)
+        if before.finishing and state.wish == FINISHED:
+            self.finished = True
         if (before.trouble, before.finishing) != (state.trouble, state.finishing):
             self.look_again()
         if before.phase in RESTING and state.phase not in RESTING and self._guard is not None:
             self._guard.look_again()  # what was read may be as old as nothing was to be stopped
         self.teller.moved(before, state)
-
-    def _have_finished(self, state: life.State) -> None:
-        """Once nothing of this round is computed any more, by whatever it was ended."""
-        if self.finishing and (state.phase is not life.Phase.TRAINING or state.wish is not None):
-            self.finishing, self.finished = False, True
-            self.look_again()
 
     def _recorded(self, record: StepRecord) -> None:
         self.standing.stepped(record)
