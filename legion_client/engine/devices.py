@@ -3,6 +3,8 @@
 python -m legion_client.engine.devices
 """
 
+import sys
+
 from pydantic import BaseModel
 
 from legion.messages import Device
@@ -17,7 +19,8 @@ class Found(BaseModel, frozen=True):
 
 
 def main() -> None:
-    print(Found(device=describe(best_device()), card_problem=cuda_problem()).model_dump_json())  # noqa: T201
+    found = Found(device=describe(best_device()), card_problem=cuda_problem())
+    sys.stdout.write(found.model_dump_json() + "\n")
 
 
 if __name__ == "__main__":
