@@ -3,9 +3,11 @@
 The invite's token travels only to a server that proved to be the one the invite names, and the key never leaves.
 """
 
+import asyncio
 import json
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -92,8 +94,10 @@ class Enrolment:
         write_private(folder / ENROLMENT_FILE, json.dumps(remembered.model_dump()).encode())
 
 
-async def join(folder: Path, invite: Invite | None, name: str, hardware: Hardware) -> Enrolment:
+async def join(folder: Path, invite: Invite | None, name: str, hardware: Callable[[], Hardware]) -> Enrolment:
     """The enrolment in `folder`, made with `invite` if there is none yet, or if the server revoked the one there is.
+
+    `hardware` is asked in a thread, and only for a new enrolment.
 
     Raises Refused when the invite is of another server than the one this folder is enrolled with, Unusable when there
     is neither enrolment nor invite, WorkerRevoked when the invite was used before the revocation.
@@ -132,7 +136,7 @@ async def _is_revoked(known: Enrolment) -> bool:
     return False
 
 
-async def enrol(folder: Path, invite: Invite, name: str, hardware: Hardware) -> Enrolment:
+async def enrol(folder: Path, invite: Invite, name: str, hardware: Callable[[], Hardware]) -> Enrolment:
     """A new enrolment, saved. Raises WrongAuthority, InviteInvalid and its kin, ProtocolMismatch, ServerUnreachable."""
     authority = await fetch_authority(invite)
     # A key from an attempt whose answer was lost is used again: the server then knows who comes back.
@@ -140,7 +144,11 @@ async def enrol(folder: Path, invite: Invite, name: str, hardware: Hardware) -> 
     key = load_key(key_file.read_bytes()) if key_file.exists() else new_key()
     write_private(key_file, key_pem(key))
     request = EnrolRequest(
-        protocol=PROTOCOL, token=invite.token, csr_pem=signing_request(key), name=name, hardware=hardware
+        protocol=PROTOCOL,
+        token=invite.token,
+        csr_pem=signing_request(key),
+        name=name,
+        hardware=await asyncio.to_thread(hardware),
     )
     with naming_server(invite.base_url):
         async with httpx.AsyncClient(verify=client_context(authority), timeout=TIMEOUT, trust_env=False) as http:

@@ -118,7 +118,7 @@ class Host:
         """Raises what the server refuses with; nothing has changed then."""
         if self.agent is not None:
             raise Refused("this computer takes part in a run already", hint="Leave it first: legion-client leave.")
-        self.enrolment = await join(self.home.identity, invite, self.settings.name, hardware(self.home.root))
+        self.enrolment = await join(self.home.identity, invite, self.settings.name, lambda: hardware(self.home.root))
         server = self.enrolment.base_url
         self.journal.add("joined", Said(text="This computer has joined {server}.", values={"server": server}))
         self.trouble = None
@@ -140,7 +140,7 @@ class Host:
 
     async def enrol(self, invite: Invite | None) -> None:
         """The enrolment of this home, made with `invite` if there is none; before `run`. See `enrolment.join`."""
-        self.enrolment = await join(self.home.identity, invite, self.settings.name, hardware(self.home.root))
+        self.enrolment = await join(self.home.identity, invite, self.settings.name, lambda: hardware(self.home.root))
 
     async def run(self, *, stays: bool = False) -> None:
         """Until `quit`, or the end of the run; raises what ended it. `stays`: waits for another run instead."""

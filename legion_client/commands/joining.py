@@ -136,7 +136,7 @@ async def _enrol(home: Home, invite: "Invite") -> str:
     from legion_client.machine.probe import hardware
     from legion_client.settings import load
 
-    enrolment = await enrol(home.identity, invite, load(home.settings).name, hardware(home.root))
+    enrolment = await enrol(home.identity, invite, load(home.settings).name, lambda: hardware(home.root))
     return enrolment.worker_id
 
 

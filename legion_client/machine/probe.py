@@ -1,5 +1,7 @@
 """What this machine is, found without torch: the coordinator wants to know before any engine runs."""
 
+import contextlib
+import logging
 import os
 import platform
 import shutil
@@ -12,9 +14,14 @@ import legion
 from legion.messages import Device, Hardware
 from legion_client.machine.nvml import pynvml
 
+logger = logging.getLogger(__name__)
+
 
 def hardware(folder: Path) -> Hardware:
-    """This machine now; free disk space is that of the file system that holds `folder`, which need not exist yet."""
+    """This machine now; free disk space is that of the file system that holds `folder`, which need not exist yet.
+
+    May take seconds, as a driver that sets up its cards does.
+    """
     return Hardware(
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu_count=os.cpu_count() or 1,
@@ -32,7 +39,7 @@ def physical_cores() -> int:
 
 
 def nvidia_devices() -> list[Device]:
-    """The NVIDIA GPUs the driver names; none without a driver."""
+    """The NVIDIA GPUs that answer; none without a driver, or with one that fails."""
     if pynvml is None:
         return []
     try:
@@ -40,19 +47,26 @@ def nvidia_devices() -> list[Device]:
     except pynvml.NVMLError:
         return []
     try:
-        return [
-            _device(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)) for index in range(pynvml.nvmlDeviceGetCount())
-        ]
+        found = [_device(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError as error:
+        logger.warning("the NVIDIA driver does not answer reason=%s", error)
+        return []
     finally:
-        pynvml.nvmlShutdown()
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+    return [device for device in found if device is not None]
 
 
-def _device(nvml: Any, handle: object) -> Device:
-    return Device(
-        kind="cuda",
-        name=str(nvml.nvmlDeviceGetName(handle)),
-        memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
-    )
+def _device(nvml: Any, index: int) -> Device | None:
+    """None for a card that has fallen off its bus: the others count all the same."""
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        name = nvml.nvmlDeviceGetName(handle)
+        memory_bytes = int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except nvml.NVMLError as error:
+        logger.warning("a graphics card does not answer card=%d reason=%s", index, error)
+        return None
+    return Device(kind="cuda", name=str(name), memory_bytes=memory_bytes)
 
 
 def _existing(folder: Path) -> Path:

@@ -19,13 +19,17 @@ from legion.errors import (
     WrongAuthority,
 )
 from legion.identity import Invite, load_key, signing_request
+from legion.messages import Hardware
 from legion_client.agent import enrolment as enrolments
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, enrol, join, renewed
 from legion_client.machine.probe import hardware
 
 RunningServer = Any  # see conftest
-HARDWARE = hardware(Path("/"))
+
+
+def this_machine() -> Hardware:
+    return hardware(Path("/"))
 
 
 @pytest.fixture
@@ -44,13 +48,18 @@ def names_at(server: RunningServer) -> dict[str, str]:
 
 
 async def joined(folder: Path, invite: Invite | None) -> Enrolment:
-    return await join(folder, invite, "tester", HARDWARE)
+    return await join(folder, invite, "tester", this_machine)
 
 
 async def test_join_once_and_remember(server: RunningServer, tmp_path: Path) -> None:
     enrolment = await joined(tmp_path / "me", server.invite())
     assert await joined(tmp_path / "me", None) == enrolment
     assert Enrolment.load(tmp_path / "me") == enrolment
+
+    def unasked() -> Hardware:
+        raise AssertionError("this machine has been described already")
+
+    assert await join(tmp_path / "me", None, "tester", unasked) == enrolment
     assert names_at(server)[enrolment.worker_id] == "tester"
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "me").iterdir()}
     assert set(modes.values()) == {0o600}
@@ -171,7 +180,7 @@ async def test_nobody_listens(server: RunningServer, tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(ServerUnreachable):
-        await enrol(tmp_path / "me", replace(server.invite(), port=port), "tester", HARDWARE)
+        await enrol(tmp_path / "me", replace(server.invite(), port=port), "tester", this_machine)
 
 
 async def test_neither_invite_nor_enrolment(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, running_server: Any) -> Iterat
         )
         invite = server.invite(uses=2)
         folders = [folder / "first", folder / "second"]
-        enrolments = [asyncio.run(join(f / "identity", invite, f.name, hardware(folder))) for f in folders]
+        enrolments = [asyncio.run(join(f / "identity", invite, f.name, lambda: hardware(folder))) for f in folders]
         yield Run(server, folders, enrolments)
 
 

@@ -76,7 +76,7 @@ async def agent_of(
     room: Room | None = None,
 ) -> tuple[Agent, Coordinator]:
     home = Home(tmp_path / "home")
-    enrolment = await join(home.identity, run.invite(), "tester", hardware(home.root))
+    enrolment = await join(home.identity, run.invite(), "tester", lambda: hardware(home.root))
     server = Coordinator(enrolment.base_url, enrolment.context, enrolment.worker_id, enrolment.token, traffic)
     settings = Settings(name="tester", listen_host=listen_host)
     return Agent(server, enrolment, home, settings, command, traffic=traffic, room=room), server
