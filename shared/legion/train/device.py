@@ -9,6 +9,7 @@ import torch
 
 from legion.config import ClusterConfig
 from legion.messages import Device
+from legion.train.processor import processor_name
 
 
 def best_device() -> torch.device:
@@ -43,9 +44,9 @@ def describe(device: torch.device) -> Device:
             xpu = torch.xpu.get_device_properties(device)
             return Device(kind="xpu", name=xpu.name, memory_bytes=xpu.total_memory)
         case "mps":
-            return Device(kind="mps", name="Apple GPU", memory_bytes=torch.mps.recommended_max_memory())
+            return Device(kind="mps", name=f"{processor_name()} GPU", memory_bytes=torch.mps.recommended_max_memory())
         case _:
-            return Device(kind="cpu", name="CPU", memory_bytes=psutil.virtual_memory().total)
+            return Device(kind="cpu", name=processor_name(), memory_bytes=psutil.virtual_memory().total)
 
 
 def multiplies_bf16(device: torch.device) -> bool:
