@@ -70,6 +70,7 @@ def _announce(backend: Backend, host: str, port: int, ready_file: Path | None, s
             logger.error("ready file not written reason=%s", error)
     say(f"listening {host} {port}")
     say(f"status page http://localhost:{port}/ (on this machine)")
-    if not backend.coordinator.state.workers:
+    # A program that waits for the file, as `up` does, brings its workers itself.
+    if ready_file is None and not backend.coordinator.state.workers:
         folder = backend.settings.data_dir
         say(f"no workers yet: 'legion-server invite --data-dir {folder}' prints an invite for one")

@@ -80,6 +80,18 @@ def test_starts_in_two_seconds_says_where_and_ends_on_request(run: Callable[...,
     assert not (tmp_path / "s" / "listening.json").exists()
 
 
+@pytest.mark.parametrize("waited_for", [False, True])
+def test_people_are_told_how_workers_come_programs_are_not(
+    run: Callable[..., Running], tmp_path: Path, waited_for: bool
+) -> None:
+    server = run(*(["--ready-file", str(tmp_path / "ready")] if waited_for else []))
+    server.http.close()
+    server.process.send_signal(signal.SIGTERM)
+    said, _ = server.process.communicate(timeout=20)
+    assert "status page" in said
+    assert ("no workers yet: 'legion-server invite" in said) is not waited_for
+
+
 @pytest.mark.parametrize("module", ["legion_server.serving", "legion_server.cli"])
 def test_imports_no_machine_learning(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {FORBIDDEN!r} if m in sys.modules])"
