@@ -87,7 +87,8 @@ def test_people_are_told_how_workers_come_programs_are_not(
     server = run(*(["--ready-file", str(tmp_path / "ready")] if waited_for else []))
     server.http.close()
     server.process.send_signal(signal.SIGTERM)
-    said, _ = server.process.communicate(timeout=20)
+    assert server.process.stdout is not None
+    said = server.process.stdout.read()
     assert "status page" in said
     assert ("no workers yet: 'legion-server invite" in said) is not waited_for
 
