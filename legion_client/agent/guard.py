@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from legion_client.agent.face import BY_HAND
 from legion_client.machine.notices import Notice
 from legion_client.machine.policy import Decision, Pause, decide
 from legion_client.machine.presence import State
@@ -21,6 +22,8 @@ from legion_client.machine.sensors import TICK_S, WAITING_TICK_S, open_sensors
 from legion_client.machine.volume import MonthlyVolume
 from legion_client.settings import Settings
 
+# While the volunteer has paused: nothing that sensors tell changes that, and what the volunteer does comes at once.
+PAUSED_TICK_S = 10.0
 FORGOTTEN_S = 600.0  # after an engine has ended; else one that once took too much memory would never start again
 
 Read = Callable[[], Awaitable[Readings]]
@@ -59,10 +62,15 @@ class Guard:
             readings = await self._read()
             decision, self._state = decide(self._settings(), self._state, readings, self._now(), self._known())
             self._decided(decision, readings)
-            waits = isinstance(decision, Pause) or self._at_rest()
             with suppress(TimeoutError):
-                async with asyncio.timeout(WAITING_TICK_S if waits else TICK_S):
+                async with asyncio.timeout(self._tick_s(decision)):
                     await self._due.wait()
+
+    def _tick_s(self, decision: Decision) -> float:
+        if not isinstance(decision, Pause):
+            return WAITING_TICK_S if self._at_rest() else TICK_S
+        by_hand = any(active.reason in BY_HAND for active in decision.reasons)
+        return PAUSED_TICK_S if by_hand else WAITING_TICK_S
 
 
 class Watch:
@@ -109,3 +117,10 @@ async def watching(
 async def nobody_watches() -> Readings:
     """Where nobody shares the computer with us."""
     return Readings()
+
+
+async def nothing_comes() -> AsyncIterator[Notice]:
+    """No notices there either."""
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
+    yield

@@ -63,6 +63,7 @@ async def test_it_looks_less_often_while_nothing_is_to_be_stopped(
 ) -> None:
     monkeypatch.setattr(module, "TICK_S", 0.0)
     monkeypatch.setattr(module, "WAITING_TICK_S", 3600.0)
+    monkeypatch.setattr(module, "PAUSED_TICK_S", 3600.0)
     settings = Settings()
     modes = settings.modes.model_copy(update={"paused": paused})
     settings = settings.model_copy(update={"modes": modes})
