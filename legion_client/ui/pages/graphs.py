@@ -20,6 +20,7 @@ RANGES_S = (HOUR_S, 24 * HOUR_S, 30 * 24 * HOUR_S)
 POINTS = 400  # a plot is hardly wider in pixels
 REDRAWS_PER_RANGE = 360
 FASTEST_REDRAW_S, SLOWEST_REDRAW_S = 5.0, 60.0
+APART_MS = 20  # between two plots: drawn at once they would hold up a click for a tenth of a second
 
 
 class GraphsPage(Page):
@@ -89,9 +90,13 @@ class GraphsPage(Page):
         if not isinstance(answer, SamplesAre):
             return
         words = self._tools.words
-        for plot, series in zip(self._plots, series_of(words, answer.samples), strict=True):
-            plot.show_series(*series)
-            plot.show_range(since, since + self._range_s)
+        drawings = zip(self._plots, series_of(words, answer.samples), strict=True)
+        for place, (plot, series) in enumerate(drawings):
+            QTimer.singleShot(place * APART_MS, plot, partial(self._draw, plot, series, since))
+
+    def _draw(self, plot: Plot, series: tuple[Series, ...], since: float) -> None:
+        plot.show_series(*series)
+        plot.show_range(since, since + self._range_s)
 
 
 def make_plots(tools: Tools) -> tuple[Plot, ...]:
