@@ -105,7 +105,7 @@ class Pages:
         return self._marked() or box
 
     def _marked(self) -> Box | None:
-        left = Box(0, 0, 160, 400)
+        left = Box(0, 0, 140, 400)  # of the pages themselves, which use the colour too
         rows, columns = np.nonzero(self._screen.pixels(left) == int(LIGHT.selected.removeprefix("#"), 16))
         if len(rows) < 100:
             return None

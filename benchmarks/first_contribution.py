@@ -35,6 +35,7 @@ from legion_client.paths import Home
 
 LONGEST_S = 180.0
 LOOK_S = 0.2
+LINE_S = 0.5  # between printed lines
 WINDOW = Box(0, 0, 740, 510)
 AT_WORK = ("syncing", "training")
 RUN = {
@@ -133,8 +134,10 @@ def once(folder: Path) -> Way:
 
 
 def story(way: Way) -> None:
+    printed = -1.0
     for at, face, sentence in way.told:
-        if at <= way.accepted:
+        if at <= way.accepted and at >= printed + LINE_S:
+            printed = at
             print(f"{at:6.1f} s  {face:10} {sentence}")
     print(f"{way.accepted:6.1f} s  the server has accepted a contribution; load {os.getloadavg()[0]:.1f}", flush=True)
 
