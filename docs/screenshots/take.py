@@ -105,6 +105,7 @@ def take(theme: str, out: Path, only: set[str]) -> None:
         desktop.theme.choose(theme)
         photographer = Photographer(desktop, theme, out, only)
         desk = memory_desk.with_history(time.time())
+        desk.kept_curve = desk.kept_curve.model_copy(update={"text": None})  # no server has one yet
         import qasync
 
         with asyncio.Runner(loop_factory=lambda: qasync.QEventLoop(application)) as runner:

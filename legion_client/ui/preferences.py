@@ -100,6 +100,7 @@ class Editor:
         if setting.unit:
             made.setSuffix(f" {setting.unit}")
         made.setKeyboardTracking(False)
+        made.lineEdit().setTextMargins(self._theme.unit // 2, 0, 0, 0)  # a style sheet's padding is not heeded there
         made.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         made.valueChanged.connect(lambda value: self._tell(round(value) if setting.whole else value))
         return made

@@ -128,7 +128,7 @@ def _buttons(colors: Colors, unit: int) -> str:
 
 def _fields(colors: Colors, unit: int) -> str:
     """Where something is typed or ticked."""
-    gap, small = unit // 2, max(2, unit // 4)
+    gap, small, theme = unit // 2, max(2, unit // 4), "dark" if colors.is_dark else "light"
     return f"""
     QLineEdit, QPlainTextEdit {{ background: {colors.field}; color: {colors.text};
         border: 1px solid {colors.line}; border-radius: {small + 1}px; padding: {small - 1}px {gap}px; }}
@@ -140,7 +140,21 @@ def _fields(colors: Colors, unit: int) -> str:
     QLineEdit:focus, QPlainTextEdit:focus {{ border: 2px solid {colors.accent};
         padding: {small - 2}px {gap - 1}px; }}
     QLineEdit:disabled {{ color: {colors.muted}; border-color: {colors.border}; }}
-    QDoubleSpinBox > QLineEdit, QComboBox > QLineEdit {{ border: none; padding: 0; }}
+    QDoubleSpinBox, QComboBox {{ background: {colors.field}; color: {colors.text}; border: 1px solid {colors.line};
+        border-radius: {small + 1}px; padding: {small - 1}px {small}px {small - 1}px {gap}px; }}
+    QDoubleSpinBox {{ padding-left: 0; }}
+    QDoubleSpinBox:focus, QComboBox:focus {{ border: 2px solid {colors.accent};
+        padding: {small - 2}px {small - 1}px {small - 2}px {gap - 1}px; }}
+    QDoubleSpinBox:disabled, QComboBox:disabled {{ color: {colors.muted}; border-color: {colors.border}; }}
+    QDoubleSpinBox::up-button, QDoubleSpinBox::down-button, QComboBox::drop-down {{ background: transparent;
+        border: none; width: {unit}px; }}
+    QDoubleSpinBox::up-arrow {{ image: url("{path_of(f"up-{theme}")}"); width: {gap}px; height: {gap}px; }}
+    QDoubleSpinBox::down-arrow, QComboBox::down-arrow {{ image: url("{path_of(f"down-{theme}")}"); width: {gap}px;
+        height: {gap}px; }}
+    QComboBox QAbstractItemView {{ background: {colors.field}; color: {colors.text}; border: 1px solid {colors.line};
+        selection-background-color: {colors.selected}; selection-color: {colors.text}; }}
+    QDoubleSpinBox > QLineEdit, QDoubleSpinBox > QLineEdit:focus, QComboBox > QLineEdit,
+    QComboBox > QLineEdit:focus {{ border: none; background: transparent; padding: 0; }}
     QCheckBox, QRadioButton {{ spacing: {gap}px; }}
     QRadioButton::indicator {{ width: {unit - 4}px; height: {unit - 4}px; border: 1px solid {colors.line};
         border-radius: {unit // 2 - 1}px; background: {colors.field}; }}
@@ -151,7 +165,7 @@ def _fields(colors: Colors, unit: int) -> str:
         border-radius: {small}px; background: {colors.field}; }}
     QCheckBox::indicator:focus {{ border: 2px solid {colors.accent}; }}
     QCheckBox::indicator:checked {{ background: {colors.accent}; border-color: {colors.accent};
-        image: url("{path_of(f"checked-{'dark' if colors.is_dark else 'light'}")}"); }}
+        image: url("{path_of(f"checked-{theme}")}"); }}
     QCheckBox::indicator:checked:focus {{ border: 2px solid {colors.text}; }}
     QCheckBox::indicator:disabled {{ border-color: {colors.border}; }}
     """
@@ -167,6 +181,7 @@ def _bars(colors: Colors, unit: int) -> str:
     QTableWidget, QTableView {{ background: {colors.card}; color: {colors.text}; border: none;
         gridline-color: {colors.border}; selection-background-color: {colors.selected};
         selection-color: {colors.text}; }}
+    QTableWidget#lines::item {{ padding: 0 {gap}px 0 {small}px; }}
     QHeaderView::section {{ background: {colors.card}; color: {colors.muted}; border: none;
         border-bottom: 1px solid {colors.border}; padding: {small}px {gap}px; }}
     QTableCornerButton::section {{ background: {colors.card}; border: none; }}

@@ -51,6 +51,7 @@ class ActivityPage(Page):
     def _make_table(self) -> QTableWidget:
         table = QTableWidget(0, 2)
         table.setAccessibleName(self._tools.words.tr("Activity"))
+        table.setObjectName("lines")
         table.horizontalHeader().hide()
         table.verticalHeader().hide()
         table.setShowGrid(False)

@@ -1224,14 +1224,6 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>This computer has joined {server}.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>This computer has left {server}.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>This computer has not joined a run yet.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1249,10 +1241,6 @@
     </message>
     <message>
         <source>This computer is shutting down.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>This computer no longer takes part: {problem}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1289,10 +1277,6 @@
     </message>
     <message>
         <source>This desktop shows no tray: start Legion again to open the window.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>This holds until Legion ends and no longer: {problem}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

@@ -26,7 +26,7 @@ from legion_client.control.messages import (
 )
 from legion_client.ui.near import Near
 
-NEW = Status(version="0.1", face="offline", headline="This computer has not joined a run yet.")
+NEW = Status(version="0.1", face="waiting", headline="This computer has not joined a run yet.")
 TRAINING = Status(
     version="0.1",
     face="training",
@@ -167,13 +167,24 @@ def with_history(now: float, status: Status = TRAINING) -> MemoryDesk:
     checks = [CurvePoint(step=point.step, loss=point.loss + 0.05) for point in curve[9::10]]
     desk.kept_curve = CurveIs(training=tuple(curve), validation=tuple(checks), text=TEXT, text_step=4096)
     for minutes, level, sentence in (
-        (1500, "info", "Joined the run run-1f3a9c2e on training.example.org."),
-        (700, "info", "Contributed to round 11: 262,144 tokens accepted."),
-        (340, "info", "Paused 38 minutes: a program covered the whole screen."),
-        (210, "warning", "The server could not be reached for 4 minutes; training went on and nothing is lost."),
-        (95, "info", "Contributed to round 12: 262,144 tokens accepted."),
-        (41, "error", "The training engine ended unexpectedly; it was started again. See the logs."),
-        (6, "info", "Training goes on: the graphics card is free again."),
+        (1500, "info", "This computer has joined https://training.example.org:8470."),
+        (1490, "info", "This computer trains on its own, from step 0 on."),
+        (378, "info", "A program covers the screen."),
+        (340, "info", "Training goes on after 38 min. A program covers the screen."),
+        (
+            214,
+            "warning",
+            "The server is not heard: https://training.example.org:8470 cannot be reached: ReadTimeout. "
+            "It is tried again; training goes on as far as it can.",
+        ),
+        (210, "info", "The server is heard again, after 4 min."),
+        (
+            41,
+            "warning",
+            "The training engine ended unexpectedly: the engine was killed by SIGKILL (often the system's "
+            "answer when memory runs out). It is started again.",
+        ),
+        (5, "error", "The training engine crashed 3 times: the engine was killed by SIGKILL."),
     ):
         desk.happen(sentence, at=now - 60 * minutes, level=level)
     return desk

@@ -277,12 +277,12 @@ def test_activity_shows_the_past_and_what_comes(stage: Stage) -> None:
         await opened(desktop, "activity")
         page = desktop.window._pages["activity"]
         assert isinstance(page, ActivityPage)
-        await until(lambda: page._table.rowCount() == 7)
-        desk.happen("Something went wrong.", level="error")
         await until(lambda: page._table.rowCount() == 8)
+        desk.happen("Something went wrong.", level="error")
+        await until(lambda: page._table.rowCount() == 9)
         assert page._table.item(0, 1).text() == "Something went wrong."
         page._only_trouble.setChecked(True)
-        assert page._table.rowCount() == 3
+        assert page._table.rowCount() == 4
 
     stage.run(play)
 
