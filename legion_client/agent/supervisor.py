@@ -29,17 +29,22 @@ COMMAND = (sys.executable, "-P", "-m", "legion_client.engine")
 LINE_BYTES = 64 * 2**20  # the shape of a large model and a long manifest are one line each
 CLOSE_S = 5.0  # for the engine to notice that its input ended
 LOWEST_NICE = 19
+CARDS = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
 LAST_WORDS = 12  # lines of its log that a death quotes
 
 
 def environment(base: Mapping[str, str], variables: Mapping[str, str]) -> dict[str, str]:
-    """The engine's variables: `base`, with `variables` and defaults for what the volunteer has not set."""
+    """The engine's variables: `base`, with `variables` and defaults for what the volunteer has not set.
+
+    Which cards it sees is the policy's to say, which knows of none but those that the volunteer's mask leaves.
+    """
     defaults = {
         "OMP_NUM_THREADS": str(physical_cores()),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    return defaults | dict(variables) | dict(base)
+    decided = {name: variables[name] for name in CARDS if name in variables}
+    return defaults | dict(variables) | dict(base) | decided
 
 
 class Engine:

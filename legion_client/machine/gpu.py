@@ -32,7 +32,7 @@ class Gpus:
 
 
 class NvidiaGpus:
-    """`own_pids` and `computing` tell which of the memory is ours; see `memory_of_ours`."""
+    """`own_pids` and `computing` tell which of the memory is ours; see `memory_of_ours`. `mask`: see `leaves`."""
 
     def __init__(
         self,
@@ -40,12 +40,14 @@ class NvidiaGpus:
         computing: Callable[[], bool],
         *,
         nvml: ModuleType | Any | None = pynvml,
+        mask: str | None = None,
         pci: Path = PCI,
         clock: Clock = time.monotonic,
     ) -> None:
         self._own_pids = own_pids
         self._computing = computing
         self._nvml = nvml
+        self._mask = mask
         self._power = PowerControl(pci)
         self._clock = clock
         self._open = False
@@ -81,10 +83,20 @@ class NvidiaGpus:
                 nvml.nvmlInit()
                 self._open = True
             driver = _text(nvml.nvmlSystemGetDriverVersion())
-            cards = tuple(self._card(nvml, index, driver) for index in range(nvml.nvmlDeviceGetCount()))
+            indices = [index for index in range(nvml.nvmlDeviceGetCount()) if self._may_be_seen(nvml, index)]
+            cards = tuple(self._card(nvml, index, driver) for index in indices)
         except nvml.NVMLError as error:
             return self._without_driver(nvml, error)
         return self._with_missing(cards, driver)
+
+    def _may_be_seen(self, nvml: Any, index: int) -> bool:
+        if self._mask is None or "GPU-" not in self._mask:
+            return leaves(self._mask, index)
+        try:
+            uuid = _text(nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index)))
+        except nvml.NVMLError:  # lost: if it was there before, it is missed
+            uuid = ""
+        return leaves(self._mask, index, uuid)
 
     def _without_driver(self, nvml: Any, error: Exception) -> Gpus:
         """A computer that never had a driver is no problem; one whose driver stops answering is."""
@@ -105,7 +117,8 @@ class NvidiaGpus:
                 here.remove(card.name)
             else:
                 gone.append(card.name)
-        lost = tuple(GpuReading(len(cards) + place, name, driver=driver, lost=True) for place, name in enumerate(gone))
+        next_index = max((card.index for card in cards), default=-1) + 1
+        lost = tuple(GpuReading(next_index + place, name, driver=driver, lost=True) for place, name in enumerate(gone))
         names = ", ".join(card.name for card in (*cards, *lost) if card.lost)
         if not names:
             return Gpus(cards)
@@ -145,6 +158,25 @@ class NvidiaGpus:
             self._open = False
             with contextlib.suppress(nvml.NVMLError):
                 nvml.nvmlShutdown()
+
+
+def leaves(mask: str | None, index: int, uuid: str = "") -> bool:
+    """Whether CUDA_VISIBLE_DEVICES, as the volunteer has set it, leaves this card; None: all.
+
+    Numbers are taken for the driver's, as `nvidia-smi` shows them. Parts of a card ("MIG-...") are none of ours. As for
+    CUDA, what stands behind an entry that names no card does not count.
+    """
+    if mask is None:
+        return True
+    for entry in (entry.strip() for entry in mask.split(",")):
+        if entry.isdecimal():
+            if int(entry) == index:
+                return True
+        elif not entry.startswith("GPU-"):
+            return False
+        elif uuid.startswith(entry):
+            return True
+    return False
 
 
 def _sleeping(card: GpuReading) -> GpuReading:

@@ -63,12 +63,14 @@ class Sensors:
         home: Path,
         computing_on_gpu: Callable[[], bool],
         clock: Clock,
+        *,
+        mask: str | None = None,
     ) -> None:
         self._sources = sources
         self._lane = Lane()
         self._physical_cores = physical_cores()
         processes = Processes(clock)
-        gpus = NvidiaGpus(lambda: processes.own_pids, computing_on_gpu, clock=clock)
+        gpus = NvidiaGpus(lambda: processes.own_pids, computing_on_gpu, mask=mask, clock=clock)
         self._idle = Slot("idle", sources.idle, IDLE, clock)
         self._screen = Slot("full screen", sources.screen, QUICK, clock)
         self._game = Slot("game", sources.game, QUICK, clock)
@@ -158,7 +160,8 @@ async def open_sensors(
     `home` is the folder whose disk and size count; `computing_on_gpu` says whether our engine uses a graphics card now.
     """
     chosen = open_sources(environment, clock) if sources is None else sources
-    sensors = Sensors(chosen, volume, home, computing_on_gpu, clock)
+    mask = environment.get("CUDA_VISIBLE_DEVICES")
+    sensors = Sensors(chosen, volume, home, computing_on_gpu, clock, mask=mask)
     try:
         yield sensors
     finally:

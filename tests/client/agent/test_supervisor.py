@@ -147,6 +147,15 @@ def test_what_the_volunteer_set_wins() -> None:
     assert int(environment({}, {})["OMP_NUM_THREADS"]) >= 1
 
 
+@pytest.mark.parametrize("decided", ["", "1"])
+def test_the_policy_says_which_cards_are_seen_whatever_is_set(decided: str) -> None:
+    base = {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    found = environment(base, {"CUDA_VISIBLE_DEVICES": decided, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"})
+    assert (found["CUDA_VISIBLE_DEVICES"], found["CUDA_DEVICE_ORDER"]) == (decided, "PCI_BUS_ID")
+    undecided = environment(base, {})
+    assert undecided["CUDA_VISIBLE_DEVICES"] == "0"
+
+
 def test_nothing_is_imported_from_the_folder_that_we_are_started_in(tmp_path: Path) -> None:
     (tmp_path / "random.py").write_text("open('imported', 'w')\n")
     engine = subprocess.run(

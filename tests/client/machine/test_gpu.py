@@ -7,7 +7,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from legion_client.machine.gpu import COMPUTING_PERIOD_S, SLEEPER_PERIOD_S, WAITING_PERIOD_S, Gpus, NvidiaGpus
+from legion_client.machine.gpu import COMPUTING_PERIOD_S, SLEEPER_PERIOD_S, WAITING_PERIOD_S, Gpus, NvidiaGpus, leaves
 from legion_client.machine.readings import GpuReading
 
 GIB = 2**30
@@ -58,6 +58,9 @@ class Nvml:
     def nvmlDeviceGetName(self, card: Card) -> str:  # noqa: N802
         return card.name
 
+    def nvmlDeviceGetUUID(self, card: Card) -> str:  # noqa: N802
+        return f"GPU-{self.cards.index(card)}abc"
+
     def nvmlDeviceGetMemoryInfo(self, card: Card, version: int | None = None) -> Any:  # noqa: N802
         self._checked(card, "memory of version 2" if version else "memory")
         reserved = 0 if version else GIB
@@ -88,10 +91,12 @@ class Nvml:
 
 
 class Watched:
-    def __init__(self, nvml: Nvml | None, pci: Path) -> None:
+    def __init__(self, nvml: Nvml | None, pci: Path, mask: str | None = None) -> None:
         self.now = 0.0
         self.computing = False
-        self.gpus = NvidiaGpus(lambda: ME, lambda: self.computing, nvml=nvml, pci=pci, clock=lambda: self.now)
+        self.gpus = NvidiaGpus(
+            lambda: ME, lambda: self.computing, nvml=nvml, mask=mask, pci=pci, clock=lambda: self.now
+        )
 
     def read(self) -> Gpus:
         self.now += SLEEPER_PERIOD_S
@@ -260,3 +265,39 @@ def test_laptops_card_is_let_go_and_not_woken(nvml: Nvml, tmp_path: Path) -> Non
     watched.computing = True
     assert watched.read().cards[0].watts == 215.5
     assert nvml.open == 1
+
+
+@pytest.mark.parametrize(
+    ("mask", "left"),
+    [
+        (None, [0, 1, 2]),
+        ("", []),
+        ("1", [1]),
+        (" 2, 0", [0, 2]),
+        ("0,-1,1", [0]),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("GPU-1a", [1]),
+        ("GPU-1abc,0", [0, 1]),
+        ("MIG-1abc", []),
+    ],
+)
+def test_cards_that_the_volunteer_has_masked_do_not_exist(mask: str | None, left: list[int], tmp_path: Path) -> None:
+    watched = Watched(Nvml(Card(), Card(), Card()), tmp_path, mask)
+    for _ in range(2):
+        found = watched.read()
+        assert ([card.index for card in found.cards], found.problem) == (left, None)
+
+
+def test_a_lost_card_takes_no_other_of_a_mask_with_it(tmp_path: Path) -> None:
+    lost, other = Card(), Card("RTX 3060")
+    watched = Watched(Nvml(lost, other), tmp_path, "GPU-0abc,GPU-1abc")
+    watched.read()
+    lost.error = pynvml.NVML_ERROR_GPU_IS_LOST
+    found = watched.read().cards
+    assert {card.name: card.lost for card in found} == {"RTX 4090": True, "RTX 3060": False}
+    assert len({card.index for card in found}) == 2
+
+
+def test_a_card_without_a_number_of_its_own_is_not_taken_for_a_masked_one() -> None:
+    assert not leaves("GPU-1abc", 1, "")
