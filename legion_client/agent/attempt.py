@@ -20,7 +20,7 @@ from legion_client.agent import allocator, life
 from legion_client.agent.cache import Cache
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.outbox import Outbox
-from legion_client.agent.preparation import Prepared, empty_folder, prepare, rank_in, resume_slice, tensors_in
+from legion_client.agent.preparation import Prepared, empty_folder, files_of, prepare, rank_in, resume_slice, tensors_in
 from legion_client.agent.progress import Going, Progress, progress
 from legion_client.agent.rejoin import WayBack, way_back
 from legion_client.agent.room import Room
@@ -85,6 +85,7 @@ class Attempt:
         self._around = around
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._engine: Engine | None = None
+        self._started = False
         self._tasks: list[asyncio.Task[None]] = []
         self.rounds = RoundRelay(around.server, around.home.work, self.say)
         self.plan: Plan | None = None
@@ -106,7 +107,8 @@ class Attempt:
     def start_engine(self, limits: Throttle | None, cards: str | None) -> None:
         """`cards`: that it may see, as CUDA_VISIBLE_DEVICES has it; None: all."""
         self.cards = cards
-        self.say(self._prepare_command())
+        self._started = True
+        self.say(self._prepare_command())  # first of all: what an engine is told before, it would not understand
         if limits is not None:
             self.say(limits)
         self._around.traffic.with_engine(True)
@@ -131,8 +133,9 @@ class Attempt:
         self._commands.put_nowait(command)
 
     @property
-    def has_engine(self) -> bool:
-        return self._engine is not None
+    def takes_commands(self) -> bool:
+        """Its engine lives, or is about to."""
+        return self._started
 
     @property
     def engine_pid(self) -> int | None:
@@ -158,6 +161,9 @@ class Attempt:
         if self._tasks:
             await asyncio.wait(self._tasks)  # the engine may report until its end, and its files go with the folder
         await self._around.outbox.forget()
+        if self.prepared is not None:  # it may be for lack of room that it ends
+            cache, wanted = Cache(self._around.home.cache), files_of(self.prepared.manifest)
+            await asyncio.to_thread(cache.make_room, wanted, self._around.room.most_bytes, None)
 
     async def drained(self) -> None:
         """Every record, slice and report is with the server."""

@@ -48,9 +48,7 @@ async def prepare(
     """
     config, manifest = await _agreed(server)
     check_fingerprint(manifest)
-    # The tokenizer is small, and its size is not known.
-    wanted = {manifest.tokenizer_sha256: 0}
-    wanted |= {shard.sha256: shard.size_bytes for shard in (*manifest.train, *manifest.validation)}
+    wanted = files_of(manifest)
     if room is not None:
         await _room_for(wanted, cache, room)
     meter, before = Meter("the training data", sum(wanted.values()), told), 0
@@ -61,6 +59,12 @@ async def prepare(
         meter.at(before)
     logger.info("data ready files=%d source=%s", len(wanted), config.data.source)
     return Prepared(config, manifest)
+
+
+def files_of(manifest: DatasetManifest) -> dict[str, int]:
+    """Sizes by hash; the tokenizer is small, and its size is not known."""
+    sizes = {manifest.tokenizer_sha256: 0}
+    return sizes | {shard.sha256: shard.size_bytes for shard in (*manifest.train, *manifest.validation)}
 
 
 async def _room_for(wanted: Mapping[str, int], cache: Cache, room: Room) -> None:

@@ -120,6 +120,28 @@ async def test_data_for_which_there_is_no_room_waits_for_it(run: RunningServer, 
     assert run.call("GET", "/metrics")["phase"] == "complete"
 
 
+async def test_a_pause_for_lack_of_room_lets_data_of_other_runs_go(
+    run: RunningServer, engine: Engine, tmp_path: Path
+) -> None:
+    room, cache = Room(), tmp_path / "home" / "cache"
+    cache.mkdir(parents=True)
+    old = cache / ("0" * 64)
+    old.write_bytes(bytes(10**6))
+    agent, server = await agent_of(run, tmp_path, engine(hang=True), room=room)
+    async with server, asyncio.TaskGroup() as tasks:
+        working = tasks.create_task(agent.run())
+        await agent.until(Phase.TRAINING)
+        assert old.exists(), "nobody needs its place"
+        room.most_bytes = 10**6
+        agent.pause("Legion's folder is too large", frees_memory=True)
+        await agent.until(Phase.PAUSED)
+        while old.exists():  # noqa: ASYNC110  a file that goes is no event
+            await asyncio.sleep(0)
+        agent.stop("enough")
+        await working
+    assert len(list(cache.iterdir())) > 1, "the run's own data stays"
+
+
 async def test_a_download_tells_how_far_it_has_come(run: RunningServer, engine: Engine, tmp_path: Path) -> None:
     agent, server = await agent_of(run, tmp_path, engine())
     seen: list[tuple[Phase, Progress]] = []
