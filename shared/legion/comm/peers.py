@@ -179,12 +179,12 @@ class GrpcLink:
 
     async def claim(self, step: Step, serial: int, batch_count: int) -> int | None:
         request = ClaimRequest(step=step, serial=serial, batch_count=batch_count).SerializeToString()
-        reply = self._parsed(ClaimReply, await self._persist(lambda: self._claim(request, metadata=self._metadata)))
+        reply = self._parsed(ClaimReply, await self._ask(self._claim, request))
         return reply.index if reply.HasField("index") else None
 
     async def vote(self, step: Step, ballot: Ballot) -> Verdict:
         request = message_of(step, ballot).SerializeToString()
-        reply = self._parsed(VerdictMessage, await self._persist(lambda: self._vote(request, metadata=self._metadata)))
+        reply = self._parsed(VerdictMessage, await self._ask(self._vote, request))
         return Verdict(
             reply.commit,
             reply.norm_squared,
@@ -194,6 +194,13 @@ class GrpcLink:
             reply.ready,
             reply.late,
         )
+
+    async def _ask(self, method: Any, request: bytes) -> bytes:
+        """A question that everybody may be waiting for: it is counted, and not held back."""
+        self._member.line.upload.count(len(request))
+        reply: bytes = await self._persist(lambda: method(request, metadata=self._metadata))
+        self._member.line.download.count(len(reply))
+        return reply
 
     def _parsed(self, kind: type[Reply], message: bytes) -> Reply:
         with naming(self._peer):

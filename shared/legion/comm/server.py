@@ -162,13 +162,13 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
         wanted = await single(requests, ClaimRequest)
         sender = member.group.members[caller]
         index = member.give_claim(sender, Step(wanted.step), wanted.serial, wanted.batch_count)
-        return ClaimReply(index=index).SerializeToString()
+        return _counted(member, message=ClaimReply(index=index).SerializeToString(), request=wanted.ByteSize())
 
     async def _vote(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:
         message = await single(requests, BallotMessage)
         ballot = ballot_of(message)
         verdict = await member.take_vote(member.group.members[caller], Step(message.step), ballot)
-        return VerdictMessage(
+        reply = VerdictMessage(
             commit=verdict.commit,
             norm_squared=verdict.norm_squared,
             loss_sum=verdict.loss_sum,
@@ -177,11 +177,19 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
             ready=verdict.ready,
             late=verdict.late,
         ).SerializeToString()
+        return _counted(member, message=reply, request=message.ByteSize())
 
     async def _watch(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> None:
         await context.write(Presence().SerializeToString())
         reason = await asyncio.shield(self._farewell)
         await context.write(Presence(leaving=True, reason=reason).SerializeToString())
+
+
+def _counted(member: Member, message: bytes, request: int) -> bytes:
+    """An answer, whose question had so many bytes: neither is held back."""
+    member.line.download.count(request)
+    member.line.upload.count(len(message))
+    return message
 
 
 class PartFrames:

@@ -14,7 +14,7 @@ from legion.comm.api import Batches, Usage
 from legion.comm.line import Line
 from legion.comm.member import Member
 from legion.comm.rounds import RoundLinks
-from legion.ids import Step, UnitId
+from legion.ids import Rank, Step, UnitId
 from legion.layout import CHUNK, Layout
 
 RATE = 100_000  # bytes/s
@@ -131,3 +131,14 @@ async def test_weights_and_gradients_keep_to_the_limit(tmp_path: Path) -> None:
             assert sent <= valve.passed_bytes <= sent * 1.001
             time.assert_kept(valve, RATE, largest=max(size for _, size in valve.log))
         assert time.now() >= (sent - (1 << 22)) / RATE
+
+
+async def test_questions_are_counted_and_never_wait(tmp_path: Path) -> None:
+    async with joined(tmp_path, LAYOUT) as nodes:
+        time = FakeTime()
+        leader, other = limited(nodes[0], time, up=1, down=1), limited(nodes[1], time, up=1, down=1)
+        assert await other.links[Rank(0)].claim(Step(0), 0, 4) == 0
+        assert await other.links[Rank(0)].claim(Step(0), 1, 4) == 1
+        assert time.now() == 0.0
+        assert 0 < other.line.upload.passed_bytes == leader.line.download.passed_bytes
+        assert 0 < leader.line.upload.passed_bytes == other.line.download.passed_bytes
