@@ -23,7 +23,7 @@ from legion_client.agent.face import in_full
 from legion_client.agent.guard import Guard, Watch, nobody_watches, watching
 from legion_client.agent.journal import Journal
 from legion_client.agent.lifecycle import FINISHED
-from legion_client.agent.orders import Offer, Orders, offer, orders
+from legion_client.agent.orders import Offer, Orders, Unusable, offer, orders
 from legion_client.agent.room import Room
 from legion_client.agent.samples import PERIOD_S, Samples
 from legion_client.agent.service import Agent
@@ -89,6 +89,7 @@ class Host:
         self.room = Room(on_change=self.look_again)
         self._guard: Guard | None = None
         self._orders: Orders | None = None
+        self._unusable = Unusable()
 
     # What is asked of it.
 
@@ -240,7 +241,7 @@ class Host:
         return Settings(name=self.settings.name, modes=modes.model_copy(update=by_hand))
 
     def _known(self) -> Sequence[Active]:
-        known = []
+        known = self._unusable.reasons(self.agent.attempt if self.agent is not None else None)
         if self._coming is Coming.SHUTDOWN:
             known.append(Active(Reason.SHUTTING_DOWN))
         if self.file.problem:
@@ -250,8 +251,6 @@ class Host:
         if state is not None and state.trouble is not None:
             figures: dict[str, str | int] = {"times": len(state.crashes), "problem": str(state.trouble)}
             known.append(Active(Reason.ENGINE_FAILED, figures=figures))
-        if self.agent is not None and self.agent.attempt.card_problem is not None:
-            known.append(Active(Reason.GPU_UNUSABLE, figures={"problem": self.agent.attempt.card_problem}))
         if (lacking := self.room.lacking()) is not None:
             known.append(lacking)
         if self.finished:

@@ -1,12 +1,13 @@
 """What the policy's decision means for the engine that runs now, or for the next one. Pure."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from legion.messages import Device
 from legion_client.agent.life import Wish
 from legion_client.engine.protocol import Throttle
 from legion_client.machine.policy import Decision, GpuLimit, Limits, Pause
-from legion_client.machine.reasons import Reason, sentence
+from legion_client.machine.reasons import Active, Reason, sentence
 
 # Beside what the decision itself says: reasons that nobody expects to end soon.
 ENDS_ENGINE = frozenset((Reason.SHUTTING_DOWN, Reason.SETTINGS_UNUSABLE))
@@ -30,6 +31,31 @@ class Offer:
         elif self.ram_bytes is not None:
             most = min(most, self.ram_bytes)
         return max(1, most // GIB)
+
+
+class Tried(Protocol):
+    """What an attempt knows of its card: see `Attempt`."""
+
+    @property
+    def cards(self) -> str | None: ...
+    @property
+    def card_problem(self) -> str | None: ...
+
+
+class Unusable:
+    """Cards that an engine could not compute on, for as long as the agent lives: none is tried twice."""
+
+    def __init__(self) -> None:
+        self._problems: dict[str, str] = {}
+
+    def reasons(self, attempt: Tried | None) -> list[Active]:
+        """With what the attempt of now has met, if there is one."""
+        if attempt is not None and attempt.card_problem is not None:
+            self._problems[attempt.cards or NO_CARD] = attempt.card_problem
+        return [
+            Active(Reason.GPU_UNUSABLE, int(card) if card else None, {"problem": problem})
+            for card, problem in self._problems.items()
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +89,11 @@ def orders(decision: Decision, device: str | None, cards: str | None) -> Orders:
         return Orders(None, _throttle(limits, limits.gpus[0] if device == "cuda" and limits.gpus else None), NO_CARD)
     if device == "cuda" and cards not in {str(gpu.index) for gpu in limits.gpus}:
         return Orders(Wish("The graphics card is needed: training goes on without it.", True), None, wanted)
-    if device == "cpu" and limits.gpus and not cards:
+    allowed = {str(gpu.index) for gpu in limits.gpus}
+    if device == "cpu" and allowed and cards not in allowed:
         return Orders(Wish("A graphics card is free: training moves there.", True), None, wanted)
+    if device == "cpu" and not limits.on_cpu:
+        return Orders(Wish("The processor shall not compute, and the graphics card cannot.", True), None, wanted)
     card = next((gpu for gpu in limits.gpus if str(gpu.index) == cards), None) if device == "cuda" else None
     return Orders(None, _throttle(limits, card), wanted if device is None or cards is None else cards)
 

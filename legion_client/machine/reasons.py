@@ -233,7 +233,7 @@ RULES: Mapping[Reason, Rule] = {
         "processor.cores_in_use_percent",
     ),
     Reason.GPU_PROBLEM: Rule("Graphics cards: {problem}."),
-    Reason.GPU_UNUSABLE: Rule("Training cannot use the graphics card: {problem}. The processor computes instead."),
+    Reason.GPU_UNUSABLE: Rule("Training cannot use the graphics card: {problem}.", None, GPU, True, True),
     Reason.SETTINGS_MISTAKE: Rule("Settings: {problem}."),
 }
 _ORDER = {reason: place for place, reason in enumerate(Reason)}

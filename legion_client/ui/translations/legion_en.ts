@@ -1140,6 +1140,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>The processor shall not compute, and the graphics card cannot.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>The processor was too warm: training runs at {pace} % of its speed and gets faster again.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1300,7 +1304,7 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Training cannot use the graphics card: {problem}. The processor computes instead.</source>
+        <source>Training cannot use the graphics card: {problem}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

@@ -108,7 +108,7 @@ async def test_a_card_that_is_there_and_of_no_use(
     async with hosted(server, tmp_path / "home", engine_command=command) as (_, desk):
         status = await seen(desk, lambda status: any(why.slug == "graphics-unusable" for why in status.reasons))
         [why] = [why for why in status.reasons if why.slug == "graphics-unusable"]
-        assert why.sentence == f"Training cannot use the graphics card: {problem}. The processor computes instead."
+        assert why.sentence == f"Training cannot use the graphics card: {problem}."
         assert status.face == "waiting", "for the run, not for the card"
 
 

@@ -1,19 +1,28 @@
 """What a decision means for the engine: rest, end, other cards, limits."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from legion.messages import Device
-from legion_client.agent.orders import NO_CARD, Offer, offer, orders
-from legion_client.machine.policy import GpuLimit, Limits, Pause, Run
+from legion_client.agent.orders import NO_CARD, Offer, Unusable, offer, orders
+from legion_client.machine.policy import GpuLimit, Limits, Pause, Run, decide
+from legion_client.machine.presence import State
 from legion_client.machine.reasons import Active, Reason
+from tests.client.machine.polite_guest import CARD as READING
+from tests.client.machine.polite_guest import NOW, QUIET, with_values
 
 CARD = GpuLimit(index=1, share=0.5, power=0.8, memory=0.9)
 
 
-def run(*gpus: GpuLimit) -> Run:
-    return Run(Limits(cpu_threads=3, on_cpu=True, cpu_share=0.7, gpus=gpus))
+@dataclass
+class Tried:
+    cards: str | None
+    card_problem: str | None = None
+
+
+def run(*gpus: GpuLimit, on_cpu: bool = True) -> Run:
+    return Run(Limits(cpu_threads=3, on_cpu=on_cpu, cpu_share=0.7, gpus=gpus))
 
 
 def pause(reason: Reason, free: tuple[int, ...] = (), network: bool = True) -> Pause:
@@ -63,6 +72,36 @@ def test_an_engine_moves_to_what_it_may_use() -> None:
     # And once it has ended, the next one starts there.
     assert orders(run(CARD), None, None).wish is None
     assert orders(run(CARD), None, None).cards == "1"
+
+
+@pytest.mark.parametrize("cards", [NO_CARD, "1"])
+def test_a_processor_that_shall_not_compute_does_not(cards: str) -> None:
+    """Whatever the engine says that it computes on: a card may be of no use to it."""
+    given = orders(run(CARD, on_cpu=False), "cpu", cards)
+    assert given.wish is not None
+    assert (given.wish.frees_memory, given.throttle) == (True, None)
+
+
+@pytest.mark.parametrize(
+    "forbidden", [{"processor__enabled": False}, {"modes__cpu": "never"}], ids=["disabled", "never"]
+)
+def test_a_card_of_no_use_is_not_tried_again(forbidden: dict[str, object]) -> None:
+    unusable = Unusable()
+    assert unusable.reasons(None) == unusable.reasons(Tried("0")) == []
+    unusable.reasons(Tried("0", "the driver is too old"))
+    decision, _ = decide(with_values(**forbidden), State(), QUIET, NOW, unusable.reasons(Tried(NO_CARD)))
+    assert isinstance(decision, Pause)
+    assert Reason.GPU_UNUSABLE in {one.reason for one in decision.reasons}
+    decision, _ = decide(with_values(), State(), QUIET, NOW, unusable.reasons(None))
+    assert isinstance(decision, Run)
+    assert (decision.limits.gpus, decision.limits.on_cpu) == ((), True)
+    assert orders(decision, "cpu", "0").wish is None
+    assert orders(decision, None, None).cards == NO_CARD
+    two = replace(QUIET, gpus=(READING, replace(READING, index=1)))
+    decision, _ = decide(with_values(**forbidden), State(), two, NOW, unusable.reasons(None))
+    moved = orders(decision, "cpu", "0")
+    assert moved.wish is not None
+    assert moved.cards == "1"
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
