@@ -261,7 +261,7 @@ class Host:
         before, self.decision, self.readings = self.decision, decision, readings
         if self.polite:
             self.room.measure(self.rules, readings)
-        self._orders = orders(decision, self.device, self.cards)
+        self._orders = orders(decision, self.device, self.cards, time.monotonic(), self._orders)
         if isinstance(decision, Run):
             self.traffic.limit(decision.limits.upload_bytes_per_s, decision.limits.download_bytes_per_s)
             self._offer = offer(decision.limits) if self.polite else Offer()

@@ -6,13 +6,16 @@ from typing import Protocol
 from legion.messages import Device
 from legion_client.agent.life import Wish
 from legion_client.engine.protocol import Throttle
-from legion_client.machine.policy import Decision, GpuLimit, Limits, Pause
+from legion_client.machine.policy import Decision, GpuLimit, Limits, Pause, Run
 from legion_client.machine.reasons import Active, Reason, sentence
 
 # Beside what the decision itself says: reasons that nobody expects to end soon.
 ENDS_ENGINE = frozenset((Reason.SHUTTING_DOWN, Reason.SETTINGS_UNUSABLE))
 NO_CARD = ""
 LEAST_SHARE = 0.05
+# A card that is too hot, or a driver that takes its time: what is over sooner is not worth the way to the processor,
+# into the run anew, and back to the card.
+HOLD_S = 300.0
 GIB = 2**30
 
 
@@ -65,15 +68,18 @@ class Orders:
     wish: Wish | None
     throttle: Throttle | None
     cards: str
+    without_since: float | None = None  # its card may not compute, s of a clock; None: it may
 
 
 def offer(limits: Limits) -> Offer:
     return Offer(limits.memory_bytes, tuple((str(gpu.index), gpu.memory) for gpu in limits.gpus))
 
 
-def orders(decision: Decision, device: str | None, cards: str | None) -> Orders:
+def orders(
+    decision: Decision, device: str | None, cards: str | None, now: float = 0.0, before: Orders | None = None
+) -> Orders:
     """`device`: the kind that the engine computes on, None without one; `cards`: those that it was started with, None
-    if it sees all."""
+    if it sees all; `now`: s of a clock that only goes forward; `before`: what was said last."""
     if isinstance(decision, Pause):
         first = decision.reasons[0]
         ends = (
@@ -87,15 +93,27 @@ def orders(decision: Decision, device: str | None, cards: str | None) -> Orders:
     wanted = str(limits.gpus[0].index) if limits.gpus else NO_CARD
     if cards is None and device is not None:
         return Orders(None, _throttle(limits, limits.gpus[0] if device == "cuda" and limits.gpus else None), NO_CARD)
-    if device == "cuda" and cards not in {str(gpu.index) for gpu in limits.gpus}:
-        return Orders(Wish("The graphics card is needed: training goes on without it.", True), None, wanted)
     allowed = {str(gpu.index) for gpu in limits.gpus}
+    if device == "cuda" and cards not in allowed:
+        since = before.without_since if before is not None and before.without_since is not None else now
+        return _without(decision, cards or NO_CARD, wanted, since, now)
     if device == "cpu" and allowed and cards not in allowed:
         return Orders(Wish("A graphics card is free: training moves there.", True), None, wanted)
     if device == "cpu" and not limits.on_cpu:
         return Orders(Wish("The processor shall not compute, and the graphics card cannot.", True), None, wanted)
     card = next((gpu for gpu in limits.gpus if str(gpu.index) == cards), None) if device == "cuda" else None
     return Orders(None, _throttle(limits, card), wanted if device is None or cards is None else cards)
+
+
+def _without(decision: Run, card: str, wanted: str, since: float, now: float) -> Orders:
+    """For an engine whose card may not compute since then: held for a while, unless the card's memory must go."""
+    if card in {str(index) for index in decision.free_gpus}:
+        return Orders(Wish("The graphics card is needed: training goes on without it.", True), None, wanted)
+    if now - since >= HOLD_S:
+        return Orders(Wish("The graphics card rests for long: training goes on without it.", True), None, wanted)
+    why = next((one for one in decision.reasons if one.gpu is not None and str(one.gpu) == card), None)
+    wish = Wish("The graphics card does not answer: training waits for it.") if why is None else Wish(sentence(why))
+    return Orders(wish, None, card, since)
 
 
 def _throttle(limits: Limits, card: GpuLimit | None) -> Throttle:

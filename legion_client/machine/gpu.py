@@ -59,7 +59,7 @@ class NvidiaGpus:
         if self._nvml is None:
             return Gpus()
         if not self._computing() and self._power.asleep:
-            return dataclasses.replace(self._last, cards=tuple(_sleeping(card) for card in self._last.cards))
+            return dataclasses.replace(self._last, cards=tuple(unread(card) for card in self._last.cards))
         if not self._due():
             return self._last
         self._read_at = self._clock()
@@ -179,8 +179,8 @@ def leaves(mask: str | None, index: int, uuid: str = "") -> bool:
     return False
 
 
-def _sleeping(card: GpuReading) -> GpuReading:
-    """What is still known of a card that is switched off."""
+def unread(card: GpuReading) -> GpuReading:
+    """What is still known of a card that is switched off, or whose driver takes its time."""
     return dataclasses.replace(card, celsius=None, watts=None, load=None, memory_of_others_bytes=None)
 
 

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from legion_client.machine.disk import Disk
-from legion_client.machine.gpu import NvidiaGpus
+from legion_client.machine.gpu import Gpus, NvidiaGpus, unread
 from legion_client.machine.lane import Lane
 from legion_client.machine.notices import Notice
 from legion_client.machine.probe import physical_cores
 from legion_client.machine.processes import Processes
-from legion_client.machine.readings import Readings
+from legion_client.machine.readings import GpuReading, Readings
 from legion_client.machine.sensing import Clock, Pace, Slot
 from legion_client.machine.sources import Sources
 from legion_client.machine.volume import MonthlyVolume
@@ -51,6 +51,7 @@ IDLE = Pace(TICK_S, limit_s=5.0)
 # A driver that sets up its card takes seconds.
 GPU = Pace(TICK_S, limit_s=5.0)
 SPACE = Pace(15.0, limit_s=5.0)
+SLOW_DRIVER = "The NVIDIA driver takes long to answer: heat and memory of its cards are not known."
 
 
 class Sensors:
@@ -79,6 +80,7 @@ class Sensors:
         self._activity = Slot("programs", processes, QUICK, clock)
         self._heat = Slot("processor temperature", sources.heat, HEAT, clock)
         self._gpus = Slot("graphics cards", gpus, GPU, clock)
+        self._cards: tuple[GpuReading, ...] = ()  # that were seen last
         self._space = Slot("disk", Disk(home), SPACE, clock)
         self._month = Slot("monthly volume", volume, QUICK, clock)
 
@@ -114,7 +116,7 @@ class Sensors:
 
     def _readings(self) -> Readings:
         power, activity, space = self._power.value, self._activity.value, self._space.value
-        screen, gpus = self._screen.value, self._gpus.value
+        screen, gpus = self._screen.value, self._seen()
         return Readings(
             idle_s=self._idle.value,
             on_battery=power.on_battery if power else None,
@@ -133,9 +135,16 @@ class Sensors:
             game=either(screen.game if screen else None, self._game.value),
             metered=self._metered.value,
             month_bytes=self._month.value,
-            gpus=gpus.cards if gpus else (),
-            gpu_problem=gpus.problem if gpus else None,
+            gpus=gpus.cards,
+            gpu_problem=gpus.problem,
         )
+
+    def _seen(self) -> Gpus:
+        """A driver that is slow to answer, or fails to, has not lost its cards."""
+        if self._gpus.value is None:
+            return Gpus(tuple(unread(card) for card in self._cards), SLOW_DRIVER if self._cards else None)
+        self._cards = self._gpus.value.cards
+        return self._gpus.value
 
 
 def either(one: bool | None, other: bool | None) -> bool | None:

@@ -1116,7 +1116,15 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>The graphics card does not answer: training waits for it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>The graphics card is needed: training goes on without it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The graphics card rests for long: training goes on without it.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

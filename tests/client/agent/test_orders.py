@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from legion.messages import Device
-from legion_client.agent.orders import NO_CARD, Offer, Unusable, offer, orders
+from legion_client.agent.orders import HOLD_S, NO_CARD, Offer, Unusable, offer, orders
 from legion_client.machine.policy import GpuLimit, Limits, Pause, Run, decide
 from legion_client.machine.presence import State
 from legion_client.machine.reasons import Active, Reason
@@ -26,7 +26,7 @@ def run(*gpus: GpuLimit, on_cpu: bool = True) -> Run:
 
 
 def pause(reason: Reason, free: tuple[int, ...] = (), network: bool = True) -> Pause:
-    return Pause((Active(reason),), free, network)
+    return Pause((Active(reason, figures={"celsius": 95, "resume_celsius": 78}),), free, network)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def pause(reason: Reason, free: tuple[int, ...] = (), network: bool = True) -> P
     [
         (pause(Reason.PAUSED, (0,)), "cpu", False),
         (pause(Reason.PAUSED, (0,)), "cuda", True),
-        (pause(Reason.SCHEDULE), "cuda", False),
+        (pause(Reason.CPU_HOT), "cuda", False),
         (pause(Reason.SHUTTING_DOWN), "cpu", True),
         (pause(Reason.METERED, network=False), "cpu", True),
         (pause(Reason.BATTERY), None, False),
@@ -60,18 +60,47 @@ def test_limits_of_the_device_that_computes() -> None:
 
 
 def test_an_engine_moves_to_what_it_may_use() -> None:
-    lost = orders(run(), "cuda", "1")
-    assert lost.wish is not None
-    assert (lost.wish.frees_memory, lost.cards) == (True, NO_CARD)
-    other = orders(run(CARD), "cuda", "0")
+    needed = orders(replace(run(), free_gpus=(1,)), "cuda", "1")
+    assert needed.wish is not None
+    assert (needed.wish.frees_memory, needed.cards) == (True, NO_CARD)
+    other = orders(replace(run(CARD), free_gpus=(0,)), "cuda", "0")
     assert other.wish is not None
-    assert other.cards == "1"
+    assert (other.wish.frees_memory, other.cards) == (True, "1")
     found = orders(run(CARD), "cpu", NO_CARD)
     assert found.wish is not None
     assert found.cards == "1"
     # And once it has ended, the next one starts there.
     assert orders(run(CARD), None, None).wish is None
     assert orders(run(CARD), None, None).cards == "1"
+
+
+@pytest.mark.parametrize("free", [(), (CARD,)], ids=["no card", "another card"])
+def test_a_card_that_stops_for_a_short_time_keeps_its_engine(free: tuple[GpuLimit, ...]) -> None:
+    """Two moves would cost more than the pause, of this computer and of those that train with it."""
+    hot = replace(run(*free), reasons=(Active(Reason.GPU_HOT, 0, {"gpu": 0, "celsius": 90, "resume_celsius": 75}),))
+    held = orders(hot, "cuda", "0", 1000.0)
+    for passed_s in (1.0, HOLD_S - 1):
+        held = orders(hot, "cuda", "0", 1000.0 + passed_s, held)
+        assert held.wish is not None
+        assert (held.wish.frees_memory, held.cards, held.throttle) == (False, "0", None)
+        assert held.wish.reason == "Graphics card 0 is at 90 °C: it waits until it is below 75 °C."
+    cool = orders(run(replace(CARD, index=0)), "cuda", "0", 1000.0 + HOLD_S, held)
+    assert (cool.wish, cool.without_since) == (None, None)
+    moved = orders(hot, "cuda", "0", 1000.0 + HOLD_S, held)
+    assert moved.wish is not None
+    assert (moved.wish.frees_memory, moved.cards) == (True, str(CARD.index) if free else NO_CARD)
+    yields = orders(replace(hot, free_gpus=(0,)), "cuda", "0", 1002.0, held)
+    assert yields.wish is not None
+    assert yields.wish.frees_memory
+
+
+def test_a_card_that_nobody_tells_of_keeps_its_engine_for_a_while() -> None:
+    gone = orders(run(), "cuda", "0", 5.0)
+    assert gone.wish is not None
+    assert (gone.wish.frees_memory, gone.wish.reason) == (
+        False,
+        "The graphics card does not answer: training waits for it.",
+    )
 
 
 @pytest.mark.parametrize("cards", [NO_CARD, "1"])

@@ -4,18 +4,21 @@ import asyncio
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from legion_client.machine import sensors as sensors_module
 from legion_client.machine import sources_macos, sources_other, sources_windows
 from legion_client.machine.bus import Bus
 from legion_client.machine.games_linux import GameMode
+from legion_client.machine.gpu import Gpus
 from legion_client.machine.network_linux import MeteredConnection
-from legion_client.machine.readings import Readings
-from legion_client.machine.sensing import FIRST_RETRY_S
+from legion_client.machine.readings import GpuReading, Readings
+from legion_client.machine.sensing import FIRST_RETRY_S, Pace
 from legion_client.machine.sensors import TICK_S, Sensors, either, open_sensors
 from legion_client.machine.volume import MonthlyVolume
 from tests.client.machine.fake_service import SILENCE, FakeService, Refusal, Values
@@ -147,6 +150,35 @@ async def until(sensors: Sensors, holds: Callable[[Readings], bool]) -> Readings
         while not holds(found := await sensors.read()):
             await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.02)
         return found
+
+
+async def test_cards_whose_driver_takes_its_time_are_not_gone(
+    volume: MonthlyVolume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, now = threading.Event(), 0.0
+    answers.set()
+
+    class Driver:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def read(self) -> Gpus:
+            answers.wait()
+            return Gpus((GpuReading(1, "RTX 4090", celsius=70.0, load=0.9, memory_bytes=24 * 2**30),))
+
+    monkeypatch.setattr(sensors_module, "NvidiaGpus", Driver)
+    monkeypatch.setattr(sensors_module, "GPU", Pace(TICK_S, limit_s=0.3))
+    sources = sources_other.open_sources({}, time.monotonic)
+    async with open_sensors(tmp_path, volume, sources=sources, clock=lambda: now) as sensors:
+        await until(sensors, lambda found: bool(found.gpus))
+        answers.clear()
+        now += TICK_S
+        found = await until(sensors, lambda found: found.gpu_problem is not None)
+        assert found.gpus == (GpuReading(1, "RTX 4090", memory_bytes=24 * 2**30),)
+        answers.set()
+        now += FIRST_RETRY_S
+        found = await until(sensors, lambda found: found.gpu_problem is None)
+        assert found.gpus[0].celsius == 70.0
 
 
 @pytest.mark.parametrize(
