@@ -141,6 +141,13 @@ class Attempt:
     def engine_pid(self) -> int | None:
         return self._engine.pid if self._engine is not None else None
 
+    @property
+    def tokens_per_s(self) -> float:
+        """Of the newest step; less while the next takes longer."""
+        if self.record is None:
+            return 0.0
+        return self.record.tokens / max(self.record.step_s, time.monotonic() - self.recorded_at, 1e-6)
+
     def kill_engine(self) -> None:
         if self._engine is not None:
             self._engine.kill()

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import legion
-from legion.errors import Refused, Unusable
+from legion.errors import Unusable
 from legion.identity import Invite
 from legion.messages import Device
 from legion_client.agent.face import look
@@ -58,7 +58,7 @@ class AgentDesk:
             server=urlsplit(host.enrolment.base_url).netloc if host.enrolment else None,
             name=host.settings.name,
             modes={axis: self._mode(axis) for axis in AXES},
-            finishing=bool(agent and agent.state.finishing),
+            finishing=host.finishing,
             tokens_per_s=host.tokens_per_s,
             run=host.standing.run if agent else None,
             contribution=host.standing.contribution,
@@ -75,15 +75,10 @@ class AgentDesk:
         self._host.steer({"modes.paused": True, "modes.paused_until": moment})
 
     async def resume(self) -> None:
-        self._host.finished = False
-        self._host.steer({"modes.paused": None, "modes.paused_until": None})
-        if self._host.agent is not None:
-            self._host.agent.resume(in_person=True)
+        self._host.resume()
 
     async def finish(self) -> None:
-        if self._host.agent is None:
-            raise Refused("there is no run to finish a round of", hint="'legion-client pause' pauses.")
-        self._host.agent.finish()
+        self._host.finish()
 
     async def mode(self, axis: Axis, mode: Mode, until: float | None) -> None:
         moment = None if until is None else datetime.fromtimestamp(until, UTC)

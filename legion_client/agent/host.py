@@ -8,32 +8,32 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
-
-import psutil
 
 from legion.errors import LegionError, Refused, StorageFailed
 from legion.identity import Invite
 from legion.messages import StepRecord
 from legion_client.agent import life
 from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.decided import Decided
+from legion_client.agent.decided import Decided, by_hand
 from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, join
 from legion_client.agent.face import in_full
-from legion_client.agent.guard import Guard, Watch, nobody_watches, watching
+from legion_client.agent.guard import Guard, Watch, nobody_watches, nothing_comes, watching
 from legion_client.agent.journal import Journal
-from legion_client.agent.lifecycle import FINISHED
+from legion_client.agent.memberships import BROKE_OFF, FOR_GOOD, JOINED, LEFT, NO_LONGER, UNKEPT, Ends, ended
 from legion_client.agent.orders import Offer, Orders, Unusable, offer, orders
 from legion_client.agent.room import Room
-from legion_client.agent.samples import PERIOD_S, Samples
+from legion_client.agent.samples import Samples
+from legion_client.agent.sampling import Now, sampling
 from legion_client.agent.service import Agent
 from legion_client.agent.standing import Standing
 from legion_client.agent.supervisor import COMMAND
 from legion_client.agent.telling import Teller
 from legion_client.agent.traffic import Traffic
-from legion_client.control.messages import Said, Sample
+from legion_client.control.messages import Said
 from legion_client.machine.notices import Coming
-from legion_client.machine.policy import Decision, Pause, Run
+from legion_client.machine.policy import Decision, Pause, Run, line_limits
 from legion_client.machine.probe import hardware
 from legion_client.machine.readings import Readings
 from legion_client.machine.reasons import Active, Reason
@@ -77,11 +77,13 @@ class Host:
         self.enrolment: Enrolment | None = None
         self.decision: Decision | None = None
         self.readings = Readings()
-        self.finished = False  # this round is, as the volunteer asked
+        self.finishing = False  # this round, as the volunteer asked
+        self.finished = False  # it is
         self.trouble: LegionError | None = None  # that ended the last membership
+        self._ends = Ends()
         self._coming: Coming | None = None
-        self._quitting = asyncio.Event()
-        self._joined = asyncio.Event()
+        self._quitting = False
+        self._asked = asyncio.Event()  # to join, to leave, to try again, or to quit
         self._has_decided = asyncio.Event()
         self._resting_since: float | None = None
         self.traffic = Traffic(self.volume)
@@ -96,7 +98,8 @@ class Host:
     def quit(self, reason: str) -> None:
         """`run` ends in good order."""
         logger.info("quitting reason=%s", reason)
-        self._quitting.set()
+        self._quitting = True
+        self._asked.set()
         if self.agent is not None:
             self.agent.stop(reason)
 
@@ -111,33 +114,52 @@ class Host:
         """What the volunteer does by hand: see `Decided.steer`."""
         unkept = self._volunteer.steer(modes)
         if unkept is not None:
-            said = Said(text="This holds until Legion ends and no longer: {problem}.", values={"problem": str(unkept)})
+            said = Said(text=UNKEPT, values={"problem": str(unkept)})
             self.journal.add("unkept", said, level="warning")
         self.look_again()
 
+    def finish(self) -> None:
+        """Pause once this round's contribution is made; at once where none is on its way."""
+        if self.agent is None:
+            raise Refused("there is no run to finish a round of", hint="'legion-client pause' pauses.")
+        self.finishing = True
+        self.agent.finish()
+        self._have_finished(self.agent.state)
+
+    def resume(self) -> None:
+        """Whatever was done by hand is over, and what failed is tried again."""
+        self.finishing = self.finished = False
+        self._ends = Ends()
+        self.steer({"modes.paused": None, "modes.paused_until": None})
+        if self.agent is not None:
+            self.agent.resume(in_person=True)
+        self._asked.set()
+
     async def join(self, invite: Invite) -> None:
         """Raises what the server refuses with; nothing has changed then."""
-        if self.agent is not None:
+        if self.enrolment is not None:
             raise Refused("this computer takes part in a run already", hint="Leave it first: legion-client leave.")
         self.enrolment = await join(self.home.identity, invite, self.settings.name, lambda: hardware(self.home.root))
         server = self.enrolment.base_url
-        self.journal.add("joined", Said(text="This computer has joined {server}.", values={"server": server}))
-        self.trouble = None
-        self._joined.set()
+        self.journal.add("joined", Said(text=JOINED, values={"server": server}))
+        self.trouble, self._ends, self.finishing, self.finished = None, Ends(), False, False
+        self._asked.set()
 
     async def leave(self) -> None:
         """The server is told, and forgotten; the identity stays."""
-        if self.enrolment is None:
+        path = self.home.identity / ENROLMENT_FILE
+        if self.enrolment is None and not path.exists():
             raise Refused("this computer takes part in no run", hint="Join one: legion-client join.")
-        server = self.enrolment.base_url
-        self.enrolment = None
+        server = self.enrolment.base_url if self.enrolment else "its server"
+        self.enrolment = self.trouble = None
+        self._asked.set()
         if self.agent is not None:
             self.agent.stop("its volunteer leaves the run")
         try:
-            await asyncio.to_thread((self.home.identity / ENROLMENT_FILE).unlink, missing_ok=True)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
         except OSError as error:
             raise StorageFailed(f"the enrolment cannot be removed: {error.strerror}") from error
-        self.journal.add("left", Said(text="This computer has left {server}.", values={"server": server}))
+        self.journal.add("left", Said(text=LEFT, values={"server": server}))
 
     async def enrol(self, invite: Invite | None) -> None:
         """The enrolment of this home, made with `invite` if there is none; before `run`. See `enrolment.join`."""
@@ -146,17 +168,22 @@ class Host:
     async def run(self, *, stays: bool = False) -> None:
         """Until `quit`, or the end of the run; raises what ended it. `stays`: waits for another run instead."""
         if not self.polite:
-            await self._run(Watch(nobody_watches, _nothing_comes, lambda: None), stays=stays)
+            await self._run(Watch(nobody_watches, nothing_comes, lambda: None), stays=stays)
             return
         async with watching(self.home.root, self.volume, lambda: self.engine_pid, self._on_gpu) as watch:
             await self._run(watch, stays=stays)
 
     async def _run(self, watch: Watch, *, stays: bool) -> None:
-        self._guard = Guard(watch.read, lambda: self.rules, self._known, self._decided, at_rest=lambda: self.at_rest)
+        self._guard = Guard(watch.read, self._look_up, self._known, self._decided, at_rest=lambda: self.at_rest)
         try:
             async with asyncio.TaskGroup() as tasks:
                 beside = [
-                    tasks.create_task(part) for part in (self._guard.watch(), self._sample(), self._heed_notices(watch))
+                    tasks.create_task(part)
+                    for part in (
+                        self._guard.watch(),
+                        sampling(self.samples, self.traffic, self._now),
+                        self._heed_notices(watch),
+                    )
                 ]
                 try:
                     await self._memberships(stays=stays)
@@ -173,29 +200,41 @@ class Host:
 
     async def _memberships(self, *, stays: bool) -> None:
         await self._has_decided.wait()  # which cards the first engine may see, and whether there is to be one
-        while not self._quitting.is_set():
-            if self.enrolment is None:
-                await self._until_joined_or_quit()
+        while not self._quitting:
+            if (enrolment := self.enrolment) is None:
+                await self._until_asked()
                 continue
             try:
-                await self._take_part(self.enrolment)
+                await self._take_part(enrolment)
             except LegionError as error:
                 if not stays:
                     raise
-                self.trouble = error
-                said = in_full(error, "This computer no longer takes part: {problem}.")
-                self.journal.add("run-ended", *said, level="error")
+                if self.enrolment is enrolment:
+                    await self._try_again_after(error)
+                continue
             if not stays:
                 return
-            self.enrolment = None
+            if self.enrolment is enrolment:  # not one of another run, joined meanwhile
+                self.enrolment = None
             self.teller.changed()
 
-    async def _until_joined_or_quit(self) -> None:
-        self._joined.clear()
-        waiting = [asyncio.create_task(self._joined.wait()), asyncio.create_task(self._quitting.wait())]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
+    async def _try_again_after(self, error: LegionError) -> None:
+        self.trouble = error
+        self._ends, pause_s = ended(self._ends, error, time.monotonic())
+        kind, told = ("run-ended", NO_LONGER) if pause_s is None else ("run-broke-off", BROKE_OFF)
+        self.journal.add(kind, *in_full(error, told), level="error")
+        if isinstance(error, FOR_GOOD):
+            self.enrolment = None
+        self.look_again()
+        if self.enrolment is not None:
+            await self._until_asked(pause_s)
+
+    async def _until_asked(self, within_s: float | None = None) -> None:
+        self._asked.clear()
+        if not self._quitting:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._asked.wait()
 
     async def _take_part(self, enrolment: Enrolment) -> None:
         async with Coordinator(
@@ -234,11 +273,12 @@ class Host:
     @property
     def rules(self) -> Settings:
         """The volunteer's. Where nobody shares the computer, only what was asked for by hand is left of them."""
-        if self.polite:
-            return self.file.settings
-        modes = self.file.settings.modes
-        by_hand = {axis: "always" for axis in ("cpu", "gpu", "network") if getattr(modes, axis) == "auto"}
-        return Settings(name=self.settings.name, modes=modes.model_copy(update=by_hand))
+        return self.file.settings if self.polite else by_hand(self.file.settings, self.settings.name)
+
+    def _look_up(self) -> Settings:
+        if self._volunteer.heed_edits():
+            self.teller.changed()
+        return self.rules
 
     def _known(self) -> Sequence[Active]:
         known = self._unusable.reasons(self.agent.attempt if self.agent is not None else None)
@@ -251,6 +291,9 @@ class Host:
         if state is not None and state.trouble is not None:
             figures: dict[str, str | int] = {"times": len(state.crashes), "problem": str(state.trouble)}
             known.append(Active(Reason.ENGINE_FAILED, figures=figures))
+        elif self._ends.hopeless:
+            figures = {"times": len(self._ends.crashes), "problem": str(self.trouble)}
+            known.append(Active(Reason.ENGINE_FAILED, figures=figures))
         if (lacking := self.room.lacking()) is not None:
             known.append(lacking)
         if self.finished:
@@ -259,11 +302,11 @@ class Host:
 
     def _decided(self, decision: Decision, readings: Readings) -> None:
         before, self.decision, self.readings = self.decision, decision, readings
+        self.traffic.limit(*line_limits(self.rules, readings))
         if self.polite:
             self.room.measure(self.rules, readings)
         self._orders = orders(decision, self.device, self.cards, time.monotonic(), self._orders)
         if isinstance(decision, Run):
-            self.traffic.limit(decision.limits.upload_bytes_per_s, decision.limits.download_bytes_per_s)
             self._offer = offer(decision.limits) if self.polite else Offer()
         self._has_decided.set()
         if self.agent is not None:
@@ -317,13 +360,18 @@ class Host:
             self.teller.heard(self.agent.away)
         if state.plan is not None and state.plan is not before.plan:
             self.standing.follows(state.plan)
-        if before.finishing and state.wish == FINISHED:
-            self.finished = True
+        self._have_finished(state)
         if (before.trouble, before.finishing) != (state.trouble, state.finishing):
             self.look_again()
         if before.phase in RESTING and state.phase not in RESTING and self._guard is not None:
             self._guard.look_again()  # what was read may be as old as nothing was to be stopped
         self.teller.moved(before, state)
+
+    def _have_finished(self, state: life.State) -> None:
+        """Once nothing of this round is computed any more, by whatever it was ended."""
+        if self.finishing and (state.phase is not life.Phase.TRAINING or state.wish is not None):
+            self.finishing, self.finished = False, True
+            self.look_again()
 
     def _recorded(self, record: StepRecord) -> None:
         self.standing.stepped(record)
@@ -331,32 +379,12 @@ class Host:
     @property
     def tokens_per_s(self) -> float:
         """Of the newest step; none while nothing is computed."""
-        attempt = self.agent.attempt if self.agent is not None else None
-        if attempt is None or attempt.record is None or self.agent is None:
-            return 0.0
-        if self.agent.state.phase is not life.Phase.TRAINING:
-            return 0.0
-        took_s = max(attempt.record.step_s, time.monotonic() - attempt.recorded_at, 1e-6)
-        return attempt.record.tokens / took_s
+        training = self.agent is not None and self.agent.state.phase is life.Phase.TRAINING
+        return self.agent.attempt.tokens_per_s if self.agent is not None and training else 0.0
 
-    async def _sample(self) -> None:
-        load = Load()
-        while True:
-            await asyncio.sleep(PERIOD_S)
-            sent, received = self.traffic.since_last()
-            card = next((gpu for gpu in self.readings.gpus if str(gpu.index) == self.cards), None)
-            self.samples.add(
-                Sample(
-                    at=time.time(),
-                    tokens_per_s=self.tokens_per_s,
-                    cpu_load=load.of(self.engine_pid),
-                    gpu_load=card.load if card else None,
-                    celsius=card.celsius if card else self.readings.cpu_celsius,
-                    watts=card.watts if card else None,
-                    sent_bytes_per_s=sent / PERIOD_S,
-                    received_bytes_per_s=received / PERIOD_S,
-                )
-            )
+    def _now(self) -> Now:
+        card = next((gpu for gpu in self.readings.gpus if str(gpu.index) == self.cards), None)
+        return Now(self.tokens_per_s, self.engine_pid, self.readings, card)
 
     async def _heed_notices(self, watch: Watch) -> None:
         async for notice in watch.notices():
@@ -368,29 +396,3 @@ class Host:
                     await self.agent.until(life.Phase.LEAVING, life.Phase.ENDED)
             notice.ready()
             self.look_again()
-
-
-class Load:
-    """Of our engine: 0 to 1 of all cores, since the call before."""
-
-    def __init__(self) -> None:
-        self._process: psutil.Process | None = None
-        self._cores = psutil.cpu_count() or 1
-
-    def of(self, pid: int | None) -> float | None:
-        if pid is None:
-            return 0.0
-        try:
-            if self._process is None or self._process.pid != pid:
-                self._process = psutil.Process(pid)
-                self._process.cpu_percent()
-                return None
-            return min(1.0, self._process.cpu_percent() / 100 / self._cores)
-        except psutil.Error:
-            self._process = None
-            return None
-
-
-async def _nothing_comes() -> Any:
-    await asyncio.Event().wait()
-    yield

@@ -131,11 +131,11 @@ class Agent:
         """For the engine, and those that follow it."""
         if limits != self._limits:
             self._limits = limits
-            if self._attempt.has_engine:
+            if self._attempt.takes_commands:
                 self._attempt.say(limits)
 
     def _limit_line(self, rates: Rates) -> None:
-        if self._attempt.has_engine:
+        if self._attempt.takes_commands:
             self._attempt.say(rates)
 
     async def run(self) -> None:

@@ -181,14 +181,20 @@ def _warm(reason: Reason, gpu: int | None, celsius: float | None, slow_celsius: 
     return Active(reason, gpu, figures if gpu is None else figures | {"gpu": gpu}, over=over)
 
 
-def _limits(view: View, paces: Mapping[int | None, Pace], on_cpu: bool, gpus: list[GpuReading]) -> Limits:
-    processor, network, readings = view.settings.processor, view.settings.network, view.readings
-    percent = processor.time_idle_percent if idle(view) else processor.time_in_use_percent
-    uplink = sane(readings.uplink_bytes_per_s)
+def line_limits(settings: Settings, readings: Readings) -> tuple[int | None, int | None]:
+    """Up and down, in bytes/s: also of what still moves while nothing is computed. None: no limit."""
+    network, uplink = settings.network, sane(readings.uplink_bytes_per_s)
     uploads = [network.upload_kb_per_s * 1000] if network.upload_kb_per_s else []
     if uplink is not None and uplink > 0:
         # Whole kilobytes, and at least one: a limit that trembles would be set again every second.
         uploads.append(max(1, int(uplink) * network.upload_percent // 100_000) * 1000)
+    return min(uploads, default=None), network.download_kb_per_s * 1000 or None
+
+
+def _limits(view: View, paces: Mapping[int | None, Pace], on_cpu: bool, gpus: list[GpuReading]) -> Limits:
+    processor, readings = view.settings.processor, view.readings
+    percent = processor.time_idle_percent if idle(view) else processor.time_in_use_percent
+    upload_bytes_per_s, download_bytes_per_s = line_limits(view.settings, readings)
     return Limits(
         cpu_threads=threads(view.settings, max(1, readings.physical_cores or 1), in_use=not idle(view)),
         on_cpu=on_cpu,
@@ -196,8 +202,8 @@ def _limits(view: View, paces: Mapping[int | None, Pace], on_cpu: bool, gpus: li
         gpus=tuple(_gpu_limit(view, gpu, paces) for gpu in gpus),
         memory_bytes=memory_bytes(view),
         disk_bytes=disk_bytes(view.settings, readings)[0],
-        upload_bytes_per_s=min(uploads, default=None),
-        download_bytes_per_s=network.download_kb_per_s * 1000 or None,
+        upload_bytes_per_s=upload_bytes_per_s,
+        download_bytes_per_s=download_bytes_per_s,
     )
 
 

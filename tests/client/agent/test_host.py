@@ -60,26 +60,60 @@ async def seen_by_server(run: RunningServer, state: str) -> None:
         workers = await asyncio.to_thread(run.call, "GET", "/workers")
 
 
-async def test_memory_that_somebody_needs_is_free_within_five_seconds(run: RunningServer, tmp_path: Path) -> None:
-    async with hosted(run, tmp_path / "home") as (host, _):
+async def test_a_pause_that_frees_memory_ends_the_engine_and_keeps_its_state(
+    run: RunningServer, tmp_path: Path
+) -> None:
+    async with hosted(run, tmp_path / "home") as (host, desk):
         await reaches(host, Phase.TRAINING)
         await trains(host)
-        pid, agent = host.engine_pid, host.agent
+        pid = host.engine_pid
         assert pid is not None
-        assert agent is not None
-        process, began = psutil.Process(pid), time.monotonic()
-        agent.pause("a game runs", frees_memory=True)
-        await asyncio.to_thread(process.wait, WAIT_S)
-        assert time.monotonic() - began <= 5.0
+        host.home.settings.write_text("no TOML: nobody knows what the volunteer decided")
+        status = await seen(desk, lambda status: status.reasons)
+        assert (status.face, status.reasons[0].slug) == ("warning", "settings-unusable")
+        await asyncio.to_thread(psutil.Process(pid).wait, WAIT_S)
         await reaches(host, Phase.PAUSED)
         with opened(host.home.local_state) as kept:
             kept.check()
             assert kept.info.final
-        agent.resume()
+        host.home.settings.unlink()
         await reaches(host, Phase.TRAINING)
         assert host.engine_pid != pid
         await trains(host)
         assert not host.home.local_state.exists(), "taken up by the engine that followed"
+
+
+@pytest.mark.parametrize("phase", [Phase.JOINING, Phase.PREPARING])
+async def test_finish_before_there_is_anything_to_finish_pauses(
+    run: RunningServer, tmp_path: Path, phase: life.Phase
+) -> None:
+    async with hosted(run, tmp_path / "home") as (host, desk):
+        await reaches(host, phase)
+        await desk.finish()
+        status = await seen(desk, lambda status: status.face == "paused")
+        assert (status.reasons[0].slug, status.finishing) == ("finished", False)
+        await reaches(host, Phase.PAUSED)
+        await desk.leave()
+        await seen(desk, lambda status: status.server is None)
+        await desk.join(str(run.invite()))
+        await reaches(host, Phase.TRAINING)
+
+
+async def test_a_pause_ends_the_round_that_was_to_be_finished(run: RunningServer, tmp_path: Path) -> None:
+    run.configure(rounds={"steps": 20_000})  # not soon over
+    async with hosted(run, tmp_path / "home") as (host, desk):
+        await reaches(host, Phase.TRAINING)
+        await trains(host)
+        await desk.finish()
+        await desk.pause(None)
+        await seen(desk, lambda status: status.reasons and status.reasons[0].slug == "paused")
+        await reaches(host, Phase.HOLDING)
+        assert host.finished
+        host.steer({"modes.paused": None})  # as a rule that holds no more
+        status = await seen(desk, lambda status: status.reasons and status.reasons[0].slug != "paused")
+        assert status.reasons[0].slug == "finished"
+        await desk.resume()
+        await trains(host)
 
 
 async def test_finish_contributes_before_it_rests(run: RunningServer, tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from legion.errors import Refused
 from legion.messages import Device
-from legion_client.agent import attempt, service
+from legion_client.agent import attempt, memberships, service
 from legion_client.agent.desk import AgentDesk
+from legion_client.agent.enrolment import ENROLMENT_FILE
 from legion_client.agent.host import Host
 from tests.client.agent.hosting import RunningServer, hosted, seen
 from tests.client.agent.relaying import SHAPE
@@ -124,6 +126,26 @@ async def test_an_engine_whose_card_fails_is_started_again_and_says_why(server: 
         )
         status = await seen(desk, lambda status: any(why.slug == "engine-failed" for why in status.reasons))
         assert (status.face, "the graphics card failed: ECC" in status.headline) == ("warning", True)
+
+
+async def test_a_membership_that_broke_off_is_tried_again_until_it_is_hopeless(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the run is one cluster's, the engine's death is the end of the membership."""
+    monkeypatch.setattr(memberships, "PAUSES_S", (0.05,))
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"fail_at": 1, "slug": "engine-died", "message": "the graphics card failed: ECC"}))
+    script.with_name("shape.json").write_text(SHAPE.model_dump_json())
+    server.configure(steps=1000)
+    command = (sys.executable, str(SCRIPT), str(script))
+    async with hosted(server, tmp_path / "home", engine_command=command) as (host, desk):
+        assert "is tried again soon: the graphics card failed: ECC" in await told(desk, "run-broke-off")
+        assert host.enrolment is not None
+        await desk.leave()
+        await seen(desk, lambda status: status.server is None)
+        assert not (host.home.identity / ENROLMENT_FILE).exists()
+        with pytest.raises(Refused, match="takes part in no run"):
+            await desk.leave()
 
 
 def beat_at_once(host: Host) -> None:
