@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QObject
+from PySide6.QtCore import QObject, QTimer
 from PySide6.QtWidgets import QApplication, QCheckBox, QDialog, QMessageBox, QWidget
 
 from legion.errors import AgentNotRunning, AlreadyRunning, LegionError
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "window.json"
 DRAWN_S = 1.0
+SECOND_MS = 1000
 
 
 class Desktop(QObject):
@@ -54,6 +55,10 @@ class Desktop(QObject):
         self._window: Window | None = None
         self._leaving = asyncio.Event()
         self._drawn = asyncio.Event()
+        self._told: tuple[str, float] = ("", 0.0)  # the progress, and since when
+        self._seconds = QTimer(self)
+        self._seconds.setInterval(SECOND_MS)
+        self._seconds.timeout.connect(self._count)
         self._watch: TrayWatch | None = None
         self.conversation.status_changed.connect(self._take)
         self.conversation.lost.connect(self._lose)
@@ -182,10 +187,26 @@ class Desktop(QObject):
         await self._leaving.wait()
 
     def _take(self, status: Status) -> None:
-        self._show(model.view_of(self.words, status, time.time()))
+        if status.progress != self._told[0]:
+            self._told = (status.progress, time.time())
+        self._show_status(status)
+        if model.counts(status):  # and only then: it wakes the processor
+            self._seconds.start()
+        else:
+            self._seconds.stop()
         is_new = status.server is None and not self.memory.now.wizard_done
         if is_new and self.dialog is None and self._window is not None and self._window.isVisible():
             self.set_up(None)
+
+    def _count(self) -> None:
+        status = self.conversation.status
+        if status is None:
+            self._seconds.stop()
+        elif self._window is not None and self._window.isVisible():
+            self._show_status(status)
+
+    def _show_status(self, status: Status) -> None:
+        self._show(model.view_of(self.words, status, time.time(), self._told[1]))
 
     def _lose(self, error: LegionError) -> None:
         if isinstance(error, AlreadyRunning):  # and shows its own window

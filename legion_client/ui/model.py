@@ -18,6 +18,7 @@ Action = Literal[
 SNOOZES_S = {"snooze_15": 15 * 60, "snooze_60": 3600, "snooze_240": 4 * 3600}
 MORNING_HOUR = 8  # "until tomorrow" ends then
 NOTHING = "-"
+COUNTED_S = 2.0  # what takes longer and has no share
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,8 @@ def _without_status(words: Words, face: Face, word: str, headline: str) -> View:
     return View(face, word, headline, f"Legion: {word}\n{headline}", False, entries(words, None))
 
 
-def view_of(words: Words, status: Status, now: float) -> View:
-    """`now` in s since 1970."""
+def view_of(words: Words, status: Status, now: float, since: float | None = None) -> View:
+    """`now` in s since 1970, and `since` when what is told as progress began."""
     word, headline = face_words(words)[status.face], spoken(words, status.headline_said, status.headline)
     joined = status.server is not None
     return View(
@@ -119,12 +120,24 @@ def view_of(words: Words, status: Status, now: float) -> View:
         run_line=run_line(words, status),
         run_share=None if status.run is None or not status.run.steps else status.run.step / status.run.steps,
         run_facts=run_facts(words, status),
-        progress=status.progress,
+        progress=progress(words, status, 0.0 if since is None else now - since),
         progress_share=status.progress_share,
         server_line=words.tr("Connected to {server}", server=status.server) if joined else "",
         main_action="resume" if is_held(status) else "pause",
         busy=status.face in ("training", "syncing"),
     )
+
+
+def counts(status: Status) -> bool:
+    """Whether seconds are shown: not while something is waited for, which may take hours."""
+    return status.face == "syncing" and bool(status.progress) and status.progress_share is None
+
+
+def progress(words: Words, status: Status, lasts_s: float) -> str:
+    """With the seconds it lasts already where nobody knows its share: they show that something goes on."""
+    if not counts(status) or lasts_s < COUNTED_S:
+        return status.progress
+    return words.tr("{progress} ({seconds} s)", progress=status.progress, seconds=words.number(int(lasts_s)))
 
 
 def is_held(status: Status) -> bool:

@@ -300,3 +300,17 @@ def test_run_ends_with_the_conversation(stage: Stage, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Desktop, "find_tray", find_and_quit)
     assert app.run(stage.home, Seat, background=True, doorbell=doorbell) == 0
     assert ends == ["left"]
+
+
+def test_seconds_pass_in_the_window_only_while_something_is_under_way(stage: Stage) -> None:
+    async def play(desktop: Desktop, desk: MemoryDesk) -> None:
+        desktop.raise_window()
+        desktop._seconds.setInterval(1)
+        desk.tell(face="syncing", progress="opens the data", progress_share=None)
+        await until(lambda: desktop.view.progress == "opens the data")
+        desktop._told = ("opens the data", time.time() - 60)
+        await until(lambda: desktop.view.progress.startswith("opens the data (6"))
+        desk.tell(face="training", progress="")
+        await until(lambda: not desktop._seconds.isActive())
+
+    stage.run(play)

@@ -152,3 +152,13 @@ def test_after_midnight_tomorrow_is_the_next_day() -> None:
 def test_a_status_of_nothing_can_be_shown() -> None:
     bare = Status(version="0.1", face="offline", headline="")
     assert view_of(WORDS, bare, NOW).tiles[0].value == "0"
+
+
+def test_what_nobody_knows_the_share_of_shows_its_seconds() -> None:
+    opening = TRAINING.model_copy(update={"face": "syncing", "progress": "opens the data", "progress_share": None})
+    assert view_of(WORDS, opening, NOW, NOW - 1).progress == "opens the data"
+    assert view_of(WORDS, opening, NOW, NOW - 17.4).progress == "opens the data (17 s)"
+    known = opening.model_copy(update={"progress_share": 0.4})
+    assert view_of(WORDS, known, NOW, NOW - 17).progress == "opens the data"
+    waiting = opening.model_copy(update={"face": "waiting"})
+    assert view_of(WORDS, waiting, NOW, NOW - 17).progress == "opens the data"
