@@ -37,7 +37,7 @@ class Standing:
     def __init__(self, path: Path, changed: Callable[[], None] = lambda: None) -> None:
         self._path = path
         self._changed = changed
-        self._memory = _load(path)
+        self._memory = self._saved = _load(path)
         self._run_tokens = 0
         self.run: RunNow | None = None
         self._newest = CurveIs()
@@ -94,9 +94,15 @@ class Standing:
             return self._newest
 
     def save(self) -> None:
+        """Whole or not at all, and only what is new: a disk that sleeps is not to be woken for nothing."""
+        if self._memory == self._saved:
+            return
+        partial = self._path.with_suffix(".partial")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(self._memory.model_dump_json(), encoding="utf-8")
+            partial.write_text(self._memory.model_dump_json(), encoding="utf-8")
+            partial.replace(self._path)
+            self._saved = self._memory
         except OSError as error:
             logger.warning("standing cannot be kept path=%s reason=%s", self._path, error.strerror)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from legion.curve import LossBucket, LossCurve
 from legion.ids import RunId
-from legion.messages import EvaluationRecord
-from legion_client.agent.standing import drawn
+from legion.messages import EvaluationRecord, StepRecord
+from legion_client.agent.standing import Standing, drawn
 from tests.client.agent.hosting import RunningServer, hosted, seen
 from tests.client.agent.relaying import SHAPE
 
@@ -33,6 +33,29 @@ async def test_the_curve_begins_with_the_first_step(server: RunningServer, tmp_p
         assert [point.step for point in thin.training] == list(range(10, STEPS + 1, 10))
         assert all(one.least is not None and one.most is not None for one in thin.training)
         assert all((one.least or 0) <= one.loss <= (one.most or 0) for one in thin.training)
+
+
+def test_what_was_accepted_is_kept_whole_and_written_only_when_it_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "activity" / "standing.json"
+    standing = Standing(path)
+    standing.save()
+    assert not path.exists(), "nothing is known yet"
+    standing.stepped(step_of(tokens=10))
+    standing.save()
+    before = path.stat().st_ino
+    standing.save()
+    assert path.stat().st_ino == before
+    standing.stepped(step_of(tokens=5))
+    standing.save()
+    assert path.stat().st_ino != before, "in one piece"
+    assert Standing(path).contribution.accepted_tokens == 15
+    assert list(path.parent.iterdir()) == [path]
+
+
+def step_of(tokens: int) -> StepRecord:
+    return StepRecord.model_validate(
+        dict.fromkeys(StepRecord.model_fields, 0) | {"loss": 1.0, "tokens": tokens, "step_tokens": tokens}
+    )
 
 
 def test_a_bucket_stands_at_its_last_step() -> None:
