@@ -34,7 +34,8 @@ class State:
 def presence(settings: Settings, readings: Readings, state: State, passed_s: float) -> tuple[bool | None, Key, Latch]:
     """Whether the computer is in use, None if nothing tells; with the latch that remembers it.
 
-    Where the desktop does not report input, the load of other programs stands for it.
+    Where the desktop does not report input, much load of other programs means use. Little of it means nothing: who
+    reads or writes loads no processor.
     """
     idle_s = sane(readings.idle_s)
     if idle_s is not None:
@@ -45,7 +46,7 @@ def presence(settings: Settings, readings: Readings, state: State, passed_s: flo
         return None, LOAD, Latch()
     busy_percent, busy_s = settings.processor.busy_percent or BUSY_PERCENT, settings.processor.busy_s
     latch = state.latch(LOAD).after(load * 100 > busy_percent, passed_s, busy_s, busy_s)
-    return latch.on, LOAD, latch
+    return latch.on or None, LOAD, latch
 
 
 def sane(value: float | None) -> float | None:

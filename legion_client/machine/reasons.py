@@ -41,6 +41,7 @@ class Reason(StrEnum):
     GPU_OFF = "graphics-off"
     IN_USE = "in-use"
     GPU_IN_USE = "graphics-in-use"
+    GPU_USE_UNKNOWN = "graphics-use-unknown"
     CPU_BUSY = "processor-busy"
     GPU_MEMORY = "graphics-memory-needed"
     GPU_LOST = "graphics-lost"
@@ -196,6 +197,12 @@ RULES: Mapping[Reason, Rule] = {
         GPU,
         True,
     ),
+    Reason.GPU_USE_UNKNOWN: Rule(
+        "Nothing tells whether this computer is in use: graphics cards wait unless they may compute in use, too.",
+        "graphics.in_use",
+        GPU,
+        True,
+    ),
     Reason.CPU_BUSY: Rule(
         "Other programs use {load} % of the processor.",
         "processor.busy_percent",
@@ -226,7 +233,8 @@ RULES: Mapping[Reason, Rule] = {
         over="Graphics card {gpu} was too warm: it runs at {pace} % of its speed and gets faster again.",
     ),
     Reason.IDLE_UNKNOWN: Rule(
-        "This desktop does not report input: the load of other programs shows whether it is in use.", "idle.minutes"
+        "This desktop does not report input: training keeps to the limits of a computer in use.",
+        "processor.cores_in_use_percent",
     ),
     Reason.USE_UNKNOWN: Rule(
         "This desktop reports neither input nor load: training keeps to the limits of a computer in use.",

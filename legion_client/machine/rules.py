@@ -219,8 +219,13 @@ def _use(view: View) -> Iterator[Candidate]:
         yield Candidate(Active(Reason.IN_USE, figures=minutes), view.in_use is True)
     elif not settings.graphics.in_use and view.readings.gpus:
         yield Candidate(Active(Reason.GPU_IN_USE, figures=minutes), view.in_use is True)
+    if not settings.graphics.in_use and view.readings.gpus:
+        # Where there is nothing else to compute on, that would wait for ever.
+        instead = settings.processor.enabled and mode(settings.modes, "cpu", view.now) != "never"
+        yield Candidate(Active(Reason.GPU_USE_UNKNOWN), view.in_use is None and instead)
     if sane(view.readings.idle_s) is None:
-        yield Candidate(Active(Reason.USE_UNKNOWN if view.in_use is None else Reason.IDLE_UNKNOWN), True)
+        unknown = sane(view.readings.cpu_load_of_others) is None
+        yield Candidate(Active(Reason.USE_UNKNOWN if unknown else Reason.IDLE_UNKNOWN), True)
     if view.readings.gpu_problem:
         problem: dict[str, str | int] = {"problem": view.readings.gpu_problem.rstrip(".")}
         yield Candidate(Active(Reason.GPU_PROBLEM, figures=problem), True)

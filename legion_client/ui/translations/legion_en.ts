@@ -748,6 +748,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Nothing tells whether this computer is in use: graphics cards wait unless they may compute in use, too.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Numbers of graphics cards never to compute on, from 0.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1276,7 +1280,7 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>This desktop does not report input: the load of other programs shows whether it is in use.</source>
+        <source>This desktop does not report input: training keeps to the limits of a computer in use.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
