@@ -214,6 +214,7 @@ class Drained:
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed:
     phase: Phase  # the one it was set for
+    at: float = 0.0  # s of a clock that only goes forward
 
 
 Event = (

@@ -44,6 +44,7 @@ from legion_client.agent.life import (
     Wish,
 )
 
+PREPARE_S = 900.0  # for an engine to start and build its model; a driver that hangs would keep it for ever
 STOP_S = 30.0  # for the engine to finish or abort its step
 DEPART_S = 120.0  # to send the slice that others go on from
 LEAVE_S = 15.0  # to send what is left
@@ -74,8 +75,8 @@ def transition(state: State, event: Event) -> Next:
             return _without_engine(state)
         case Drained() if state.phase in (Phase.FINISHING, Phase.LEAVING):
             return replace(state, phase=Phase.ENDED), ()
-        case DeadlinePassed(phase) if phase == state.phase:
-            return _late(state)
+        case DeadlinePassed(phase, at) if phase == state.phase:
+            return _late(state, at)
         case ConfigChanged() if state.phase in (Phase.PREPARING, Phase.READY):
             return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
         case EpochSeen(epoch) if epoch != state.epoch and state.phase in (Phase.LOADING, Phase.TRAINING, Phase.HOLDING):
@@ -89,7 +90,7 @@ def transition(state: State, event: Event) -> Next:
 def _forward(state: State, event: Downloaded | EngineListens | PlanArrived | SliceBuilt) -> Next:
     match state.phase, event:
         case Phase.JOINING, Downloaded():
-            return replace(state, phase=Phase.PREPARING), (StartEngine(),)
+            return replace(state, phase=Phase.PREPARING), (StartEngine(), SetDeadline(Phase.PREPARING, PREPARE_S))
         case Phase.PREPARING, EngineListens():
             return replace(state, phase=Phase.READY), ()
         case Phase.READY, PlanArrived(plan, kept) if plan.first_step > 0 or kept:
@@ -255,9 +256,12 @@ def _crashed(state: State, death: EngineDied, at: float) -> Next:
     return _without_engine(replace(state, trouble=death))
 
 
-def _late(state: State) -> Next:
+def _late(state: State, at: float) -> Next:
     if state.departing:
         return _without_engine(state)
+    if state.phase is Phase.PREPARING:
+        rested, actions = _crashed(state, EngineDied(f"the engine was not ready within {PREPARE_S / 60:g} min"), at)
+        return rested, (KillEngine(), *actions)
     if state.phase is Phase.HOLDING and state.wish is not None:
         return _end_to_rest(state, state.wish.reason, 0.0, STOP_S)
     if state.phase is Phase.PAUSING:

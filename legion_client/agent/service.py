@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -204,7 +205,7 @@ class Agent:
             case life.SetDeadline(phase, after_s):
                 if self._timer is not None:
                     self._timer.cancel()
-                passed = life.DeadlinePassed(phase)
+                passed = life.DeadlinePassed(phase, time.monotonic() + after_s)
                 self._timer = asyncio.get_running_loop().call_later(after_s, self._post, passed)
 
     def _end_attempt(self, *, at_once: bool = False) -> None:

@@ -47,7 +47,7 @@ from legion_client.agent.life import (
     StopAsked,
     Wish,
 )
-from legion_client.agent.lifecycle import FREE_S, HOLD_S, LEAVE_S, STEP_S, transition
+from legion_client.agent.lifecycle import FREE_S, HOLD_S, LEAVE_S, PREPARE_S, STEP_S, transition
 from legion_client.agent.rejoin import WayBack
 
 SHAPE = ModelShape(units=(UnitShape(name="all", tensors=(TensorShape(name="w", shape=(4096,)),)),))
@@ -81,7 +81,7 @@ TO_READY = (Downloaded(), EngineListens())
 def test_a_run_from_the_start_to_its_end() -> None:
     state, actions = follow(*TO_READY, PlanArrived(plan()), EngineFinished(), EngineGone(DEATH), Drained())
     assert state == State(Phase.ENDED, plan())
-    assert actions == [StartEngine(), SendTrain(plan(), None), Drain()]
+    assert actions == [StartEngine(), SetDeadline(Phase.PREPARING, PREPARE_S), SendTrain(plan(), None), Drain()]
 
 
 def test_a_resumed_run_fetches_its_slice_before_it_trains() -> None:
@@ -178,7 +178,10 @@ def test_a_changed_configuration_is_prepared_for_anew() -> None:
     state, actions = follow(*TO_READY, ConfigChanged())
     assert (state.phase, actions[-1]) == (Phase.JOINING, PrepareAgain())
     state, actions = follow(*TO_READY, PlanArrived(plan()), state=state)
-    assert (state.phase, actions) == (Phase.TRAINING, [StartEngine(), SendTrain(plan(), None)])
+    assert (state.phase, actions) == (
+        Phase.TRAINING,
+        [StartEngine(), SetDeadline(Phase.PREPARING, PREPARE_S), SendTrain(plan(), None)],
+    )
     assert transition(state, ConfigChanged()) == (state, ())
 
 
@@ -356,3 +359,17 @@ def test_stop_always_ends(before: list[Event], after: list[Event]) -> None:
     state, _ = follow(*before, StopAsked("Ctrl-C"), *after)
     state, _ = follow(DeadlinePassed(Phase.STOPPING), DeadlinePassed(Phase.LEAVING), state=state)
     assert state.phase is Phase.ENDED
+
+
+def test_an_engine_that_never_gets_ready_counts_as_crashed() -> None:
+    state, actions = follow(Downloaded())
+    assert actions == [StartEngine(), SetDeadline(Phase.PREPARING, PREPARE_S)]
+    for at in (1000.0, 1100.0):
+        state, actions = follow(DeadlinePassed(Phase.PREPARING, at), state=state)
+        assert (state.phase, actions) == (Phase.JOINING, [KillEngine(), PrepareAgain()])
+        state, _ = follow(Downloaded(), state=state)
+    state, actions = follow(DeadlinePassed(Phase.PREPARING, 1200.0), state=state)
+    assert (state.phase, actions) == (Phase.PAUSED, [KillEngine(), EndEngine()])
+    assert "not ready within 15 min" in str(state.trouble)
+    ready, _ = follow(Downloaded(), EngineListens())
+    assert transition(ready, DeadlinePassed(Phase.PREPARING, 1000.0)) == (ready, ())
