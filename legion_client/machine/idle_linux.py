@@ -21,6 +21,10 @@ SCREEN_SAVER = DBusAddress(
 LOGIND = DBusAddress(
     "/org/freedesktop/login1", bus_name="org.freedesktop.login1", interface="org.freedesktop.login1.Manager"
 )
+OUR_SESSION = DBusAddress(
+    "/org/freedesktop/login1/session/auto", bus_name=LOGIND.bus_name, interface="org.freedesktop.login1.Session"
+)
+SEAT_INTERFACE = "org.freedesktop.login1.Seat"
 # A desktop may start after us, and then tells more than what answered until now.
 LOOK_AGAIN_S = 60.0
 ANSWER_S = 1.0
@@ -124,6 +128,51 @@ def hinted_idle_s(idle: bool, since_us: int, now_s: float) -> float | None:
     if idle:
         return max(0.0, now_s - since_us / 1e6)
     return 0.0 if since_us else None
+
+
+class OfTheSeat:
+    """Of whoever sits at this computer: our own session, or another that has our seat now.
+
+    A desktop only tells of its own session. Where another user's is in front, input to it counts; where that one tells
+    nothing, its user is there.
+    """
+
+    def __init__(self, system: Bus, ours: Sensor[float], clock: Clock = time.monotonic) -> None:
+        """`clock` paces what fails; logind's times are compared with the system's own clock."""
+        self._system = system
+        self._ours = ours
+        self._patience = Patience("session in front", clock)
+
+    async def read(self) -> float | None:
+        if not self._patience.resting:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    in_front = await self._in_front()
+                    self._patience.worked()
+                    if in_front is not None:
+                        return await self._idle_s(in_front)
+            except FAILURES as error:
+                self._patience.failed(in_words(error))
+        return await self._ours.read()
+
+    async def _in_front(self) -> DBusAddress | None:
+        """Another user's session on our seat; None if ours is in front, or none but a login screen, or nobody knows."""
+        if await self._system.property(OUR_SESSION, "Active") is not False:
+            return None
+        seat = await self._system.property(OUR_SESSION, "Seat")
+        if seat is None or not seat[0]:
+            return None
+        address = DBusAddress(seat[1], bus_name=LOGIND.bus_name, interface=SEAT_INTERFACE)
+        session = await self._system.property(address, "ActiveSession")
+        if session is None or not session[0]:
+            return None
+        found = DBusAddress(session[1], bus_name=LOGIND.bus_name, interface=OUR_SESSION.interface)
+        return None if await self._system.property(found, "Class") == "greeter" else found
+
+    async def _idle_s(self, session: DBusAddress) -> float:
+        idle = await self._system.property(session, "IdleHint")
+        since_us = await self._system.property(session, "IdleSinceHintMonotonic")
+        return max(0.0, time.monotonic() - int(since_us) / 1e6) if idle and since_us else 0.0
 
 
 class FirstThatKnows:

@@ -6,7 +6,7 @@ from functools import partial
 from legion_client.machine.bus import Bus, session_address, system_address
 from legion_client.machine.games_linux import GameMode, X11Screen
 from legion_client.machine.heat import LinuxHeat
-from legion_client.machine.idle_linux import FirstThatKnows, LogindIdle, MutterIdle, ScreenSaverIdle, X11Idle
+from legion_client.machine.idle_linux import FirstThatKnows, LogindIdle, MutterIdle, OfTheSeat, ScreenSaverIdle, X11Idle
 from legion_client.machine.network_linux import MeteredConnection
 from legion_client.machine.notices_linux import LogindNotices
 from legion_client.machine.power import LinuxPower
@@ -26,16 +26,17 @@ def open_sources(environment: Mapping[str, str], clock: Clock) -> Sources:
         await system.close()
         await display.close()
 
+    ours = FirstThatKnows(
+        [
+            ("org.gnome.Mutter.IdleMonitor", MutterIdle(session)),
+            ("org.freedesktop.ScreenSaver", ScreenSaverIdle(session, clock)),
+            ("X11", X11Idle(display)),
+            ("logind", LogindIdle(system)),
+        ],
+        clock,
+    )
     return Sources(
-        idle=FirstThatKnows(
-            [
-                ("org.gnome.Mutter.IdleMonitor", MutterIdle(session)),
-                ("org.freedesktop.ScreenSaver", ScreenSaverIdle(session, clock)),
-                ("X11", X11Idle(display)),
-                ("logind", LogindIdle(system)),
-            ],
-            clock,
-        ),
+        idle=OfTheSeat(system, ours, clock),
         power=LinuxPower(clock=clock),
         heat=LinuxHeat(clock=clock),
         metered=MeteredConnection(system),

@@ -18,8 +18,9 @@ def open_sources(_environment: Mapping[str, str], _clock: Clock) -> Sources:
         raise NotImplementedError("these libraries exist on Windows only")
     kernel32 = ctypes.WinDLL("kernel32")
     kernel32.GetTickCount.restype = ctypes.c_uint32
+    kernel32.WTSGetActiveConsoleSessionId.restype = ctypes.c_uint32
     return Sources(
-        idle=LastInput(ctypes.WinDLL("user32"), kernel32),
+        idle=LastInput(ctypes.WinDLL("user32"), kernel32, ctypes.WinDLL("wtsapi32")),
         power=PsutilPower(),
         heat=Unknown(),
         metered=ConnectionCost(ctypes.WinDLL("ole32")),

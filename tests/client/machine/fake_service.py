@@ -51,6 +51,11 @@ class FakeService:
         self._answers[f"{interface}:{name}"] = Values("v", ((signature, value),))
         return self
 
+    def at(self, path: str, interface: str, name: str, signature: str, value: Any) -> Self:
+        """A property of one object only."""
+        self._answers[f"{path} {interface}:{name}"] = Values("v", ((signature, value),))
+        return self
+
     def answer_property(self, interface: str, name: str, answer: Answer) -> Self:
         self._answers[f"{interface}:{name}"] = answer
         return self
@@ -89,7 +94,8 @@ class FakeService:
         if what == "org.freedesktop.DBus.Properties.Get":
             what = ":".join(message.body)
         self.asked.append(what)
-        answer = self._answers.get(what, Refusal("org.freedesktop.DBus.Error.UnknownMethod"))
+        absent = Refusal("org.freedesktop.DBus.Error.UnknownMethod")
+        answer = self._answers.get(f"{fields[HeaderFields.path]} {what}", self._answers.get(what, absent))
         if callable(answer):
             answer = answer()
         if isinstance(answer, Values):

@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from legion_client.machine.idle_linux import (
     FirstThatKnows,
     LogindIdle,
     MutterIdle,
+    OfTheSeat,
     ScreenSaverIdle,
     Unit,
     X11Idle,
@@ -28,6 +31,8 @@ from tests.client.machine.private_desktop import MessageBus
 
 MUTTER, SCREEN_SAVER = "org.gnome.Mutter.IdleMonitor", "org.freedesktop.ScreenSaver"
 LOGIND, MANAGER = "org.freedesktop.login1", "org.freedesktop.login1.Manager"
+SESSION, SEAT = "org.freedesktop.login1.Session", "org.freedesktop.login1.Seat"
+PLACE = "/org/freedesktop/login1"
 Serve = Callable[..., FakeService]
 
 
@@ -204,3 +209,53 @@ async def test_an_x_server_that_hangs_up_leaves_the_next_to_tell(
         assert await idle.read() == 102.0
     await display.close()
     await bus.close()
+
+
+def two_sessions(serve: Serve, *, ours_in_front: bool = False, kind: str = "user") -> FakeService:
+    """Ours and another user's on one seat; each is one object, as logind has them."""
+    logind = serve(LOGIND)
+    logind.at(f"{PLACE}/session/auto", SESSION, "Active", "b", ours_in_front)
+    logind.at(f"{PLACE}/session/auto", SESSION, "Seat", "(so)", ("seat0", f"{PLACE}/seat/seat0"))
+    logind.at(f"{PLACE}/seat/seat0", SEAT, "ActiveSession", "(so)", ("c7", f"{PLACE}/session/c7"))
+    return logind.at(f"{PLACE}/session/c7", SESSION, "Class", "s", kind)
+
+
+async def idle_where_ours_says_an_hour(message_bus: MessageBus, serve: Serve) -> float | None:
+    session = Bus(lambda: message_bus.socket)
+    serve(MUTTER).method("GetIdletime", Values("t", (3_600_000,)))
+    found = await OfTheSeat(session, MutterIdle(session)).read()
+    await session.close()
+    return found
+
+
+async def test_another_user_in_front_counts_until_that_session_is_known_to_be_idle(
+    message_bus: MessageBus, serve: Serve
+) -> None:
+    logind = two_sessions(serve)
+    assert await idle_where_ours_says_an_hour(message_bus, serve) == 0.0  # it gives no hint at all
+    logind.at(f"{PLACE}/session/c7", SESSION, "IdleHint", "b", False)
+    logind.at(f"{PLACE}/session/c7", SESSION, "IdleSinceHintMonotonic", "t", 1)
+    assert await idle_where_ours_says_an_hour(message_bus, serve) == 0.0
+    logind.at(f"{PLACE}/session/c7", SESSION, "IdleHint", "b", True)
+    since_us = int((time.monotonic() - 5) * 1e6)
+    logind.at(f"{PLACE}/session/c7", SESSION, "IdleSinceHintMonotonic", "t", since_us)
+    found = await idle_where_ours_says_an_hour(message_bus, serve)
+    assert found is not None
+    assert 5 <= found < 120
+
+
+@pytest.mark.parametrize("who", [{"ours_in_front": True}, {"kind": "greeter"}], ids=["ours", "a login screen"])
+async def test_our_session_counts_where_no_other_user_is_in_front(
+    message_bus: MessageBus, serve: Serve, who: dict[str, Any]
+) -> None:
+    two_sessions(serve, **who)
+    assert await idle_where_ours_says_an_hour(message_bus, serve) == 3600.0
+
+
+async def test_without_a_session_manager_ours_counts(message_bus: MessageBus, serve: Serve) -> None:
+    assert await idle_where_ours_says_an_hour(message_bus, serve) == 3600.0
+
+
+async def test_a_service_without_a_session_counts_as_before(message_bus: MessageBus, serve: Serve) -> None:
+    serve(LOGIND).answer_property(SESSION, "Active", Refusal("org.freedesktop.login1.NoSessionForPID"))
+    assert await idle_where_ours_says_an_hour(message_bus, serve) == 3600.0

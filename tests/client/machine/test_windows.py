@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import os
 import threading
 from typing import Any
 
@@ -23,8 +24,11 @@ def at(reference: Any, kind: Any) -> Any:
 
 
 class Desktop:
+    ours, in_front, user = 2, 2, "somebody"
+
     def __init__(self, touched: int, now: int, works: int = 1) -> None:
         self.touched, self.now, self.works = touched, now, works
+        self.freed: list[str | None] = []
 
     def GetLastInputInfo(self, reference: Any) -> int:  # noqa: N802
         info = at(reference, LastInputInfo)
@@ -34,6 +38,26 @@ class Desktop:
 
     def GetTickCount(self) -> int:  # noqa: N802
         return self.now
+
+    def WTSGetActiveConsoleSessionId(self) -> int:  # noqa: N802
+        return self.in_front
+
+    def ProcessIdToSessionId(self, process: int, reference: Any) -> int:  # noqa: N802
+        assert process == os.getpid()
+        at(reference, ctypes.c_uint32).value = self.ours
+        return 1
+
+    def WTSQuerySessionInformationW(  # noqa: N802
+        self, server: None, session: int, kind: int, name: Any, size_bytes: Any
+    ) -> int:
+        assert (server, session, kind) == (None, self.in_front, 5)
+        self._name = ctypes.create_unicode_buffer(self.user)
+        at(name, ctypes.c_void_p).value = ctypes.addressof(self._name)
+        at(size_bytes, ctypes.c_uint32).value = 2 * len(self.user) + 2
+        return self.works
+
+    def WTSFreeMemory(self, name: Any) -> None:  # noqa: N802
+        self.freed.append(name.value)
 
 
 @pytest.mark.parametrize(
@@ -47,12 +71,29 @@ class Desktop:
 )
 def test_idle_time_over_the_end_of_the_counter(touched: int, now: int, idle_s: float) -> None:
     desktop = Desktop(touched, now)
-    assert LastInput(desktop, desktop).read() == idle_s
+    assert LastInput(desktop, desktop, desktop).read() == idle_s
 
 
 def test_service_without_a_desktop_has_no_idle_time() -> None:
     desktop = Desktop(0, 0, works=0)
-    assert LastInput(desktop, desktop).read() is None
+    assert LastInput(desktop, desktop, desktop).read() is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "in_front", "user", "idle_s"),
+    [
+        (2, 2, "us", 3.5),
+        (2, 3, "another", 0.0),
+        (2, 3, "", 3.5),  # a login screen: we are there from afar
+        (2, WRAP_MS - 1, "nobody", 3.5),  # no screen at all
+        (2, -1, "nobody", 3.5),
+    ],
+)
+def test_another_user_who_has_the_screen_is_there(ours: int, in_front: int, user: str, idle_s: float) -> None:
+    desktop = Desktop(1000, 4500)
+    desktop.ours, desktop.in_front, desktop.user = ours, in_front, user
+    assert LastInput(desktop, desktop, desktop).read() == idle_s
+    assert len(desktop.freed) == (1 if in_front == 3 else 0)
 
 
 @given(st.integers(0, WRAP_MS - 1), st.integers(0, 40 * 24 * 3600 * 1000))
