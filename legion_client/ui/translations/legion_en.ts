@@ -1604,6 +1604,10 @@
         </translation>
     </message>
     <message>
+        <source>{progress} ({seconds} s)</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>{rate} tokens/s</source>
         <translation type="unfinished"></translation>
     </message>
