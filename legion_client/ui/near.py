@@ -1,6 +1,7 @@
 """An agent in the window's own process. Apart from the rest, because a start need not wait for it."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,8 @@ from legion_client.control.messages import Happening, Refused, Request, Status
 from legion_client.control.server import answered, serve
 from legion_client.paths import Home
 from legion_client.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class Near:
@@ -46,13 +49,30 @@ async def hosted(
     host = Host(home, settings())
     host.enrolment = Enrolment.load(home.identity)
     desk = AgentDesk(host, show)
-    async with serve(home, desk):
-        running = asyncio.create_task(host.run(stays=True), name="agent")
+    async with serve(home, desk), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(_agent(host), name="agent")
         try:
             yield Near(desk)
         finally:
             host.quit("the window's program ends")
-            await running
+            await asyncio.wait({running})  # a group that is left with an error would not wait for its good end
+
+
+async def _agent(host: Host) -> None:
+    """Its failure ends the block above, so that the window says so and does not wait for news."""
+    try:
+        await host.run(stays=True)
+    except LegionError:
+        raise
+    except Exception as error:  # the top of a task: logged, and the volunteer is told
+        logger.exception("the agent failed")
+        first: BaseException = error
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise LegionError(
+            f"Legion failed and trains no more: {type(first).__name__}: {first}",
+            hint="Quit it and start it again; the page Logs has more for a bug report.",
+        ) from error
 
 
 def refused(answer: Refused) -> LegionError:
