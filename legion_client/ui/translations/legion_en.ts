@@ -1080,6 +1080,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Taking part in the run broke off, and is tried again soon: {problem}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Team that your tokens also count for; empty: none.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1240,6 +1244,14 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>This computer has joined {server}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This computer has left {server}.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>This computer has not joined a run yet.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1257,6 +1269,10 @@
     </message>
     <message>
         <source>This computer is shutting down.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This computer no longer takes part: {problem}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1293,6 +1309,10 @@
     </message>
     <message>
         <source>This desktop shows no tray: start Legion again to open the window.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This holds until Legion ends and no longer: {problem}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
