@@ -95,9 +95,10 @@ def test_pauses_between_tries_grow_and_end_below_the_patience() -> None:
 @pytest.mark.parametrize("what", ["fetch", "gradient"])
 async def test_a_failure_ends_calls_that_are_not_yet_connected(tmp_path: Path, what: str) -> None:
     """What is lost is known before the peer has said a word: nobody waits for it any longer."""
-    knocked = asyncio.Event()
+    knocked, callers = asyncio.Event(), list[asyncio.Task[None] | None]()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        callers.append(asyncio.current_task())
         knocked.set()
         await reader.read()
         writer.close()
@@ -116,3 +117,4 @@ async def test_a_failure_ends_calls_that_are_not_yet_connected(tmp_path: Path, w
             member.changes.fail(NotFinite("of bob"))
             with pytest.raises(NotFinite, match="of bob"):
                 await call
+        await asyncio.wait([caller for caller in callers if caller])  # the server's end does not wait for them
