@@ -19,6 +19,7 @@ from legion.messages import Plan, StepRecord
 from legion_client.agent import allocator, life
 from legion_client.agent.cache import Cache
 from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.orders import device_kinds, seen
 from legion_client.agent.outbox import Outbox
 from legion_client.agent.preparation import Prepared, empty_folder, files_of, prepare, rank_in, resume_slice, tensors_in
 from legion_client.agent.progress import Going, Progress, progress
@@ -105,7 +106,7 @@ class Attempt:
         self._spawn(self._download(list(after)))
 
     def start_engine(self, limits: Throttle | None, cards: str | None) -> None:
-        """`cards`: that it may see, as CUDA_VISIBLE_DEVICES has it; None: all."""
+        """`cards`: that it may see, as `Orders` has them; None: all."""
         self.cards = cards
         self._started = True
         self.say(self._prepare_command())  # first of all: what an engine is told before, it would not understand
@@ -201,8 +202,7 @@ class Attempt:
             assert self.prepared is not None
             tuned = dict(allocator.variables(self.prepared.config.model))
             if self.cards is not None:
-                # The numbers of the driver, not those by speed.
-                tuned |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": self.cards}
+                tuned |= seen(self.cards)
             async with Engine.running(
                 around.engine_command, around.home.engine_log, tuned, lowest_priority=around.polite
             ) as engine:
@@ -326,6 +326,7 @@ class Attempt:
             listen_host=settings.listen_host or local_host(self._around.server),
             listen_port=settings.listen_port,
             state_path=home.local_state,
+            device_kinds=device_kinds(self.cards),
         )
 
 

@@ -56,19 +56,31 @@ class Unusable:
         if attempt is not None and attempt.card_problem is not None:
             self._problems[attempt.cards or NO_CARD] = attempt.card_problem
         return [
-            Active(Reason.GPU_UNUSABLE, int(card) if card else None, {"problem": problem})
+            Active(Reason.GPU_UNUSABLE, int(card) if card.isdecimal() else None, {"problem": problem})
             for card, problem in self._problems.items()
         ]
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """`cards`: what an engine started now may see, as CUDA_VISIBLE_DEVICES has it."""
+    """`cards`: what an engine started now may see: one card by its `key`, or none."""
 
     wish: Wish | None
     throttle: Throttle | None
     cards: str
     without_since: float | None = None  # its card may not compute, s of a clock; None: it may
+
+
+def seen(cards: str) -> dict[str, str]:
+    """The environment of an engine that may see these: the numbers are the driver's, not those by speed."""
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": cards if cards.isdecimal() else NO_CARD}
+
+
+def device_kinds(cards: str | None) -> tuple[str, ...] | None:
+    """What such an engine may compute on beside the processor, as torch names them; None: on all there is."""
+    if cards is None:
+        return None
+    return () if cards == NO_CARD else ("cuda",) if cards.isdecimal() else (cards,)
 
 
 def offer(limits: Limits) -> Offer:
@@ -85,29 +97,31 @@ def orders(
         ends = (
             not decision.network
             or decision.free_memory
-            or (device == "cuda" and bool(decision.free_gpus))
+            or (device not in (None, "cpu") and bool(decision.free_gpus))
             or any(one.reason in ENDS_ENGINE for one in decision.reasons)
         )
         return Orders(Wish(sentence(first), ends), None, cards or NO_CARD)
     limits = decision.limits
-    wanted = str(limits.gpus[0].index) if limits.gpus else NO_CARD
+    wanted = limits.gpus[0].key if limits.gpus else NO_CARD
+    computes_on_card = device not in (None, "cpu")
     if cards is None and device is not None:
-        return Orders(None, _throttle(limits, limits.gpus[0] if device == "cuda" and limits.gpus else None), NO_CARD)
-    allowed = {str(gpu.index) for gpu in limits.gpus}
-    if device == "cuda" and cards not in allowed:
+        return Orders(None, _throttle(limits, limits.gpus[0] if computes_on_card and limits.gpus else None), NO_CARD)
+    allowed = {gpu.key: gpu for gpu in limits.gpus}
+    if computes_on_card and cards not in allowed:
         since = before.without_since if before is not None and before.without_since is not None else now
         return _without(decision, cards or NO_CARD, wanted, since, now)
     if device == "cpu" and allowed and cards not in allowed:
         return Orders(Wish("A graphics card is free: training moves there.", True), None, wanted)
     if device == "cpu" and not limits.on_cpu:
         return Orders(Wish("The processor shall not compute, and the graphics card cannot.", True), None, wanted)
-    card = next((gpu for gpu in limits.gpus if str(gpu.index) == cards), None) if device == "cuda" else None
+    card = allowed.get(cards or NO_CARD) if computes_on_card else None
     return Orders(None, _throttle(limits, card), wanted if device is None or cards is None else cards)
 
 
 def _without(decision: Run, card: str, wanted: str, since: float, now: float) -> Orders:
     """For an engine whose card may not compute since then: held for a while, unless the card's memory must go."""
-    if card in {str(index) for index in decision.free_gpus}:
+    freed = {str(index) for index in decision.free_gpus}
+    if card in freed or (freed and not card.isdecimal()):  # one that has no number is the only one of its kind
         return Orders(Wish("The graphics card is needed: training goes on without it.", True), None, wanted)
     if now - since >= HOLD_S:
         return Orders(Wish("The graphics card rests for long: training goes on without it.", True), None, wanted)

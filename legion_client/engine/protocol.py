@@ -28,6 +28,7 @@ class Prepare(Message):
     listen_host: str = "127.0.0.1"
     listen_port: int = 0  # 0: any free port
     state_path: Path | None = None  # where a member of a run in rounds keeps its local state; None: nowhere
+    device_kinds: tuple[str, ...] | None = None  # that may compute beside the CPU, as torch names them; None: all
 
 
 class Train(Message):
@@ -112,7 +113,7 @@ class Listening(Message):
     port: int
     shape: ModelShape
     device: Device
-    card_problem: str | None = None  # why it is no NVIDIA card, in torch's words
+    card_problem: str | None = None  # why it is no card, though one may compute; in torch's words
 
 
 class Held(Message):

@@ -37,7 +37,7 @@ from legion.model.build import Blueprint, blueprint
 from legion.model.init import fill, theta_0
 from legion.outer.courier import Courier
 from legion.outer.member import Place
-from legion.train.device import best_device, cuda_problem, describe
+from legion.train.device import best_device, card_problem, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace
 from legion.train.rounds import RoundTraining
@@ -73,7 +73,7 @@ class Session:
         self._prepare = prepare
         self._report = report
         self._identity = Identity.load(prepare.identity_dir)
-        self._device = best_device()
+        self._device = best_device(prepare.device_kinds)
         self._training: Training | None = None
         self._stop_asked = self._rest_asked = False
         self._pause_heard_at: float | None = None
@@ -100,7 +100,7 @@ class Session:
                 port=self.network.port,
                 shape=self._blueprint.shape,
                 device=describe(self._device),
-                card_problem=cuda_problem() if self._device.type == "cpu" else None,
+                card_problem=card_problem(self._prepare.device_kinds),
             )
         )
 

@@ -228,18 +228,18 @@ class PowerControl:
 
     @property
     def may_sleep(self) -> bool:
-        return any(_word(card / "control") == "auto" for card in self._cards)
+        return any(word(card / "control") == "auto" for card in self._cards)
 
     @property
     def asleep(self) -> bool:
-        return bool(self._cards) and all(_word(card / "runtime_status") == "suspended" for card in self._cards)
+        return bool(self._cards) and all(word(card / "runtime_status") == "suspended" for card in self._cards)
 
 
 def _is_nvidia_card(path: Path) -> bool:
-    return _word(path / "vendor") == NVIDIA and _word(path / "class")[:4] == DISPLAY_CLASS
+    return word(path / "vendor") == NVIDIA and word(path / "class")[:4] == DISPLAY_CLASS
 
 
-def _word(path: Path) -> str:
+def word(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:

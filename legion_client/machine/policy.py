@@ -11,7 +11,7 @@ from datetime import datetime
 from legion_client.control.messages import Axis
 from legion_client.machine.hysteresis import Latch, Pace
 from legion_client.machine.presence import Key, State, presence, sane
-from legion_client.machine.readings import GpuReading, Readings
+from legion_client.machine.readings import GpuReading, Readings, key
 from legion_client.machine.reasons import Active, Reason, ordered
 from legion_client.machine.rules import View, candidates, card_bytes, disk_bytes, idle, memory_bytes, mode
 from legion_client.settings import Settings, threads
@@ -29,6 +29,12 @@ class GpuLimit:
     share: float  # of the time, above 0 to 1
     power: float  # of the card's own power limit, above 0 to 1
     memory: float  # of the card's memory, 0 to 1; the same for as long as the card is let in
+    kind: str = "cuda"
+
+    @property
+    def key(self) -> str:
+        """As in `GpuReading`."""
+        return key(self.index, self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +224,7 @@ def _gpu_limit(view: View, gpu: GpuReading, paces: Mapping[int | None, Pace]) ->
         share=round(graphics.time_percent / 100 * pace, 3),
         power=graphics.power_percent / 100,
         memory=round(memory, 3),
+        kind=gpu.kind,
     )
 
 

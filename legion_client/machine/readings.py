@@ -3,6 +3,11 @@
 from dataclasses import dataclass, field
 
 
+def key(index: int, kind: str) -> str:
+    """What an engine's card is called: its number, or its kind where torch knows only one of that kind."""
+    return str(index) if kind == "cuda" else kind
+
+
 @dataclass(frozen=True, slots=True)
 class GpuReading:
     """One graphics card, as its driver shows it."""
@@ -17,6 +22,7 @@ class GpuReading:
     driver: str | None = None
     # What our engine holds of this card, or held when it last computed: we yield when this no longer fits.
     engine_memory_bytes: int | None = None
+    kind: str = "cuda"  # as torch names it: cuda, mps, xpu
     lost: bool = False  # it was there before and no longer answers; everything else is unknown
 
 

@@ -12,16 +12,18 @@ How often each is read while the agent asks every `TICK_S`, and why:
 """
 
 import asyncio
+import dataclasses
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from legion_client.machine.disk import Disk
 from legion_client.machine.gpu import Gpus, NvidiaGpus, unread
+from legion_client.machine.gpu_other import other_gpus
 from legion_client.machine.lane import Lane
 from legion_client.machine.notices import Notice
 from legion_client.machine.probe import physical_cores
@@ -80,6 +82,7 @@ class Sensors:
         self._activity = Slot("programs", processes, QUICK, clock)
         self._heat = Slot("processor temperature", sources.heat, HEAT, clock)
         self._gpus = Slot("graphics cards", gpus, GPU, clock)
+        self._without_driver = other_gpus()
         self._cards: tuple[GpuReading, ...] = ()  # that were seen last
         self._space = Slot("disk", Disk(home), SPACE, clock)
         self._month = Slot("monthly volume", volume, QUICK, clock)
@@ -135,9 +138,13 @@ class Sensors:
             game=either(screen.game if screen else None, self._game.value),
             metered=self._metered.value,
             month_bytes=self._month.value,
-            gpus=gpus.cards,
+            gpus=(*gpus.cards, *self._numbered_after(gpus.cards)),
             gpu_problem=gpus.problem,
         )
+
+    def _numbered_after(self, cards: tuple[GpuReading, ...]) -> Iterator[GpuReading]:
+        first = max((card.index for card in cards), default=-1) + 1
+        return (dataclasses.replace(card, index=first + place) for place, card in enumerate(self._without_driver))
 
     def _seen(self) -> Gpus:
         """A driver that is slow to answer, or fails to, has not lost its cards."""

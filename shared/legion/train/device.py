@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import psutil
@@ -12,15 +13,25 @@ from legion.messages import Device
 from legion.train.processor import processor_name
 
 
-def best_device() -> torch.device:
-    """CUDA, then MPS, then XPU, then the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    if hasattr(torch, "xpu") and torch.xpu.is_available():
-        return torch.device("xpu")
+def best_device(kinds: Collection[str] | None = None) -> torch.device:
+    """CUDA, then MPS, then XPU, then the CPU. `kinds`: those of them that may be used beside the CPU; None: all."""
+    for kind, is_available in (
+        ("cuda", torch.cuda.is_available),
+        ("mps", torch.backends.mps.is_available),
+        ("xpu", torch.xpu.is_available),
+    ):
+        if (kinds is None or kind in kinds) and is_available():
+            return torch.device(kind)
     return torch.device("cpu")
+
+
+def card_problem(kinds: Collection[str] | None = None) -> str | None:
+    """Why `best_device` finds no card; None where it does, and where it may not use any."""
+    if best_device(kinds).type != "cpu" or (kinds is not None and not kinds):
+        return None
+    if kinds is None or "cuda" in kinds:
+        return cuda_problem()
+    return f"torch {torch.__version__} finds no {' or '.join(sorted(kinds)).upper()} device"
 
 
 def cuda_problem() -> str | None:

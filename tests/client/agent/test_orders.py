@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import pytest
 
 from legion.messages import Device
-from legion_client.agent.orders import HOLD_S, NO_CARD, Offer, Unusable, offer, orders
+from legion_client.agent.orders import HOLD_S, NO_CARD, Offer, Unusable, device_kinds, offer, orders, seen
 from legion_client.machine.policy import GpuLimit, Limits, Pause, Run, decide
 from legion_client.machine.presence import State
+from legion_client.machine.readings import GpuReading
 from legion_client.machine.reasons import Active, Reason
 from tests.client.machine.polite_guest import CARD as READING
 from tests.client.machine.polite_guest import NOW, QUIET, with_values
@@ -34,6 +35,8 @@ def pause(reason: Reason, free: tuple[int, ...] = (), network: bool = True) -> P
     [
         (pause(Reason.PAUSED, (0,)), "cpu", False),
         (pause(Reason.PAUSED, (0,)), "cuda", True),
+        (pause(Reason.PAUSED, (0,)), "mps", True),
+        (pause(Reason.PAUSED, (0,)), "xpu", True),
         (pause(Reason.CPU_HOT), "cuda", False),
         (pause(Reason.SHUTTING_DOWN), "cpu", True),
         (pause(Reason.METERED, network=False), "cpu", True),
@@ -131,6 +134,33 @@ def test_a_card_of_no_use_is_not_tried_again(forbidden: dict[str, object]) -> No
     moved = orders(decision, "cpu", "0")
     assert moved.wish is not None
     assert moved.cards == "1"
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu"])
+def test_rules_of_cards_hold_for_those_without_a_driver_to_ask(kind: str) -> None:
+    here = replace(QUIET, gpus=(GpuReading(0, "Its GPU", kind=kind),))
+    idle, _ = decide(with_values(), State(), here, NOW)
+    assert (orders(idle, None, None).cards, orders(idle, kind, kind).wish) == (kind, None)
+    throttle = orders(idle, kind, kind).throttle
+    assert throttle is not None
+    assert throttle.gpu_memory_fraction == 0.9
+    in_use, _ = decide(with_values(), State(), replace(here, idle_s=0), NOW)
+    freed = orders(in_use, kind, kind)
+    assert freed.wish is not None
+    assert (freed.wish.frees_memory, freed.cards) == (True, NO_CARD)
+    unusable = Unusable().reasons(Tried(kind, "torch finds none"))
+    without, _ = decide(with_values(), State(), here, NOW, unusable)
+    assert orders(without, None, None).cards == NO_CARD
+
+
+@pytest.mark.parametrize(
+    ("cards", "kinds", "visible"),
+    [(NO_CARD, (), ""), ("1", ("cuda",), "1"), ("mps", ("mps",), ""), ("xpu", ("xpu",), "")],
+)
+def test_an_engine_is_told_what_it_may_see(cards: str, kinds: tuple[str, ...], visible: str) -> None:
+    assert device_kinds(cards) == kinds
+    assert seen(cards) == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": visible}
+    assert device_kinds(None) is None
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])

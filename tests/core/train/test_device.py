@@ -6,7 +6,7 @@ import torch
 
 from legion.config import ClusterConfig
 from legion.train import device
-from legion.train.device import autocast, best_device, describe, multiplies_bf16, peak_rss_bytes
+from legion.train.device import autocast, best_device, card_problem, describe, multiplies_bf16, peak_rss_bytes
 
 CPU = torch.device("cpu")
 
@@ -25,6 +25,24 @@ def test_the_device_at_hand_is_described() -> None:
     assert described.memory_bytes > 0
     assert described.name
     assert describe(CPU).memory_bytes == psutil.virtual_memory().total
+
+
+def test_only_what_may_be_used_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (torch.backends.mps, torch.xpu, torch.cuda):
+        monkeypatch.setattr(kind, "is_available", lambda: True)
+    assert best_device().type == best_device(("cuda",)).type == "cuda"
+    assert (best_device(("mps",)).type, best_device(("xpu",)).type) == ("mps", "xpu")
+    assert best_device(()).type == "cpu"
+    assert card_problem() is card_problem(()) is card_problem(("mps",)) is None
+
+
+def test_why_no_card_is_chosen_is_told_where_one_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (torch.backends.mps, torch.xpu, torch.cuda):
+        monkeypatch.setattr(kind, "is_available", lambda: False)
+    assert card_problem(()) is None
+    assert "finds no MPS device" in str(card_problem(("mps",)))
+    monkeypatch.setattr(device, "cuda_problem", lambda: "too old")
+    assert card_problem() == card_problem(("cuda",)) == "too old"
 
 
 def test_precision_is_what_the_run_says() -> None:
