@@ -105,7 +105,7 @@ async def join(folder: Path, invite: Invite | None, name: str, hardware: Callabl
     known = Enrolment.load(folder)
     if known is None:
         if invite is None:
-            raise Unusable("this computer has not joined a server yet", hint="Pass an invite: --join FILE, a file that holds it.")
+            raise Unusable("this computer has not joined a server yet", hint="Pass an invite: --join FILE.")
         return await enrol(folder, invite, name, hardware)
     if invite is None:
         return known

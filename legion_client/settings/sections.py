@@ -199,8 +199,8 @@ class Modes(Section, frozen=True):
 class Account(Section, frozen=True):
     """Who gets the credit; nothing of it is needed."""
 
-    nickname: Text = setting("", "Shown in public lists; empty: you are not named.")
-    team: Text = setting("", "Team that your tokens also count for; empty: none.")
+    nickname: Text = setting("", "For public lists, which no server has yet; empty: you are not named.")
+    team: Text = setting("", "Team that your tokens will also count for, once servers count; empty: none.")
 
 
 class Settings(Section, frozen=True):

@@ -169,7 +169,7 @@ class WhoStep(Step):
         super().__init__(
             tools,
             words.tr("Who gets the credit?"),
-            words.tr("Both names are public, and neither is needed. There is no account, no password and no e-mail."),
+            words.tr("Once servers have lists, both names are public. Neither is needed: no account, no password, no e-mail."),
         )
         self._nickname, self._team = QLineEdit(), QLineEdit()
         for line, title, hint in (

@@ -31,6 +31,9 @@ class GraphsPage(Page):
         self._tools = tools
         self._range_s = RANGES_S[0]
         self._plots = make_plots(tools)
+        self._waiting: list[tuple[Plot, tuple[Series, ...], float]] = []
+        self._drawing = QTimer(self)
+        self._drawing.timeout.connect(self._draw_next)
         unit = tools.theme.unit
         content = QWidget()
         layout = column(unit // 2)
@@ -91,10 +94,15 @@ class GraphsPage(Page):
             return
         words = self._tools.words
         drawings = zip(self._plots, series_of(words, answer.samples), strict=True)
-        for place, (plot, series) in enumerate(drawings):
-            QTimer.singleShot(place * APART_MS, plot, partial(self._draw, plot, series, since))
+        self._waiting = [(plot, series, since) for plot, series in drawings]
+        self._draw_next()
+        self._drawing.start(APART_MS)
 
-    def _draw(self, plot: Plot, series: tuple[Series, ...], since: float) -> None:
+    def _draw_next(self) -> None:
+        if not self._waiting:
+            self._drawing.stop()
+            return
+        plot, series, since = self._waiting.pop(0)
         plot.show_series(*series)
         plot.show_range(since, since + self._range_s)
 

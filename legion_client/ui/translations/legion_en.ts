@@ -200,10 +200,6 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Both names are public, and neither is needed. There is no account, no password and no e-mail.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>Both sides need certificates of the same server and the same plan; restart the client to renew them.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -536,6 +532,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>For public lists, which no server has yet; empty: you are not named.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>In step {step} of {steps}, with 1 other computer</source>
         <translation type="unfinished"></translation>
     </message>
@@ -761,6 +761,10 @@
     </message>
     <message>
         <source>On new text</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Once servers have lists, both names are public. Neither is needed: no account, no password, no e-mail.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1008,10 +1012,6 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Shown in public lists; empty: you are not named.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>Skip this page</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1084,7 +1084,7 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Team that your tokens also count for; empty: none.</source>
+        <source>Team that your tokens will also count for, once servers count; empty: none.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
