@@ -169,7 +169,7 @@ class WhoStep(Step):
         super().__init__(
             tools,
             words.tr("Who gets the credit?"),
-            words.tr("Once servers have lists, both names are public. Neither is needed: no account, no password, no e-mail."),
+            words.tr("Both names are public once servers have lists. Neither is needed: no account, no e-mail."),
         )
         self._nickname, self._team = QLineEdit(), QLineEdit()
         for line, title, hint in (

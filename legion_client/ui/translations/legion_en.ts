@@ -200,6 +200,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Both names are public once servers have lists. Neither is needed: no account, no e-mail.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Both sides need certificates of the same server and the same plan; restart the client to renew them.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -761,10 +765,6 @@
     </message>
     <message>
         <source>On new text</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>Once servers have lists, both names are public. Neither is needed: no account, no password, no e-mail.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
