@@ -27,7 +27,7 @@ class GpuLimit:
 
     index: int
     share: float  # of the time, above 0 to 1
-    power: float  # of the card's own power limit, above 0 to 1
+    power: float  # of the card's own power limit, on average; above 0 to 1
     memory: float  # of the card's memory, 0 to 1; the same for as long as the card is let in
     kind: str = "cuda"
 

@@ -87,7 +87,7 @@ def _cards(settings: Settings, card_watts: float | None) -> str:
         return "no graphics card"
     if card_watts is None:
         return f"graphics cards at {graphics.power_percent} % of their power"
-    return f"graphics cards with up to about {card_watts * graphics.power_percent / 100:.0f} W"
+    return f"graphics cards with about {card_watts * graphics.power_percent / 100:.0f} W on average"
 
 
 def _noise(settings: Settings) -> str:

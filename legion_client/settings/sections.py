@@ -106,7 +106,9 @@ class Graphics(_Heat, frozen=True):
         (), "Numbers of graphics cards never to compute on, from 0."
     )
     power_percent: Annotated[Whole, Field(ge=10, le=100)] = setting(
-        100, "Power limit of a card, of its own limit; where it may not be set, computing is paced instead.", "%"
+        100,
+        "Power of a card to use on average, of its own limit: it rests in between, the limit itself is not set.",
+        "%",
     )
     time_percent: Share = setting(100, "Share of the time to compute on graphics cards.", "%")
     memory_percent: Share = setting(90, "Most of a card's memory to use.", "%")
@@ -169,8 +171,10 @@ class Network(Section, frozen=True):
     """What the connection gives."""
 
     pause_when_metered: Switch = setting(True, "Pause while the connection costs by volume.")
-    upload_percent: Share = setting(80, "Most of the measured upload speed to use. Not heeded yet.", "%")
-    upload_kb_per_s: Rate = setting(0, "Fastest upload; 0: no limit but the share above.", "kB/s")
+    upload_percent: Share = setting(
+        80, "Most of the measured upload speed to use. Not heeded yet: nothing measures it.", "%"
+    )
+    upload_kb_per_s: Rate = setting(0, "Fastest upload; 0: no limit.", "kB/s")
     download_kb_per_s: Rate = setting(0, "Fastest download; 0: no limit.", "kB/s")
     month_gb: Gigabytes = setting(0.0, "Most to send and receive in a calendar month; 0: no limit.", "GB")
 

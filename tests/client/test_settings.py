@@ -175,8 +175,8 @@ def test_differences_are_said_in_lines() -> None:
 def test_effects_are_said_from_the_settings() -> None:
     said = {preset: effect(with_preset(Settings(), preset), 8, 350) for preset in PRESETS}
     assert said["light"] == (
-        "While this computer is idle: 4 of 8 cores, graphics cards with up to about 210 W. While you use it: nothing. "
-        "At most 40 % of the memory. Fans stay rather quiet."
+        "While this computer is idle: 4 of 8 cores, graphics cards with about 210 W on average. "
+        "While you use it: nothing. At most 40 % of the memory. Fans stay rather quiet."
     )
     assert "7 of 8 cores" in said["balanced"]
     assert "4 of 8 cores, and no graphics card" in said["balanced"]

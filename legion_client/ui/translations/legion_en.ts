@@ -340,7 +340,7 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Fastest upload; 0: no limit but the share above.</source>
+        <source>Fastest upload; 0: no limit.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -664,7 +664,7 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Most of the measured upload speed to use. Not heeded yet.</source>
+        <source>Most of the measured upload speed to use. Not heeded yet: nothing measures it.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -888,7 +888,7 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Power limit of a card, of its own limit; where it may not be set, computing is paced instead.</source>
+        <source>Power of a card to use on average, of its own limit: it rests in between, the limit itself is not set.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
