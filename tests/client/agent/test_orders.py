@@ -3,17 +3,26 @@
 from dataclasses import dataclass, replace
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from legion.messages import Device
 from legion_client.agent.orders import HOLD_S, NO_CARD, Offer, Unusable, device_kinds, offer, orders, seen
 from legion_client.machine.policy import GpuLimit, Limits, Pause, Run, decide
 from legion_client.machine.presence import State
-from legion_client.machine.readings import GpuReading
+from legion_client.machine.readings import GpuReading, Readings
 from legion_client.machine.reasons import Active, Reason
+from legion_client.settings import Settings
 from tests.client.machine.polite_guest import CARD as READING
 from tests.client.machine.polite_guest import NOW, QUIET, with_values
+from tests.client.machine.test_policy_properties import CARDS, CHOSEN, READINGS, VALUES
 
 CARD = GpuLimit(index=1, share=0.5, power=0.8, memory=0.9)
+
+# What changes where is computed, and little that stops all of it.
+PLACES = ("processor__enabled", "graphics__in_use", "graphics__excluded", "modes__cpu", "modes__gpu")
+AXES = st.fixed_dictionaries({}, optional={name: VALUES[name] for name in PLACES}).map(lambda some: with_values(**some))
 
 
 @dataclass
@@ -134,6 +143,36 @@ def test_a_card_of_no_use_is_not_tried_again(forbidden: dict[str, object]) -> No
     moved = orders(decision, "cpu", "0")
     assert moved.wish is not None
     assert moved.cards == "1"
+
+
+@settings(max_examples=200, deadline=None)
+@drawn(
+    CHOSEN | AXES,
+    READINGS | CARDS.map(lambda card: replace(QUIET, gpus=(READING, replace(card, index=1)))),
+    st.sampled_from([None, "cpu", "cuda"]),
+    st.sampled_from([NO_CARD, "0", "1", "2", "3"]),
+)
+def test_an_engine_computes_on_nothing_but_what_is_allowed(
+    chosen: Settings, readings: Readings, device: str | None, cards: str
+) -> None:
+    if device == "cuda" and cards == NO_CARD:
+        cards = "0"
+    decision, _ = decide(chosen, State(), readings, NOW)
+    given = orders(decision, device, None if device is None else cards, 7.0)
+    if isinstance(decision, Pause):
+        assert given.wish is not None
+    if device == "cuda" and cards in {str(index) for index in decision.free_gpus}:
+        assert given.wish is not None
+        assert given.wish.frees_memory
+    if isinstance(decision, Pause) or given.wish is not None:
+        return
+    allowed = {gpu.key for gpu in decision.limits.gpus}
+    assert device != "cuda" or cards in allowed
+    assert device != "cpu" or (decision.limits.on_cpu and (not allowed or cards in allowed))
+    # Nor does one that starts where it is told to end again for that.
+    started = "cuda" if given.cards else "cpu"
+    if device is None:
+        assert orders(decision, started, given.cards, 8.0, given).wish is None
 
 
 @pytest.mark.parametrize("kind", ["mps", "xpu"])
