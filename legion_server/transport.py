@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 HANDSHAKE_S = 5.0
 SHUTDOWN_S = 5.0
+KEEP_ALIVE_S = 60  # longer than clients keep an idle connection: else one closes as the other speaks
 BACKLOG = 256
 MOST_GREETINGS = 1024  # connections that have not said anything yet
 TLS_HANDSHAKE = 0x16
@@ -78,6 +79,7 @@ class Server(uvicorn.Server):
                 proxy_headers=bool(settings.trusted_proxies),
                 forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
                 timeout_graceful_shutdown=int(SHUTDOWN_S),
+                timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
         self._listener = listener

@@ -106,7 +106,9 @@ class Teller:
         """Whether the server was heard the last time, and if not, why."""
         if away is not None and self._away_since is None:
             self._away_since = time.time()
-            self._journal.add("server-away", Said(text=_AWAY, values={"problem": str(away)}), level="warning")
+            self._journal.add(
+                "server-away", Said(text=_AWAY, values={"problem": str(away).rstrip(".")}), level="warning"
+            )
         elif away is None and self._away_since is not None:
             minutes = max(1, round((time.time() - self._away_since) / 60))
             self._away_since = None
@@ -128,10 +130,12 @@ class Teller:
 
     def _crashed(self, state: State, death: LegionError) -> None:
         if state.trouble is None:
-            self._journal.add("engine-crashed", Said(text=_CRASHED, values={"problem": str(death)}), level="warning")
+            self._journal.add(
+                "engine-crashed", Said(text=_CRASHED, values={"problem": str(death).rstrip(".")}), level="warning"
+            )
             return
         log = str(state.trouble.details.get("log", "")).strip()
-        values: dict[str, str | int] = {"times": len(state.crashes), "problem": str(state.trouble)}
+        values: dict[str, str | int] = {"times": len(state.crashes), "problem": str(state.trouble).rstrip(".")}
         parts = [Said(text=_FAILED, values=values)]
         if log:
             parts.append(Said(text=_LAST_WORDS, values={"words": log.splitlines()[-1]}))

@@ -202,7 +202,9 @@ def tiles(words: Words, status: Status) -> tuple[Tile, ...]:
         Tile(
             words.tr("Your rank"),
             NOTHING if given.rank is None else f"#{words.number(given.rank)}",
-            "" if run is None else words.count(run.workers, "of {n} computer", "of {n} computers"),
+            words.tr("not counted yet")
+            if run is None or given.rank is None
+            else words.count(run.workers, "of {n} computer", "of {n} computers"),
         ),
         Tile(
             words.tr("Your share"),

@@ -70,6 +70,8 @@ class Plot(QWidget):
         self._series: tuple[Series, ...] = ()
         self._title = label(title, bold=True)
         self._value = label(role="muted")
+        # Two plots stand beside each other in a small window too, whatever stands here.
+        self._value.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self._switch = button(tools.words.tr("Show as table"), role="flat")
         self._switch.setCheckable(True)
         self._switch.setAccessibleName(tools.words.tr("{title}: show as table", title=title))
@@ -99,14 +101,12 @@ class Plot(QWidget):
 
     def _lay_out(self) -> None:
         unit = self._tools.theme.unit
-        texts = column(0)
-        texts.addWidget(self._title)
-        texts.addWidget(self._value)
         top = row(unit // 2)
-        top.addLayout(texts, 1)
-        top.addWidget(self._switch, 0, Qt.AlignmentFlag.AlignTop)
+        top.addWidget(self._title, 1)
+        top.addWidget(self._switch)
         inner = column(unit // 4)
         inner.addLayout(top)
+        inner.addWidget(self._value)
         inner.addWidget(self._stack, 1)
         layout = QVBoxLayout()
         layout.setContentsMargins(0, 0, 0, 0)

@@ -6,7 +6,7 @@ from functools import partial
 
 from pydantic import BaseModel
 from PySide6.QtCore import QTimer
-from PySide6.QtGui import QHideEvent, QShowEvent
+from PySide6.QtGui import QHideEvent, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import QButtonGroup, QGridLayout, QHBoxLayout, QWidget
 
 from legion_client.control.messages import GetSamples, Sample, SamplesAre
@@ -20,6 +20,7 @@ RANGES_S = (HOUR_S, 24 * HOUR_S, 30 * 24 * HOUR_S)
 POINTS = 400  # a plot is hardly wider in pixels
 REDRAWS_PER_RANGE = 360
 FASTEST_REDRAW_S, SLOWEST_REDRAW_S = 5.0, 60.0
+WIDE = 32  # of the theme's units: room for two plots beside each other
 APART_MS = 20  # between two plots: drawn at once they would hold up a click for a tenth of a second
 
 
@@ -39,13 +40,11 @@ class GraphsPage(Page):
         layout = column(unit // 2)
         layout.setContentsMargins(unit, unit * 3 // 4, unit, unit)
         layout.addLayout(self._make_ranges())
-        grid = QGridLayout()
-        grid.setSpacing(unit // 2)
-        for place, plot in enumerate(self._plots):
-            grid.addWidget(plot, place // 2, place % 2)
-        grid.setColumnStretch(0, 1)
-        grid.setColumnStretch(1, 1)
-        layout.addLayout(grid)
+        self._grid = QGridLayout()
+        self._grid.setSpacing(unit // 2)
+        self._columns = 0
+        self._arrange(2)
+        layout.addLayout(self._grid)
         layout.addStretch(1)
         content.setLayout(layout)
         whole = column(0)
@@ -53,6 +52,19 @@ class GraphsPage(Page):
         self.setLayout(whole)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._ask)
+
+    def _arrange(self, columns: int) -> None:
+        if columns == self._columns:
+            return
+        self._columns = columns
+        for place, plot in enumerate(self._plots):
+            self._grid.addWidget(plot, place // columns, place % columns)
+        for column_number in range(2):
+            self._grid.setColumnStretch(column_number, int(column_number < columns))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
+        super().resizeEvent(event)
+        self._arrange(2 if event.size().width() >= WIDE * self._tools.theme.unit else 1)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802
         super().showEvent(event)

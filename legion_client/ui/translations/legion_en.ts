@@ -1516,6 +1516,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>not counted yet</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>of the run</source>
         <translation type="unfinished"></translation>
     </message>

@@ -118,8 +118,10 @@ def test_tiles() -> None:
 def test_one_computer_is_no_plural_and_no_rank_is_a_dash() -> None:
     assert TRAINING.run is not None
     alone = TRAINING.run.model_copy(update={"workers": 1, "round": None, "loss": None, "steps": 0})
+    ranked = view(run=alone, contribution=type(TRAINING.contribution)(rank=1))
+    assert [tile.note for tile in ranked.tiles][2] == "of 1 computer"
     shown = view(run=alone, contribution=type(TRAINING.contribution)())
-    assert [tile.note for tile in shown.tiles][2] == "of 1 computer"
+    assert [tile.note for tile in shown.tiles][2] == "not counted yet"
     assert [tile.value for tile in shown.tiles][2:] == ["-", "-"]
     assert shown.run_share is None
     assert shown.run_line == "Step 4,120 of 0"

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import (
     QDoubleSpinBox,
     QLabel,
     QPushButton,
+    QScrollArea,
     QTableWidget,
     QWidget,
 )
@@ -28,6 +29,7 @@ from legion_client.ui.pages.graphs import GraphsPage
 from legion_client.ui.pages.home import HomePage
 from legion_client.ui.pages.logs import LogsPage
 from legion_client.ui.pages.preferences import PreferencesPage
+from legion_client.ui.plots import Plot
 from legion_client.ui.window import PAGES
 from legion_client.ui.wizard import Wizard
 from tests.client.ui.conftest import Stage, until
@@ -301,6 +303,19 @@ def test_graphs_ask_only_while_they_are_seen_and_have_tables(stage: Stage) -> No
         assert page._timer.isActive()
         desktop.window.open_page("home")
         assert not page._timer.isActive()
+
+    stage.run(play, with_history(time.time()))
+
+
+@pytest.mark.parametrize("size", [(480, 320), (740, 500), (1200, 800)])
+def test_graphs_fit_the_window(stage: Stage, size: tuple[int, int]) -> None:
+    async def play(desktop: Desktop, desk: MemoryDesk) -> None:
+        window = await opened(desktop, "graphs")
+        window.resize(size[0], size[1])
+        plots = window._pages["graphs"].findChildren(Plot)
+        (area,) = window._pages["graphs"].findChildren(QScrollArea)
+        await until(lambda: area.widget().width() <= area.viewport().width())
+        assert len({plot.width() for plot in plots}) == 1
 
     stage.run(play, with_history(time.time()))
 
