@@ -4,7 +4,8 @@ import asyncio
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,15 +57,22 @@ async def test_another_user_is_turned_away_at_both_ends(
         await Control(home).status()
 
 
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A session's runtime folder, with a path as short as those are."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("home_name", ["x" * 200, "ü" * 60])
 async def test_a_home_whose_path_is_too_long_for_a_socket(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home_name: str
+    tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch, home_name: str
 ) -> None:
     home = Home(tmp_path / home_name)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     async with serve(home, FrontDesk()) as address:
         assert address.path is not None
-        assert address.path.parent == tmp_path / "run" / "legion"
+        assert address.path.parent == runtime / "legion"
         assert stat.S_IMODE(address.path.parent.stat().st_mode) == 0o700
         assert (await Control(home).status()).headline == "Waiting for a run"
     assert not address.path.exists()
@@ -74,8 +82,8 @@ async def test_a_home_whose_path_is_too_long_for_a_socket(
             pass
 
 
-async def test_two_homes_with_long_paths_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+@pytest.mark.usefixtures("runtime")
+async def test_two_homes_with_long_paths_do_not_meet(tmp_path: Path) -> None:
     homes = [Home(tmp_path / ("x" * 200) / name) for name in ("one", "two")]
     async with serve(homes[0], FrontDesk()) as one, serve(homes[1], FrontDesk()) as two:
         assert one.path != two.path
