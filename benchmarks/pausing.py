@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil
@@ -64,8 +64,7 @@ class Volunteer:
 
 async def still_after(engine: psutil.Process, began: float) -> float:
     """Seconds from `began` to the last processor time that it used."""
-    used, last, at_last = _cpu_s(engine), time.perf_counter(), 0.0
-    at_last = used
+    at_last, last = _cpu_s(engine), time.perf_counter()
     while time.perf_counter() - last < QUIET_S:
         await asyncio.sleep(LOOK_S)
         used = _cpu_s(engine)
@@ -119,7 +118,7 @@ async def by_schedule(volunteer: Volunteer) -> AsyncIterator[None]:
 Cause = Callable[[Volunteer], contextlib.AbstractAsyncContextManager[None]]
 
 
-async def stills(volunteer: Volunteer, cause: Cause, repeats: int, then: Callable[[], Awaitable[None]]) -> list[float]:
+async def stills(volunteer: Volunteer, cause: Cause, repeats: int) -> list[float]:
     taken = []
     for _ in range(repeats):
         engine = await volunteer.engine()
@@ -127,18 +126,15 @@ async def stills(volunteer: Volunteer, cause: Cause, repeats: int, then: Callabl
         async with cause(volunteer):
             taken.append(await still_after(engine, began))
             await volunteer.sees(lambda status: status.face in ("paused", "waiting"))
-        await then()
     return taken
 
 
 async def measured(volunteer: Volunteer, repeats: int, end: Callable[[], None]) -> list[Row]:
-    async def nothing() -> None: ...
-
     await volunteer.control.request(ChangeSettings(values={"programs.resume_after_s": 0}))
-    found = [row("pause by hand", await stills(volunteer, by_hand, repeats, nothing), 2.0)]
+    found = [row("pause by hand", await stills(volunteer, by_hand, repeats), 2.0)]
     few = max(2, repeats // 3)
-    found.append(row("another schedule", await stills(volunteer, by_schedule, few, nothing), 3.0))
-    found.append(row("a program that goes first", await stills(volunteer, by_program, few, nothing), 3.0))
+    found.append(row("another schedule", await stills(volunteer, by_schedule, few), 3.0))
+    found.append(row("a program that goes first", await stills(volunteer, by_program, few), 3.0))
     await volunteer.control.request(ChangeSettings(values={"programs.resume_after_s": None}))
     await volunteer.engine()
     async with by_program(volunteer):

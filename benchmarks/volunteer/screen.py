@@ -138,29 +138,38 @@ class Screen:
 
 
 @contextmanager
-def screen(home: Path) -> Iterator[Screen]:
-    """Xvfb, icewm and a session bus for the time of the block; `home` is the user's folder."""
+def display(home: Path, size: tuple[int, int] = SIZE) -> Iterator[dict[str, str]]:
+    """Xvfb and icewm for the time of the block: the environment for programs on it; `home` is the user's folder."""
     with contextlib.ExitStack() as ends:
         read, write = os.pipe()
-        width, height = SIZE
+        width, height = size
         command = ["Xvfb", "-displayfd", str(write), "-screen", "0", f"{width}x{height}x24", "-dpi", "96"]
         ends.enter_context(running([*command, "-nolisten", "tcp"], dict(os.environ), pass_fds=(write,)))
         os.close(write)
         with os.fdopen(read) as told:
-            display = f":{told.readline().strip()}"
-        (home / ".icewm").mkdir(parents=True, exist_ok=True)
-        (home / ".icewm" / "preferences").write_text(ICEWM + "\n")
-        bus = f"unix:path={home / 'bus'}"
+            number = f":{told.readline().strip()}"
         environment = os.environ | {
-            "DISPLAY": display,
+            "DISPLAY": number,
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / ".config"),
             "QT_QPA_PLATFORM": "xcb",
             "LC_ALL": "C.UTF-8",
-            "DBUS_SESSION_BUS_ADDRESS": bus,
+            "DBUS_SESSION_BUS_ADDRESS": "disabled:",
         }
-        ends.enter_context(running(["dbus-daemon", "--session", "--nofork", "--address", bus], environment))
         ends.enter_context(running(["icewm"], environment))
-        made = Screen(environment)
-        made.settled()
-        yield made
+        yield environment
+
+
+@contextmanager
+def screen(home: Path) -> Iterator[Screen]:
+    """A display and a session bus for the time of the block; `home` is the user's folder."""
+    (home / ".icewm").mkdir(parents=True, exist_ok=True)
+    (home / ".icewm" / "preferences").write_text(ICEWM + "\n")
+    bus = f"unix:path={home / 'bus'}"
+    with display(home) as environment:
+        command = ["dbus-daemon", "--session", "--nofork", "--address", bus]
+        environment["DBUS_SESSION_BUS_ADDRESS"] = bus
+        with running(command, environment):
+            made = Screen(environment)
+            made.settled()
+            yield made

@@ -8,7 +8,6 @@ The agent behind the window is the in-memory one of the tests, with a day's hist
 
 import argparse
 import asyncio
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "shared")]
+sys.path[:0] = [str(ROOT), str(ROOT / "shared"), str(ROOT / "benchmarks")]
 SCREEN = (1000, 700)
 PAGES = ("home", "run", "activity", "graphs", "preferences", "logs")
 LOG = """\
@@ -33,6 +32,8 @@ LOG = """\
 
 
 def main() -> None:
+    from volunteer.screen import display
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", help="pages, states or dialogs; all by default")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
@@ -43,44 +44,11 @@ def main() -> None:
         return
     for scale in (1, 2):
         width, height = (side * scale for side in SCREEN)
-        with tempfile.TemporaryDirectory() as home, Desktop(width, height, scale, home) as environment:
+        with tempfile.TemporaryDirectory() as home, display(Path(home), (width, height)) as environment:
+            environment["QT_SCALE_FACTOR"] = str(scale)
             for theme in ("light", "dark"):
                 again = [sys.executable, __file__, *arguments.only, "--out", str(arguments.out), "--theme", theme]
                 subprocess.run(again, env=environment, check=True)
-
-
-class Desktop:
-    """Xvfb, icewm and a session bus of their own."""
-
-    def __init__(self, width: int, height: int, scale: int, home: str) -> None:
-        self._size = f"{width}x{height}x24"
-        self._scale = scale
-        self._home = home
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def __enter__(self) -> dict[str, str]:
-        read, write = os.pipe()
-        command = ["Xvfb", "-displayfd", str(write), "-screen", "0", self._size, "-dpi", "96", "-nolisten", "tcp"]
-        self._processes.append(subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL))
-        os.close(write)
-        with os.fdopen(read) as told:
-            display = f":{told.readline().strip()}"
-        environment = os.environ | {
-            "DISPLAY": display,
-            "HOME": self._home,
-            "XDG_CONFIG_HOME": self._home,
-            "QT_QPA_PLATFORM": "xcb",
-            "QT_SCALE_FACTOR": str(self._scale),
-            "LC_ALL": "C.UTF-8",
-            "DBUS_SESSION_BUS_ADDRESS": "disabled:",
-        }
-        self._processes.append(subprocess.Popen(["icewm"], env=environment, stderr=subprocess.DEVNULL))
-        return environment
-
-    def __exit__(self, *_: object) -> None:
-        for process in reversed(self._processes):
-            process.terminate()
-            process.wait()
 
 
 def take(theme: str, out: Path, only: set[str]) -> None:

@@ -123,7 +123,7 @@ class Host:
         if self.agent is None:
             raise Refused("there is no run to finish a round of", hint="'legion-client pause' pauses.")
         self.finishing = True
-        self.agent.finish()
+        self.agent.finish()  # which ends at its border; where there is none, the round is finished now
         self._have_finished(self.agent.state)
 
     def resume(self) -> None:
@@ -288,11 +288,12 @@ class Host:
             reason = Reason.SETTINGS_MISTAKE if self.file.usable else Reason.SETTINGS_UNUSABLE
             known.append(Active(reason, figures={"problem": self.file.problem}))
         state = self.agent.state if self.agent is not None else None
-        if state is not None and state.trouble is not None:
-            figures: dict[str, str | int] = {"times": len(state.crashes), "problem": str(state.trouble)}
-            known.append(Active(Reason.ENGINE_FAILED, figures=figures))
-        elif self._ends.hopeless:
-            figures = {"times": len(self._ends.crashes), "problem": str(self.trouble)}
+        # Of this membership; or of several, each of which ended with one.
+        trouble, crashes = (state.trouble, state.crashes) if state is not None else (None, ())
+        if trouble is None and self._ends.hopeless:
+            trouble, crashes = self.trouble, self._ends.crashes
+        if trouble is not None:
+            figures: dict[str, str | int] = {"times": len(crashes), "problem": str(trouble)}
             known.append(Active(Reason.ENGINE_FAILED, figures=figures))
         if (lacking := self.room.lacking()) is not None:
             known.append(lacking)

@@ -111,8 +111,6 @@ def _rest_or_go_on(state: State, event: PauseAsked | FinishAsked | ResumeAsked |
             return _pause(state, wish)
         case FinishAsked() if state.phase is Phase.TRAINING:
             return replace(state, finishing=True), (SendPause(FINISHED.reason, after_contribution=True),)
-        case FinishAsked():
-            return _pause(state, FINISHED) if state.wish is None else (state, ())
         case EngineHeld() if state.finishing:
             return _pause(state, FINISHED)
         case ResumeAsked(in_person):

@@ -6,6 +6,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -174,25 +175,29 @@ async def _engine() -> Check:
     advice = "Install Legion again with its 'client' extra: pip install 'legion-training[client]'."
     began = time.monotonic()
     try:
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        status, _, words = await _said(COMMAND)
     except OSError as error:
         return Check("engine", "problem", f"{sys.executable} cannot be started: {error.strerror}", advice)
+    except TimeoutError:
+        return Check("engine", "problem", f"it was not loaded within {ENGINE_S:.0f} s", "Look at the disk's health.")
+    if status != 0:
+        last = words.decode(errors="replace").strip().splitlines()
+        return Check("engine", "problem", f"it cannot be loaded: {last[-1] if last else status}", advice)
+    return Check("engine", "ok", f"loads in {time.monotonic() - began:.1f} s")
+
+
+async def _said(command: Sequence[str]) -> tuple[int | None, bytes, bytes]:
+    """Exit status, stdout and stderr of a program that is asked nothing. OSError; TimeoutError: it was ended."""
+    nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdin=nothing, stdout=pipe, stderr=pipe)
     try:
         async with asyncio.timeout(ENGINE_S):
-            _, words = await process.communicate()
+            out, words = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
-        return Check("engine", "problem", f"it was not loaded within {ENGINE_S:.0f} s", "Look at the disk's health.")
-    if process.returncode != 0:
-        last = words.decode(errors="replace").strip().splitlines()
-        return Check("engine", "problem", f"it cannot be loaded: {last[-1] if last else process.returncode}", advice)
-    return Check("engine", "ok", f"loads in {time.monotonic() - began:.1f} s")
+        raise
+    return process.returncode, out, words
 
 
 def _driver() -> Check:
@@ -219,17 +224,11 @@ async def _graphics(driver: Check) -> Check:
     """A card that its driver shows may still be of no use to torch: the driver may be too old for it."""
     if driver.state != "ok" or driver.found.endswith(NO_CARD):
         return driver
-    process = await asyncio.create_subprocess_exec(
-        *DEVICES, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-    )
     try:
-        async with asyncio.timeout(ENGINE_S):
-            said, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        status, said, _ = await _said(DEVICES)
+    except (OSError, TimeoutError):
         return Check("graphics", "problem", f"{driver.found}: torch does not answer", "Restart the computer.")
-    problem = json.loads(said)["card_problem"] if process.returncode == 0 else "torch cannot be loaded"
+    problem = json.loads(said)["card_problem"] if status == 0 else "torch cannot be loaded"
     if problem is None:
         return driver
     advice = "Update the driver, or install the build of torch that fits it (https://pytorch.org/get-started/locally)."

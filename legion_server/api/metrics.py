@@ -47,7 +47,7 @@ async def curve(
     points: Annotated[int, Query(ge=2, le=2000, description="Most buckets, and most evaluations.")] = 500,
 ) -> LossCurve:
     """The loss of the whole run, from its first step on: mean, least and most of steps that lie together."""
-    return await backend.metrics.loss(points)
+    return await backend.metrics.curve(points)
 
 
 @router.post("/metrics", status_code=status.HTTP_204_NO_CONTENT, responses=answers(403))

@@ -32,7 +32,7 @@ class Metrics:
         self._coordinator = coordinator
         self._store = store
         self._sums: _Sums | None = None
-        self._curves: dict[int, LossCurve] = {}  # the newest, by its points
+        self._curves: dict[int, LossCurve] = {}  # by width, of which there are few; without evaluations
 
     async def view(self, since: int | None, *, private: bool) -> MetricsView:
         """`since`: the next MOST_STEPS after it instead of the tail. Workers and names only if `private`."""
@@ -64,22 +64,17 @@ class Metrics:
             self._sums = _Sums(revision, tokens, tuple(evaluations), tuple(await self._store.totals()))
         return self._sums
 
-    async def loss(self, points: int) -> LossCurve:
+    async def curve(self, points: int) -> LossCurve:
         """The whole run in at most `points` buckets, read again when one more may have been filled."""
         run = self._coordinator.run
         width = bucket_width(run.step, points)
-        known = self._curves.get(points)
-        if known is None or known.run_id != run.run_id or known.width != width or not is_fresh(known, run.step):
+        known = self._curves.get(width)
+        if known is None or known.run_id != run.run_id or not is_fresh(known, run.step):
             buckets = await self._store.loss_buckets(width)
-            evaluations = thinned((await self._summed()).evaluations, points)
-            known = LossCurve(run_id=run.run_id, width=width, training=tuple(buckets), validation=evaluations)
-            self._curves = {points: known}
-        return known
-
-    async def curve(self, points: int) -> list[StepSummary]:
-        """The whole run's steps, thinned out evenly."""
-        stride = max(1, self._coordinator.run.step // points)
-        return await self._store.summaries(None, MOST_STEPS, stride)
+            known = self._curves[width] = LossCurve(
+                run_id=run.run_id, width=width, training=tuple(buckets), validation=()
+            )
+        return known.model_copy(update={"validation": thinned((await self._summed()).evaluations, points)})
 
 
 def bucket_width(steps: int, points: int) -> int:

@@ -82,8 +82,8 @@ class Store(Protocol):
     async def use_invite(self, token_sha256: str, worker: WorkerId, now: float) -> bool:
         """Whether it is this worker's first use; asking again is none. InviteInvalid, InviteExpired or InviteUsed."""
 
-    async def summaries(self, since: int | None, limit: int, stride: int = 1) -> list[StepSummary]:
-        """The next `limit` steps after `since`, or the newest ones; oldest first; with a stride, every stride-th."""
+    async def summaries(self, since: int | None, limit: int) -> list[StepSummary]:
+        """The next `limit` steps after `since`, or the newest ones; oldest first."""
 
     async def loss_buckets(self, width: int) -> list[LossBucket]:
         """All steps that count, `width` of them together: 1 to width, and so on; oldest first."""

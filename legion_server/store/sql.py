@@ -131,8 +131,8 @@ class SqlStore:
                 raise InviteUsed  # leaves the transaction: the use is not recorded
             return True
 
-    async def summaries(self, since: int | None, limit: int, stride: int = 1) -> list[StepSummary]:
-        whole = _clusters_steps(since or 0, stride).subquery()
+    async def summaries(self, since: int | None, limit: int) -> list[StepSummary]:
+        whole = _clusters_steps(since or 0).subquery()
         c = whole.c
         query = (
             sa.select(
@@ -165,7 +165,7 @@ class SqlStore:
         ]
 
     async def loss_buckets(self, width: int) -> list[LossBucket]:
-        c = _clusters_steps(0, 1).subquery().c
+        c = _clusters_steps(0).subquery().c
         bucket = ((c.step - 1) // width).label("bucket")
         query = sa.select(
             sa.func.min(c.step).label("first"),
@@ -212,7 +212,7 @@ class SqlStore:
         return [WorkerTotals.model_validate(dict(row)) for row in rows]
 
     async def tokens(self) -> int:
-        steps = _clusters_steps(0, 1).subquery()
+        steps = _clusters_steps(0).subquery()
         async with self._begin() as connection:
             return int((await connection.execute(sa.select(sa.func.sum(steps.c.tokens)))).scalar() or 0)
 
@@ -341,7 +341,7 @@ def _text(adapter: TypeAdapter[T], value: T) -> str:
     return adapter.dump_json(value).decode()
 
 
-def _clusters_steps(after: int, stride: int) -> sa.Select[Any]:
+def _clusters_steps(after: int) -> sa.Select[Any]:
     """Steps as one row a cluster, which all its members reported alike; an epoch is one cluster's."""
     c = t.step_records.c
     return (
@@ -353,7 +353,7 @@ def _clusters_steps(after: int, stride: int) -> sa.Select[Any]:
             sa.func.max(c.step_tokens).label("tokens"),
             sa.func.max(c.step_s).label("step_s"),
         )
-        .where(c.step > after, c.step % stride == 0)
+        .where(c.step > after)
         .group_by(c.step, c.epoch)
     )
 

@@ -1,5 +1,6 @@
 """The status page: one page that says how the run goes, for anybody. It loads nothing from elsewhere."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from legion.messages import MetricsView, StepSummary
+from legion.curve import LossBucket
+from legion.messages import MetricsView
 from legion_server.backend import Backend
 from legion_server.domain import membership
 
@@ -64,7 +66,7 @@ async def _page(request: Request, name: str) -> HTMLResponse:
         model=config.model.preset or config.model.architecture,
         data=config.data.name or config.data.source,
         workers=membership.summary(backend.coordinator.state.workers),
-        curve=curve(await backend.metrics.curve(POINTS)),
+        curve=curve((await backend.metrics.curve(POINTS)).training),
         remaining=remaining(view),
         width=WIDTH,
         height=HEIGHT,
@@ -74,15 +76,15 @@ async def _page(request: Request, name: str) -> HTMLResponse:
     return HTMLResponse(text, headers=HEADERS)
 
 
-def curve(steps: list[StepSummary]) -> Curve | None:
-    """None before there are two points to join."""
-    if len(steps) < 2:
+def curve(buckets: Sequence[LossBucket]) -> Curve | None:
+    """Each bucket at its last step. None before there are two points to join."""
+    if len(buckets) < 2:
         return None
-    losses = [step.loss for step in steps]
+    losses = [bucket.loss for bucket in buckets]
     low, high = min(losses), max(losses)
-    first, last = steps[0].step, steps[-1].step
+    first, last = buckets[0].last, buckets[-1].last
     across, up = (WIDTH - LEFT - 6) / (last - first), (HEIGHT - BOTTOM - 8) / ((high - low) or 1.0)
-    points = (f"{LEFT + (s.step - first) * across:.1f},{8 + (high - s.loss) * up:.1f}" for s in steps)
+    points = (f"{LEFT + (one.last - first) * across:.1f},{8 + (high - one.loss) * up:.1f}" for one in buckets)
     return Curve(" ".join(points), low, high, first, last)
 
 

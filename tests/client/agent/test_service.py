@@ -135,8 +135,8 @@ async def test_a_pause_for_lack_of_room_lets_data_of_other_runs_go(
         room.most_bytes = 10**6
         agent.pause("Legion's folder is too large", frees_memory=True)
         await agent.until(Phase.PAUSED)
-        while old.exists():  # noqa: ASYNC110  a file that goes is no event
-            await asyncio.sleep(0)
+        while await asyncio.to_thread(old.exists):
+            assert agent.state.phase is Phase.PAUSED
         agent.stop("enough")
         await working
     assert len(list(cache.iterdir())) > 1, "the run's own data stays"

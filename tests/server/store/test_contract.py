@@ -172,8 +172,6 @@ async def test_summaries_are_steps_not_reports(store: Store) -> None:
     assert [s.step for s in await store.summaries(0, 2)] == [1, 2]
     assert [s.step for s in await store.summaries(2, 3)] == [3, 4, 5]
     assert [s.step for s in await store.summaries(7, 3)] == []
-    assert [s.step for s in await store.summaries(0, 100, stride=3)] == [3, 6]
-    assert [s.step for s in await store.summaries(None, 1, stride=3)] == [6]
     assert [(b.first, b.last) for b in await store.loss_buckets(3)] == [(1, 3), (4, 6), (7, 7)]
     assert [(b.first, b.last) for b in await store.loss_buckets(1)] == [(step, step) for step in range(1, 8)]
     first = (await store.summaries(0, 100))[0]

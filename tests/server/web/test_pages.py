@@ -7,10 +7,15 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from legion.curve import LossBucket
 from legion.messages import MetricsView, StepSummary
 from legion_server.web.pages import HEIGHT, LEFT, WIDTH, curve, remaining
 
 FOREIGN = re.compile(r"(?:src|href|action)=[\"'](?!/)|url\(|@import|https?://", re.IGNORECASE)
+
+
+def bucket(step: int, loss: float) -> LossBucket:
+    return LossBucket(first=step, last=step, tokens=1, loss=loss, least=loss, most=loss)
 
 
 def summary(step: int, loss: float) -> StepSummary:
@@ -81,7 +86,7 @@ async def test_names_in_the_configuration_are_escaped(house: Any) -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(-100, 100)), min_size=2, unique_by=lambda point: point[0]))
 def test_the_curve_stays_inside_its_frame(points: list[tuple[int, float]]) -> None:
-    found = curve([summary(step, loss) for step, loss in sorted(points)])
+    found = curve([bucket(step, loss) for step, loss in sorted(points)])
     assert found is not None
     drawn = [tuple(map(float, point.split(","))) for point in found.points.split()]
     assert len(drawn) == len(points)
@@ -91,7 +96,7 @@ def test_the_curve_stays_inside_its_frame(points: list[tuple[int, float]]) -> No
 
 def test_one_point_is_no_curve() -> None:
     assert curve([]) is None
-    assert curve([summary(1, 2.0)]) is None
+    assert curve([bucket(1, 2.0)]) is None
 
 
 def test_the_time_that_remains() -> None:
