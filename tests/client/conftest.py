@@ -2,9 +2,10 @@
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,18 @@ def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[R
     finally:
         for server in servers:
             server.kill()
+
+
+@contextlib.contextmanager
+def ending_well(environment: Mapping[str, str], *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """`legion-client` for the time of the block; then it must end on SIGTERM, with 0 and without a traceback."""
+    command = [sys.executable, "-m", "legion_client", *arguments]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as program:
+        try:
+            yield program
+        finally:
+            program.send_signal(signal.SIGTERM)
+            assert program.stderr is not None
+            said = program.stderr.read()
+            assert program.wait() == 0, said
+            assert "Traceback" not in said

@@ -5,7 +5,6 @@ Each situation is one line of the table in docs/client.md.
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ import pytest
 
 from legion_client.agent.enrolment import Enrolment
 from tests.client.commands.conftest import Client
-from tests.client.conftest import RunningServer
+from tests.client.conftest import RunningServer, ending_well
 
 WITHIN_S = 60.0
 READ_ONLY = Path("/proc/legion")  # of the system, so that root cannot write there either
@@ -28,16 +27,8 @@ READ_ONLY = Path("/proc/legion")  # of the system, so that root cannot write the
 def desktop(client: Client) -> Iterator[subprocess.Popen[str]]:
     """The app with its window, on a screen that nobody sees."""
     environment = client.environment | {"QT_QPA_PLATFORM": "offscreen", "DBUS_SESSION_BUS_ADDRESS": "disabled:"}
-    command = [sys.executable, "-m", "legion_client"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as app:
-        try:
-            yield app
-        finally:
-            app.send_signal(signal.SIGTERM)
-            assert app.stderr is not None
-            said = app.stderr.read()
-            assert app.wait() == 0, said
-            assert "Traceback" not in said
+    with ending_well(environment) as app:
+        yield app
 
 
 def status(client: Client) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from PySide6.QtWidgets import QLabel, QSystemTrayIcon
 
 from legion_client.ui.desktop import Desktop
 from legion_client.ui.tray import PATIENT_LOOKS, TrayWatch
+from tests.client.conftest import ending_well
 from tests.client.machine.private_desktop import MessageBus, Screen
 from tests.client.ui.conftest import Stage
 from tests.client.ui.fake_tray import REGISTERED, fake_tray
@@ -27,18 +27,10 @@ def app(home: Path, bus: MessageBus, screen: Screen, *arguments: str) -> Iterato
     """`legion-client` on that desktop."""
     environment = os.environ | screen.environment
     environment |= {"DBUS_SESSION_BUS_ADDRESS": bus.address, "QT_QPA_PLATFORM": "xcb", "LEGION_HOME": str(home)}
-    command = [sys.executable, "-m", "legion_client", *arguments]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as program:
-        try:
-            yield program
-            while not (home / "control" / "address.json").exists():  # by then it heeds signals
-                assert program.poll() is None
-        finally:
-            program.send_signal(signal.SIGTERM)
-            assert program.stderr is not None
-            said = program.stderr.read()
-            assert program.wait() == 0, said
-            assert "Traceback" not in said
+    with ending_well(environment, *arguments) as program:
+        yield program
+        while not (home / "control" / "address.json").exists():  # by then it heeds signals
+            assert program.poll() is None
 
 
 def remembered(home: Path, program: subprocess.Popen[str]) -> dict[str, object]:

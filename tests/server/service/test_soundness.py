@@ -47,7 +47,8 @@ async def played(house: Any, eventually: Eventually, rounds: int, log_keep: int)
     newest = rounds - rounds % 2
     state = house.backend.coordinator
     await eventually(lambda: state.state.rounds.anchored == rounds and 2 * newest in state.state.checkpoints)
-    await eventually(lambda: state.state.rounds.first_record == min(rounds - log_keep, newest))
+    # More go if a round was committed between its checkpoint and the pruning after that.
+    await eventually(lambda: state.state.rounds.first_record >= newest - log_keep)
     await eventually(lambda: all(checkpoint.assembled for checkpoint in state.state.checkpoints.values()))
     return bench
 
