@@ -26,9 +26,9 @@ from legion.data.loader import Loader
 from legion.data.prepare import Prepared, prepare
 from legion.errors import RunError
 from legion.layout import Layout
-from legion.messages import EvaluationRecord, StepRecord
 from legion.model.build import blueprint
 from legion.model.init import fill, theta_0
+from legion.reports import EvaluationRecord, StepRecord
 from legion.train.loop import Training
 from legion.zero.engine import Zero3
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from disturbed.volunteers import Site, Worker
 from legion.ids import ClusterId, WorkerId
-from legion.messages import MetricsView
+from legion.reports import MetricsView
 from legion.rounds import Blocks, RoundPlan, RoundRecord
 
 

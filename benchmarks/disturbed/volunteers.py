@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 
 from legion.errors import NotFound
-from legion.messages import MetricsView, WorkerView
+from legion.messages import WorkerView
+from legion.reports import MetricsView
 from legion.rounds import RoundPlan, RoundRecord, RoundsPage
 from legion_server.client import call
 from legion_server.settings import Settings

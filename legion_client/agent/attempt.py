@@ -15,7 +15,8 @@ from typing import Any
 
 from legion.errors import ConfigInvalid, EngineDied, by_slug
 from legion.ids import WorkerId
-from legion.messages import Plan, StepRecord
+from legion.messages import Plan
+from legion.reports import StepRecord
 from legion_client.agent import allocator, life
 from legion_client.agent.cache import Cache
 from legion_client.agent.coordinator import Coordinator

@@ -10,7 +10,6 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from legion.config import RunConfig
-from legion.curve import LossCurve
 from legion.errors import ProtocolMismatch, ServerUnreachable, Unavailable, WrongAuthority, by_slug
 from legion.ids import Epoch, WorkerId
 from legion.messages import (
@@ -18,13 +17,12 @@ from legion.messages import (
     DatasetManifest,
     Heartbeat,
     HeartbeatReply,
-    MetricsReport,
-    MetricsView,
     Plan,
     Problem,
     RenewReply,
     RenewRequest,
 )
+from legion.reports import LossCurve, MetricsReport, MetricsView
 from legion.rounds import Handover, RootReport, RoundsPage, SpanReport
 from legion_client.agent.cache import Download
 from legion_client.agent.metered import MeteredTransport

@@ -13,7 +13,7 @@ from typing import Any
 
 from legion.errors import LegionError, Refused, StorageFailed
 from legion.identity import Invite
-from legion.messages import StepRecord
+from legion.reports import StepRecord
 from legion_client.agent import life
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.decided import Decided, by_hand

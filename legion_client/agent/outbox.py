@@ -10,7 +10,7 @@ from pathlib import Path
 
 from legion.errors import StorageFailed
 from legion.ids import Epoch
-from legion.messages import EvaluationRecord, MetricsReport, StepRecord
+from legion.reports import EvaluationRecord, MetricsReport, StepRecord
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
 from legion_client.engine.protocol import SliceWritten

@@ -10,7 +10,8 @@ from typing import Any
 from legion.config import config_digest
 from legion.errors import LegionError
 from legion.identity import load_key, signing_request
-from legion.messages import PROTOCOL, Endpoint, Event, Heartbeat, HeartbeatReply, Plan, StepRecord
+from legion.messages import PROTOCOL, Endpoint, Event, Heartbeat, HeartbeatReply, Plan
+from legion.reports import StepRecord
 from legion_client.agent import events, life
 from legion_client.agent.attempt import Attempt, Surroundings, keeps_state, local_host
 from legion_client.agent.backoff import persistently

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from legion.curve import LossCurve
 from legion.errors import LegionError
 from legion.ids import ClusterId, RunId
-from legion.messages import MetricsView, Plan, StepRecord
+from legion.messages import Plan
+from legion.reports import LossCurve, MetricsView, StepRecord
 from legion.rounds import RoundRecord
 from legion_client.agent.coordinator import Coordinator
 from legion_client.control.messages import Contribution, CurveIs, CurvePoint, RunNow

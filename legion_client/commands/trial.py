@@ -17,7 +17,8 @@ from legion.data.prepare import prepare
 from legion.errors import EngineDied, by_slug
 from legion.identity import Identity, PrivateKey, host_name, key_pem, new_key, worker_id_of_key
 from legion.ids import Epoch, RunId, WorkerId
-from legion.messages import DatasetManifest, Endpoint, Member, Plan, StepRecord
+from legion.messages import DatasetManifest, Endpoint, Member, Plan
+from legion.reports import StepRecord
 from legion_client.agent.supervisor import COMMAND, Engine
 from legion_client.engine.protocol import Failed, Finished, Left, Listening, Prepare, StepDone, Stop, Train
 

@@ -10,7 +10,8 @@ from pydantic import Field, TypeAdapter
 
 from legion.config import RunConfig
 from legion.ids import ClusterId, WorkerId
-from legion.messages import DatasetManifest, Device, EvaluationRecord, Message, ModelShape, Plan, StepRecord
+from legion.messages import DatasetManifest, Device, Message, ModelShape, Plan
+from legion.reports import EvaluationRecord, StepRecord
 from legion.rounds import Handover, RootReport, RoundPlan, RoundRecord, SpanReport
 
 UPDATES = "updates"  # folder in the engine's work folder: those of the newest rounds, named by their SHA-256

@@ -32,11 +32,12 @@ from legion.errors import CheckpointInvalid, LegionError, PeerLost, RunError, St
 from legion.identity import Identity
 from legion.ids import Rank, UnitId
 from legion.layout import Layout
-from legion.messages import EvaluationRecord, Message, Plan, StepRecord
+from legion.messages import Message, Plan
 from legion.model.build import Blueprint, blueprint
 from legion.model.init import fill, theta_0
 from legion.outer.courier import Courier
 from legion.outer.member import Place
+from legion.reports import EvaluationRecord, StepRecord
 from legion.train.device import best_device, card_problem, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace

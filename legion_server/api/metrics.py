@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query, Request, Response, status
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from legion.counters import RoundsView
-from legion.curve import LossCurve
-from legion.messages import MetricsReport, MetricsView, WorkersSummary
+from legion.messages import WorkersSummary
+from legion.reports import LossCurve, MetricsReport, MetricsView
 from legion_server.api.deps import Anyone, AWorker, BackendDep
 from legion_server.api.problems import answers
 from legion_server.domain import membership

@@ -21,18 +21,8 @@ from legion.errors import (
     WorkerRevoked,
 )
 from legion.ids import Epoch, Rank, WorkerId, new_run_id
-from legion.messages import (
-    HEARTBEAT_S,
-    PROTOCOL,
-    EvaluationRecord,
-    Hardware,
-    Heartbeat,
-    HeartbeatReply,
-    MetricsReport,
-    Plan,
-    StepRecord,
-    StepSummary,
-)
+from legion.messages import HEARTBEAT_S, PROTOCOL, Hardware, Heartbeat, HeartbeatReply, Plan
+from legion.reports import EvaluationRecord, MetricsReport, StepRecord, StepSummary
 from legion_server.domain import averaging, membership, runs
 from legion_server.domain import checkpoints as cp
 from legion_server.domain.clusters import resting

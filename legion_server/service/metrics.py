@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from legion.counters import RoundsView
-from legion.curve import LossCurve
-from legion.messages import EvaluationRecord, MetricsView, StepSummary, WorkerTotals
+from legion.reports import EvaluationRecord, LossCurve, MetricsView, StepSummary, WorkerTotals
 from legion_server.domain.rounds import Rounds, gone
 from legion_server.domain.runs import Run
 from legion_server.service.coordinator import Coordinator

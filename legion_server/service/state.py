@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from legion.ids import WorkerId
-from legion.messages import MetricsReport
+from legion.reports import MetricsReport
 from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain import averaging, runs
 from legion_server.domain import checkpoints as cp

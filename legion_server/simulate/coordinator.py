@@ -13,14 +13,8 @@ from legion.config import RunConfig
 from legion.errors import RunError
 from legion.ids import Epoch, Rank, RunId, WorkerId
 from legion.layout import Layout
-from legion.messages import (
-    HEARTBEAT_S,
-    Hardware,
-    Heartbeat,
-    HeartbeatReply,
-    Plan,
-    StepRecord,
-)
+from legion.messages import HEARTBEAT_S, Hardware, Heartbeat, HeartbeatReply, Plan
+from legion.reports import StepRecord
 from legion.rounds import RootReport, RoundPlan, RoundRecord, SpanReport
 from legion.sim.storage import Storage
 from legion_server.domain import averaging, membership, roots, span_reports

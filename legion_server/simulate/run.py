@@ -15,8 +15,9 @@ from legion.data.blocks import Blocks, open_blocks
 from legion.data.prepare import Prepared, prepare
 from legion.errors import LegionError
 from legion.ids import Epoch, WorkerId
-from legion.messages import Endpoint, EvaluationRecord, Member, ModelShape, Plan, StepRecord
+from legion.messages import Endpoint, Member, ModelShape, Plan
 from legion.model.build import blueprint
+from legion.reports import EvaluationRecord, StepRecord
 from legion.rounds import RoundPlan, RoundRecord
 from legion.sim import clock
 from legion.sim.blobs import Shelves

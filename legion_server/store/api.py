@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from legion.curve import LossBucket
 from legion.ids import WorkerId
-from legion.messages import DatasetManifest, EvaluationRecord, MetricsReport, StepSummary, WorkerTotals
+from legion.messages import DatasetManifest
+from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, WorkerTotals
 from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.happenings import Happening

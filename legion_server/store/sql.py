@@ -11,10 +11,9 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from legion.curve import LossBucket
 from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unavailable, Unusable
 from legion.ids import WorkerId
-from legion.messages import EvaluationRecord, MetricsReport, StepSummary, WorkerTotals
+from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, WorkerTotals
 from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.happenings import Happening

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from legion.ids import WorkerId, short
-from legion.messages import MetricsView
+from legion.reports import MetricsView
 
 MB = 1e6
 

@@ -9,7 +9,8 @@ from typing import Any
 from legion.config import RunConfig
 from legion.counters import RoundCounters
 from legion.identity import write_private
-from legion.messages import DatasetManifest, MetricsView
+from legion.messages import DatasetManifest
+from legion.reports import MetricsView
 
 WORKER_KEYS = (
     "tokens",

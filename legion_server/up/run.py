@@ -11,7 +11,8 @@ from types import FrameType
 from legion.config import RunConfig
 from legion.errors import LegionError, RunError, ServerUnreachable, Unusable
 from legion.ids import WorkerId
-from legion.messages import CheckpointView, MetricsView
+from legion.messages import CheckpointView
+from legion.reports import MetricsView
 from legion_server.service.slices import SliceFiles
 from legion_server.settings import Settings
 from legion_server.up import defaults

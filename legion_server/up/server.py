@@ -7,14 +7,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from legion.config import RunConfig
 from legion.errors import LegionError, ServerUnreachable, Unavailable, by_slug
-from legion.messages import (
-    CheckpointView,
-    DatasetManifest,
-    InviteReply,
-    MetricsView,
-    Problem,
-    WorkerView,
-)
+from legion.messages import CheckpointView, DatasetManifest, InviteReply, Problem, WorkerView
+from legion.reports import MetricsView
 
 WORKERS: TypeAdapter[list[WorkerView]] = TypeAdapter(list[WorkerView])
 CHECKPOINTS: TypeAdapter[list[CheckpointView]] = TypeAdapter(list[CheckpointView])

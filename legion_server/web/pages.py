@@ -8,8 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from legion.curve import LossBucket
-from legion.messages import MetricsView
+from legion.reports import LossBucket, MetricsView
 from legion_server.backend import Backend
 from legion_server.domain import membership
 

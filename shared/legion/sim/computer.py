@@ -17,20 +17,11 @@ from legion.comm.waiting import Changes
 from legion.config import config_digest
 from legion.errors import LegionError, NotFound, PeerError, PeerLost, RoundConflict, StepAborted, Unavailable
 from legion.ids import ClusterId, Epoch, WorkerId
-from legion.messages import (
-    PROTOCOL,
-    Endpoint,
-    EvaluationRecord,
-    Heartbeat,
-    HeartbeatReply,
-    ModelShape,
-    Plan,
-    StepRecord,
-    WorkerState,
-)
+from legion.messages import PROTOCOL, Endpoint, Heartbeat, HeartbeatReply, ModelShape, Plan, WorkerState
 from legion.outer.blobs import BlobFolder
 from legion.outer.courier import Courier
 from legion.outer.log import Anchor
+from legion.reports import EvaluationRecord, StepRecord
 from legion.rounds import RootReport, RoundPlan, RoundRecord, SpanReport
 from legion.sim.device import DeviceModel
 from legion.sim.engine import SimEngine, World, cluster_members

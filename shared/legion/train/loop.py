@@ -20,7 +20,7 @@ from legion.config import RunConfig
 from legion.data.loader import Loader, MicroBatch
 from legion.errors import FingerprintMismatch, PeerPaused, StepAborted
 from legion.ids import Step
-from legion.messages import EvaluationRecord, StepRecord
+from legion.reports import EvaluationRecord, StepRecord
 from legion.train.device import autocast
 from legion.train.metrics import StepMeter
 from legion.train.pace import Pace

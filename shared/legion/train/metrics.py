@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from legion.comm.api import Usage
-from legion.messages import StepRecord
+from legion.reports import StepRecord
 from legion.train.device import peak_rss_bytes
 from legion.zero.engine import Committed
 

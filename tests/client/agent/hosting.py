@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from legion.messages import StepRecord
+from legion.reports import StepRecord
 from legion_client.agent import life
 from legion_client.agent.desk import AgentDesk
 from legion_client.agent.host import Host

@@ -16,7 +16,8 @@ import socket
 import sys
 from pathlib import Path
 
-from legion.messages import Device, EvaluationRecord, StepRecord
+from legion.messages import Device
+from legion.reports import EvaluationRecord, StepRecord
 from legion_client.engine.protocol import (
     COMMANDS,
     Evaluated,

@@ -6,7 +6,7 @@ import ssl
 from pathlib import Path
 
 from legion.ids import Epoch, WorkerId
-from legion.messages import EvaluationRecord
+from legion.reports import EvaluationRecord
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.outbox import Outbox
 from legion_client.engine.protocol import SliceWritten

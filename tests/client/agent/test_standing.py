@@ -5,9 +5,8 @@ import json
 import sys
 from pathlib import Path
 
-from legion.curve import LossBucket, LossCurve
 from legion.ids import RunId
-from legion.messages import EvaluationRecord, StepRecord
+from legion.reports import EvaluationRecord, LossBucket, LossCurve, StepRecord
 from legion_client.agent.standing import Standing, drawn
 from tests.client.agent.hosting import RunningServer, hosted, seen
 from tests.client.agent.relaying import SHAPE

@@ -17,7 +17,8 @@ import pytest
 from legion.checkpoint.assemble import assemble
 from legion.config import config_digest
 from legion.errors import VerificationFailed
-from legion.messages import CheckpointManifest, MetricsView, Plan, SliceRef, StepSummary
+from legion.messages import CheckpointManifest, Plan, SliceRef
+from legion.reports import MetricsView, StepSummary
 from legion_client.engine.protocol import Evaluated, Listening, SliceWritten, StepDone
 from legion_client.engine.reference import (
     DISTANCE_BOUND,

@@ -17,9 +17,9 @@ from legion.data.loader import Loader
 from legion.data.stream import NO_LABEL, Block
 from legion.ids import Epoch, RunId, UnitId
 from legion.layout import Layout
-from legion.messages import EvaluationRecord, StepRecord
 from legion.model.build import blueprint
 from legion.model.init import fill, theta_0
+from legion.reports import EvaluationRecord, StepRecord
 from legion.train.loop import Training
 from legion.zero.engine import Zero3
 

@@ -3,7 +3,7 @@
 import pytest
 
 from legion.comm.api import Usage
-from legion.messages import StepRecord
+from legion.reports import StepRecord
 from legion.train import metrics
 from legion.train.metrics import StepMeter
 from legion.zero.engine import Committed

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from legion.curve import LossCurve
 from legion.ids import Epoch
-from legion.messages import EvaluationRecord, MetricsReport, MetricsView, StepRecord
+from legion.reports import EvaluationRecord, LossCurve, MetricsReport, MetricsView, StepRecord
 from legion_server.service import metrics
 from legion_server.up.report import whole_run
 

@@ -15,7 +15,8 @@ from coordinated_rounds import Table, config_of
 from legion.config import RunConfig
 from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unusable
 from legion.ids import Epoch, RunId, WorkerId
-from legion.messages import DatasetManifest, EvaluationRecord, MetricsReport, StepRecord
+from legion.messages import DatasetManifest
+from legion.reports import EvaluationRecord, MetricsReport, StepRecord
 from legion_server.domain import checkpoints as cp
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker

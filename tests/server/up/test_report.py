@@ -11,7 +11,7 @@ from rich.console import Console
 from legion.counters import RoundCounters, RoundsView
 from legion.errors import StorageFailed
 from legion.ids import RunId, WorkerId
-from legion.messages import EvaluationRecord, MetricsView, StepSummary, WorkerTotals
+from legion.reports import EvaluationRecord, MetricsView, StepSummary, WorkerTotals
 from legion_server.up.console import Screen
 from legion_server.up.progress import progress
 from legion_server.up.report import Outcome, report, summary, write_json

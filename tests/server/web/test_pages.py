@@ -7,8 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from legion.curve import LossBucket
-from legion.messages import MetricsView, StepSummary
+from legion.reports import LossBucket, MetricsView, StepSummary
 from legion_server.web.pages import HEIGHT, LEFT, WIDTH, curve, remaining
 
 FOREIGN = re.compile(r"(?:src|href|action)=[\"'](?!/)|url\(|@import|https?://", re.IGNORECASE)
