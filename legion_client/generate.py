@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from legion.config import Architecture
 from legion.errors import CheckpointInvalid, Unusable
+from legion.model.continuation import continuation
 
 
 def generate(checkpoint: Path, prompt: str, *, tokens: int, temperature: float, seed: int) -> str:
@@ -29,7 +29,7 @@ def generate(checkpoint: Path, prompt: str, *, tokens: int, temperature: float, 
     start = tokenizer.encode(prompt, add_special_tokens=False) or [tokenizer.eos_token_id]
     ids = list(start)
     with torch.inference_mode():
-        for token in _continuation(model, start, temperature, torch.Generator().manual_seed(seed)):
+        for token in continuation(model, start, temperature, torch.Generator().manual_seed(seed)):
             if token == tokenizer.eos_token_id:
                 break
             ids.append(token)
@@ -73,26 +73,3 @@ def _check_folder(checkpoint: Path) -> None:
     if kind not in get_args(Architecture):
         allowed = ", ".join(get_args(Architecture))
         raise CheckpointInvalid(f"{checkpoint} holds a model of type {kind!r}; Legion knows {allowed}", hint=hint)
-
-
-def _continuation(model: Any, ids: list[int], temperature: float, generator: torch.Generator) -> Iterator[int]:
-    """Tokens without end; when the model's context is full, it goes on from the newer half."""
-    context = int(model.config.max_position_embeddings)
-    recent = ids[-context:]
-    feed, cache = recent, None
-    while True:
-        output = model(torch.tensor([feed]), past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
-        token = _pick(output.logits[0, -1].float(), temperature, generator)
-        yield token
-        recent = [*recent, token]
-        feed = [token]
-        if len(recent) > context:
-            feed = recent = recent[-max(1, context // 2) :]
-            cache = None
-
-
-def _pick(logits: torch.Tensor, temperature: float, generator: torch.Generator) -> int:
-    if temperature == 0:
-        return int(logits.argmax())
-    return int(torch.multinomial((logits / temperature).softmax(0), 1, generator=generator))

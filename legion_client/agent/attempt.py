@@ -48,6 +48,7 @@ from legion_client.engine.protocol import (
     StepDone,
     Throttle,
     UpdateWanted,
+    Wrote,
 )
 from legion_client.machine.probe import nvidia_devices
 from legion_client.paths import Home
@@ -274,8 +275,8 @@ class Attempt:
                 self._around.on_record(record)
             case Moved():
                 self._around.traffic.moved(report)
-            case Evaluated(record=evaluation):
-                outbox.add_record(epoch, evaluation)
+            case Evaluated(record=told) | Wrote(sample=told):
+                outbox.add_record(epoch, told)
             case SliceWritten():
                 outbox.add_slice(epoch, report)
             case StateSaved():

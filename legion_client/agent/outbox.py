@@ -4,13 +4,14 @@ Invariant: nothing is dropped before the server has acknowledged it, or its plan
 """
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from pathlib import Path
 
 from legion.errors import StorageFailed
 from legion.ids import Epoch
-from legion.reports import EvaluationRecord, MetricsReport, StepRecord
+from legion.reports import EvaluationRecord, MetricsReport, StepRecord, TextSample
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
 from legion_client.engine.protocol import SliceWritten
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_S = 1.0  # records wait this long for company
 BATCH_RECORDS = 500
+Record = StepRecord | EvaluationRecord | TextSample
 
 
 class Outbox:
@@ -26,14 +28,14 @@ class Outbox:
 
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
-        self._records: deque[tuple[Epoch, StepRecord | EvaluationRecord]] = deque()
+        self._records: deque[tuple[Epoch, Record]] = deque()
         self._slices: deque[tuple[Epoch, SliceWritten]] = deque()
         self._record_waits = asyncio.Event()
         self._slice_waits = asyncio.Event()
         self._hurry = asyncio.Event()
         self._delivered = asyncio.Condition()
 
-    def add_record(self, epoch: Epoch, record: StepRecord | EvaluationRecord) -> None:
+    def add_record(self, epoch: Epoch, record: Record) -> None:
         self._records.append((epoch, record))
         self._record_waits.set()
 
@@ -62,7 +64,7 @@ class Outbox:
             await self._pause()
             batch = self._next_batch()
             await persistently("metrics", self._coordinator.report, batch)
-            for _ in range(len(batch.steps) + len(batch.evaluations)):
+            for _ in range(len(batch.steps) + len(batch.evaluations) + len(batch.samples)):
                 self._records.popleft()
             if not self._records:
                 self._record_waits.clear()
@@ -83,16 +85,14 @@ class Outbox:
 
     def _next_batch(self) -> MetricsReport:
         epoch = self._records[0][0]
-        steps: list[StepRecord] = []
-        evaluations: list[EvaluationRecord] = []
-        for of_epoch, record in list(self._records)[:BATCH_RECORDS]:
-            if of_epoch != epoch:
-                break
-            if isinstance(record, StepRecord):
-                steps.append(record)
-            else:
-                evaluations.append(record)
-        return MetricsReport(epoch=epoch, steps=tuple(steps), evaluations=tuple(evaluations))
+        first = itertools.islice(self._records, BATCH_RECORDS)
+        records = [record for _, record in itertools.takewhile(lambda each: each[0] == epoch, first)]
+        return MetricsReport(
+            epoch=epoch,
+            steps=tuple(record for record in records if isinstance(record, StepRecord)),
+            evaluations=tuple(record for record in records if isinstance(record, EvaluationRecord)),
+            samples=tuple(record for record in records if isinstance(record, TextSample)),
+        )
 
     async def _pause(self) -> None:
         try:

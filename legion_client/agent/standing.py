@@ -149,6 +149,8 @@ def drawn(curve: LossCurve) -> CurveIs:
             for one, read in zip(curve.training, tokens, strict=True)
         ),
         validation=tuple(CurvePoint(step=one.step, tokens=one.tokens, loss=one.loss) for one in curve.validation),
+        text=curve.sample.text if curve.sample else None,
+        text_step=curve.sample.step if curve.sample else None,
     )
 
 

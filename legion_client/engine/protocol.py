@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter
 from legion.config import RunConfig
 from legion.ids import ClusterId, WorkerId
 from legion.messages import DatasetManifest, Device, Message, ModelShape, Plan
-from legion.reports import EvaluationRecord, StepRecord
+from legion.reports import EvaluationRecord, StepRecord, TextSample
 from legion.rounds import Handover, RootReport, RoundPlan, RoundRecord, SpanReport
 
 UPDATES = "updates"  # folder in the engine's work folder: those of the newest rounds, named by their SHA-256
@@ -142,6 +142,11 @@ class Evaluated(Message):
     record: EvaluationRecord
 
 
+class Wrote(Message):
+    kind: Literal["wrote"] = "wrote"
+    sample: TextSample
+
+
 class SliceWritten(Message):
     """A slice of the checkpoint after `step` steps lies at `path`; the agent uploads it and deletes the file."""
 
@@ -223,6 +228,7 @@ Report = Annotated[
     | Moved
     | StepDone
     | Evaluated
+    | Wrote
     | SliceWritten
     | SpanReduced
     | AnchorReached

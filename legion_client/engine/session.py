@@ -28,6 +28,7 @@ from legion.comm.peers import COMPLETE, PAUSED
 from legion.config import config_digest
 from legion.data.blocks import open_blocks
 from legion.data.loader import Loader
+from legion.data.tokenizer import cached_tokenizer
 from legion.errors import CheckpointInvalid, LegionError, PeerLost, RunError, StepAborted
 from legion.identity import Identity
 from legion.ids import Rank, UnitId
@@ -42,6 +43,7 @@ from legion.train.device import best_device, card_problem, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace
 from legion.train.rounds import RoundTraining
+from legion.train.writer import Writer
 from legion.zero.engine import Zero3
 from legion.zero.optimizers import Slice
 from legion_client.engine.local_state import LocalState, anchor_of, started
@@ -58,6 +60,7 @@ from legion_client.engine.protocol import (
     StepDone,
     Throttle,
     Train,
+    Wrote,
 )
 from legion_client.engine.rounds import Rounds
 
@@ -201,7 +204,15 @@ class Session:
         with self._loader:
             self._blueprint.model.to(self._device)
             training = self._training = Training(
-                config, self._blueprint.model, zero, exchange, self._loader, speaker, self._device, pace=self._pace
+                config,
+                self._blueprint.model,
+                zero,
+                exchange,
+                self._loader,
+                speaker,
+                self._device,
+                pace=self._pace,
+                writer=self._writer(),
             )
             if self._rest_asked:
                 training.resting.set()
@@ -210,6 +221,13 @@ class Session:
             if rounds is None:
                 return training.run(command.plan.first_step, tokens)
             return self._round_training(command, training, zero, *rounds).run(command.plan.round)
+
+    def _writer(self) -> Writer | None:
+        prepare = self._prepare
+        if not (tokens := prepare.config.evaluation.sample_tokens):
+            return None
+        tokenizer = cached_tokenizer(prepare.manifest, prepare.cache_dir)
+        return Writer(tokenizer, tokens, lambda sample: self._report(Wrote(sample=sample)))
 
     def _round_training(
         self, command: Train, training: Training, zero: Zero3, place: Place, courier: Courier

@@ -239,7 +239,9 @@ class Coordinator:
             first, last = plan.first_step, draft.run.config.steps
             steps = tuple(sorted((r for r in report.steps if first < r.step <= last), key=_step))
             evaluations = tuple(sorted((e for e in report.evaluations if first < e.step <= last), key=_step))
-            draft.report = (worker_id, report.model_copy(update={"steps": steps, "evaluations": evaluations}))
+            samples = tuple(s for s in report.samples if first < s.step <= last)
+            counted = {"steps": steps, "evaluations": evaluations, "samples": samples}
+            draft.report = (worker_id, report.model_copy(update=counted))
             if draft.rounds is not None and plan.members[0].worker_id == worker_id:
                 tokens, took_s = sum(r.step_tokens for r in steps), sum(r.step_s for r in steps)
                 draft.rounds = measured(draft.rounds, plan.cluster, tokens, took_s)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from legion.counters import RoundsView
-from legion.reports import EvaluationRecord, LossCurve, MetricsView, StepSummary, WorkerTotals
+from legion.reports import EvaluationRecord, LossCurve, MetricsView, StepSummary, TextSample, WorkerTotals
 from legion_server.domain.rounds import Rounds, gone
 from legion_server.domain.runs import Run
 from legion_server.service.coordinator import Coordinator
@@ -22,6 +22,7 @@ class _Sums:
     tokens: int
     evaluations: tuple[EvaluationRecord, ...]
     workers: tuple[WorkerTotals, ...]
+    sample: TextSample | None
 
 
 class Metrics:
@@ -31,7 +32,7 @@ class Metrics:
         self._coordinator = coordinator
         self._store = store
         self._sums: _Sums | None = None
-        self._curves: dict[int, LossCurve] = {}  # by width, of which there are few; without evaluations
+        self._curves: dict[int, LossCurve] = {}  # by width, of which there are few; without evaluations and sample
 
     async def view(self, since: int | None, *, private: bool) -> MetricsView:
         """`since`: the next MOST_STEPS after it instead of the tail. Workers and names only if `private`."""
@@ -60,7 +61,8 @@ class Metrics:
         revision = self._coordinator.revision
         if self._sums is None or self._sums.revision != revision:
             tokens, evaluations = await self._store.tokens(), await self._store.evaluations()
-            self._sums = _Sums(revision, tokens, tuple(evaluations), tuple(await self._store.totals()))
+            workers, sample = await self._store.totals(), await self._store.newest_sample()
+            self._sums = _Sums(revision, tokens, tuple(evaluations), tuple(workers), sample)
         return self._sums
 
     async def curve(self, points: int) -> LossCurve:
@@ -73,7 +75,8 @@ class Metrics:
             known = self._curves[width] = LossCurve(
                 run_id=run.run_id, width=width, training=tuple(buckets), validation=()
             )
-        return known.model_copy(update={"validation": thinned((await self._summed()).evaluations, points)})
+        sums = await self._summed()
+        return known.model_copy(update={"validation": thinned(sums.evaluations, points), "sample": sums.sample})
 
 
 def bucket_width(steps: int, points: int) -> int:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from legion.ids import WorkerId
 from legion.messages import DatasetManifest
-from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, WorkerTotals
+from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, TextSample, WorkerTotals
 from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.happenings import Happening
@@ -89,6 +89,8 @@ class Store(Protocol):
         """All steps that count, `width` of them together: 1 to width, and so on; oldest first."""
 
     async def evaluations(self) -> list[EvaluationRecord]: ...
+
+    async def newest_sample(self) -> TextSample | None: ...
 
     async def totals(self) -> list[WorkerTotals]:
         """Sums per worker over the steps that count, by worker id."""

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unavailable, Unusable
 from legion.ids import WorkerId
-from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, WorkerTotals
+from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, TextSample, WorkerTotals
 from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.happenings import Happening
@@ -197,6 +197,12 @@ class SqlStore:
             rows = (await connection.execute(query.group_by(c.step).order_by(c.step))).all()
         return [EvaluationRecord(step=row.step, loss=row.loss, tokens=row.tokens) for row in rows]
 
+    async def newest_sample(self) -> TextSample | None:
+        query = sa.select(t.text_samples).order_by(t.text_samples.c.step.desc()).limit(1)
+        async with self._begin() as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else TextSample(step=row.step, text=row.text)
+
     async def totals(self) -> list[WorkerTotals]:
         c = t.step_records.c
         summed = ("tokens", "micro_batches", "compute_s", "waiting_s", "sent_bytes", "received_bytes")
@@ -233,7 +239,8 @@ class SqlStore:
         # Delivery is at least once: what is known already stays as it is.
         steps = [record.model_dump() | {"worker_id": worker, "epoch": report.epoch} for record in report.steps]
         evaluations = [record.model_dump() | {"epoch": report.epoch} for record in report.evaluations]
-        for table, rows in ((t.step_records, steps), (t.evaluations, evaluations)):
+        samples = [sample.model_dump() for sample in report.samples]
+        for table, rows in ((t.step_records, steps), (t.evaluations, evaluations), (t.text_samples, samples)):
             if rows:
                 await connection.execute(self._insert(table).on_conflict_do_nothing(), rows)
 
@@ -358,5 +365,5 @@ def _clusters_steps(after: int) -> sa.Select[Any]:
 
 
 async def _supersede(connection: AsyncConnection, step: int) -> None:
-    for table in (t.step_records, t.evaluations):
+    for table in (t.step_records, t.evaluations, t.text_samples):
         await connection.execute(sa.delete(table).where(table.c.step > step))

@@ -97,6 +97,13 @@ step_records = Table(
     Column("state_bytes", BigInteger, nullable=False),
 )
 
+text_samples = Table(
+    "text_samples",
+    metadata,
+    Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+)
+
 evaluations = Table(
     "evaluations",
     metadata,

@@ -8,6 +8,8 @@ from legion.counters import RoundsView
 from legion.ids import Epoch, RunId, WorkerId
 from legion.messages import Count, Message, RunPhase
 
+MOST_TEXT = 2000  # characters of a sample
+
 
 class StepRecord(Message):
     """What one member saw in one step. Loss and norm are the cluster's, the rest is the member's own."""
@@ -36,12 +38,20 @@ class EvaluationRecord(Message):
     tokens: Count
 
 
+class TextSample(Message):
+    """What the weights after `step` steps wrote as a new document: from a worker, so anybody's words."""
+
+    step: Annotated[int, Field(ge=0, le=2**31 - 1)]
+    text: Annotated[str, Field(min_length=1, max_length=MOST_TEXT, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
+
+
 class MetricsReport(Message):
     """From a worker, for itself: records not reported before. Delivery is at least once; (epoch, step) is the key."""
 
     epoch: Epoch
     steps: tuple[StepRecord, ...] = ()
     evaluations: tuple[EvaluationRecord, ...] = ()
+    samples: tuple[TextSample, ...] = ()
 
 
 class WorkerTotals(Message):
@@ -104,3 +114,4 @@ class LossCurve(Message):
     width: int
     training: tuple[LossBucket, ...]
     validation: tuple[EvaluationRecord, ...]
+    sample: TextSample | None = None  # the newest

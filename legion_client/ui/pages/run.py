@@ -92,7 +92,7 @@ class RunPage(Page):
             return
         step = words.number(answer.text_step or 0)
         self._sample_title.setText(words.tr("What the model writes after {step} steps", step=step))
-        self._sample_text.setText(answer.text)
+        self._sample_text.setText(answer.text.strip("\n"))
 
 
 def series_of(name: str, points: Sequence[CurvePoint]) -> Series:

@@ -25,6 +25,7 @@ from legion.train.device import autocast
 from legion.train.metrics import StepMeter
 from legion.train.pace import Pace
 from legion.train.schedule import learning_rate
+from legion.train.writer import Writer
 from legion.zero.engine import Border, Committed, Zero3
 
 
@@ -65,8 +66,9 @@ class Training:
         device: torch.device,
         clock: Callable[[], float] | None = None,
         pace: Pace | None = None,
+        writer: Writer | None = None,
     ) -> None:
-        """`clock`: s, for the times in records, if not this machine's."""
+        """`clock`: s, for the times in records, if not this machine's. `writer`: at every evaluation, on rank 0."""
         self._config = config
         self._model = model
         self._zero = zero
@@ -76,6 +78,7 @@ class Training:
         self._device = device
         self._meter = StepMeter(exchange.usage, clock)
         self.pace = pace or Pace()
+        self._writer = writer
         self.stopping = threading.Event()  # set by anyone: leave after the step under way
         self.resting = threading.Event()  # set by anyone: what was done is kept for the others, when we leave
         self.steps_done = 0
@@ -178,6 +181,8 @@ class Training:
                 batch = self._loader.validation_batch(number, most)
                 loss_sum += float(self._loss_sum(batch))
                 tokens += batch.tokens
+            if self._writer is not None and group.rank == 0:
+                self._writer.write(self._model, self.steps_done, self.pace.between)
         verdict = self._zero.vote_evaluation(Batches(mine, tokens), count, loss_sum)
         self._listener.evaluated(
             EvaluationRecord(step=self.steps_done, loss=verdict.loss_sum / verdict.tokens, tokens=verdict.tokens)

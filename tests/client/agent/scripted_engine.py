@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from legion.messages import Device
-from legion.reports import EvaluationRecord, StepRecord
+from legion.reports import EvaluationRecord, StepRecord, TextSample
 from legion_client.engine.protocol import (
     COMMANDS,
     Evaluated,
@@ -33,6 +33,7 @@ from legion_client.engine.protocol import (
     StepDone,
     Stop,
     Train,
+    Wrote,
 )
 
 WORK_DIRS: list[Path] = []
@@ -91,6 +92,7 @@ def train(script: dict[str, object], command: Train) -> bool:
         return False
     if script.get("slice_size"):
         say(write_slice(command, first + steps, int(str(script["slice_size"]))))
+    say(Wrote(sample=TextSample(step=first + steps, text="def f():")))
     say(Evaluated(record=EvaluationRecord(step=first + steps, loss=2.0, tokens=4096)))
     say(Finished(step=first + steps))
     return True

@@ -88,6 +88,7 @@ async def test_from_invite_to_the_end_of_the_run(run: RunningServer, engine: Eng
     assert (metrics["phase"], metrics["step"], metrics["tokens"]) == ("complete", STEPS, 2048 * STEPS)
     assert [step["step"] for step in metrics["recent"]] == [1, 2, 3, 4]
     assert [evaluation["loss"] for evaluation in metrics["evaluations"]] == [2.0]
+    assert run.call("GET", "/metrics/curve")["sample"] == {"step": STEPS, "text": "def f():"}
     (worker,) = run.call("GET", "/workers")
     assert (worker["state"], worker["failure"], worker["step"]) == ("offline", None, STEPS)
     (checkpoint,) = run.call("GET", "/checkpoints")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from legion.ids import RunId
-from legion.reports import EvaluationRecord, LossBucket, LossCurve, StepRecord
+from legion.reports import EvaluationRecord, LossBucket, LossCurve, StepRecord, TextSample
 from legion_client.agent.standing import Standing, drawn
 from tests.client.agent.hosting import RunningServer, hosted, seen
 from tests.client.agent.relaying import SHAPE
@@ -66,7 +66,9 @@ def test_a_bucket_stands_at_its_last_step() -> None:
             LossBucket(first=3, last=3, tokens=5, loss=1.0, least=1.0, most=1.0),
         ),
         validation=(EvaluationRecord(step=3, loss=1.5, tokens=15),),
+        sample=TextSample(step=3, text="def f():"),
     )
     told = drawn(curve)
     assert [(one.step, one.tokens, one.least, one.most) for one in told.training] == [(2, 10, 2.0, 4.0), (3, 15, 1, 1)]
     assert [(one.step, one.loss) for one in told.validation] == [(3, 1.5)]
+    assert (told.text, told.text_step) == ("def f():", 3)

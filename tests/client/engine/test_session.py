@@ -14,7 +14,7 @@ from legion.errors import CheckpointInvalid, LegionError, PeerLost, RunError, St
 from legion.identity import Identity
 from legion.layout import Layout
 from legion.messages import Endpoint, Member, Message, ModelShape, Plan, TensorShape, UnitShape
-from legion_client.engine.protocol import Evaluated, Listening, Prepare, SliceWritten, StepDone, Train
+from legion_client.engine.protocol import Evaluated, Listening, Prepare, SliceWritten, StepDone, Train, Wrote
 from legion_client.engine.session import Session, on_compute_thread
 from tests.client.engine.engine_processes import EPOCH, RUN, Dataset, plan_with, with_config
 
@@ -67,7 +67,7 @@ async def test_alone_from_theta_0_to_the_end(tmp_path: Path, short: Dataset) -> 
     assert alone.session.steps_done == 0
     assert await alone.session.train(Train(plan=plan_for(alone))) == 3
     step = [StepDone]
-    assert alone.kinds() == [Listening, *step * 2, SliceWritten, *step, Evaluated, SliceWritten]
+    assert alone.kinds() == [Listening, *step * 2, SliceWritten, *step, Wrote, Evaluated, SliceWritten]
     assert alone.session.steps_done == alone.session.steps == 3
     last = alone.reports[-1]
     assert isinstance(last, SliceWritten)

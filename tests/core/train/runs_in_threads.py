@@ -21,6 +21,7 @@ from legion.model.build import blueprint
 from legion.model.init import fill, theta_0
 from legion.reports import EvaluationRecord, StepRecord
 from legion.train.loop import Training
+from legion.train.writer import Writer
 from legion.zero.engine import Zero3
 
 SEQ_LEN = 16
@@ -112,6 +113,7 @@ def run(
     blocks: SyntheticBlocks | None = None,
     resume_step: int = 0,
     stop_after: int | None = None,
+    writer: Writer | None = None,
 ) -> list[Heard]:
     """One start of a run on all members; `stop_after`: every member is asked to stop once it has done that step."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +125,7 @@ def run(
             zero, model, heard, tokens = members[rank]
             with Loader(blocks or SyntheticBlocks(), config.batch) as loader:
                 exchange, device = cluster.exchanges[rank], torch.device("cpu")
-                training = Training(config, model, zero, exchange, loader, heard, device)
+                training = Training(config, model, zero, exchange, loader, heard, device, writer=writer)
                 if stop_after is not None:
                     heard.on_step = lambda step: training.stopping.set() if step == stop_after else None
                 heard.returned = training.run(resume_step, tokens)

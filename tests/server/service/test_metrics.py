@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legion.ids import Epoch
-from legion.reports import EvaluationRecord, LossCurve, MetricsReport, MetricsView, StepRecord
+from legion.reports import EvaluationRecord, LossCurve, MetricsReport, MetricsView, StepRecord, TextSample
 from legion_server.service import metrics
 from legion_server.up.report import whole_run
 
@@ -70,6 +70,24 @@ async def test_the_whole_run_is_told_in_few_points(house: Any) -> None:
 async def test_a_run_that_has_not_begun_has_no_curve(house: Any) -> None:
     whole = await curve(house, 500)
     assert (whole.width, whole.training, whole.validation) == (1, (), ())
+
+
+def samples(*texts: str) -> dict[str, Any]:
+    return {"epoch": 1, "samples": [{"step": step, "text": text} for step, text in enumerate(texts, start=1)]}
+
+
+async def test_the_newest_text_comes_with_the_curve(house: Any) -> None:
+    (member,) = await house.start(1, steps=2)
+    body = samples("def", "class A:\n\tpass  # <b>\u00e9", "beyond the run")
+    assert (await house.http.post("/metrics", json=body, headers=member.headers)).status_code == 204
+    assert (await curve(house, 10)).sample == TextSample(step=2, text="class A:\n\tpass  # <b>\u00e9")
+
+
+@pytest.mark.parametrize("text", ["", "x" * 2001, "a\0b", "\x1b[31m", "\x7f", "a\rb"])
+async def test_a_text_that_cannot_be_shown_is_refused(house: Any, text: str) -> None:
+    (member,) = await house.start(1)
+    assert (await house.http.post("/metrics", json=samples(text), headers=member.headers)).status_code == 422
+    assert (await curve(house, 10)).sample is None
 
 
 async def test_a_curve_grows_with_its_run(house: Any) -> None:

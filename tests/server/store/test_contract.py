@@ -16,7 +16,7 @@ from legion.config import RunConfig
 from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unusable
 from legion.ids import Epoch, RunId, WorkerId
 from legion.messages import DatasetManifest
-from legion.reports import EvaluationRecord, MetricsReport, StepRecord
+from legion.reports import EvaluationRecord, MetricsReport, StepRecord, TextSample
 from legion_server.domain import checkpoints as cp
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
@@ -188,6 +188,17 @@ async def test_what_lies_beyond_the_checkpoint_is_superseded(store: Store) -> No
     await store.save(report(B, record(3, loss=1.0), epoch=2))
     assert [(s.step, s.loss) for s in await store.summaries(0, 10)] == [(1, 9.0), (2, 9.0), (3, 1.0)]
     assert [e.step for e in await store.evaluations()] == [2]
+
+
+async def test_the_newest_sample_is_the_last_that_was_not_superseded(store: Store) -> None:
+    assert await store.newest_sample() is None
+    samples = tuple(TextSample(step=step, text=f"<b>after {step}\n\U0001f600") for step in (2, 4))
+    await store.save(Change(report=(A, MetricsReport(epoch=Epoch(1), samples=samples))))
+    again = TextSample(step=4, text="another cluster's")
+    await store.save(Change(report=(B, MetricsReport(epoch=Epoch(2), samples=(again,)))))
+    assert await store.newest_sample() == samples[1]
+    await store.save(Change(superseded_after=2))
+    assert await store.newest_sample() == samples[0]
 
 
 async def test_clusters_steps_add_up(store: Store) -> None:
