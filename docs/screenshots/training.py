@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as ends:
         folder = Path(name)
         run = ends.enter_context(server(folder / "server"))
-        run.configure(config(1))
+        run.configure(config(1, evaluation={"every_steps": 256, "max_blocks": 16}))
         seen = ends.enter_context(screen(folder / "user"))
         home, invite = folder / "home", folder / "invite.txt"
         invite.write_text(run.invite())
