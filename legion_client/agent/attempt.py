@@ -88,7 +88,8 @@ class Attempt:
         self._around = around
         self._commands: asyncio.Queue[Command] = asyncio.Queue()
         self._engine: Engine | None = None
-        self._started = False
+        self._running: asyncio.Task[None] | None = None  # the engine, from its start to its end
+        self._takes_commands = False
         self._tasks: list[asyncio.Task[None]] = []
         self.rounds = RoundRelay(around.server, around.home.work, self.say)
         self.plan: Plan | None = None
@@ -110,13 +111,20 @@ class Attempt:
     def start_engine(self, limits: Throttle | None, cards: str | None) -> None:
         """`cards`: that it may see, as `Orders` has them; None: all."""
         self.cards = cards
-        self._started = True
+        self._takes_commands = True
         self.say(self._prepare_command())  # first of all: what an engine is told before, it would not understand
         if limits is not None:
             self.say(limits)
         self._around.traffic.with_engine(True)
         self.say(self._around.traffic.rates)
-        self._spawn(self._run_engine())
+        self._running = self._spawn(self._run_engine(self._running))
+
+    def doze(self) -> None:
+        """The engine ends; where it listened is kept for the next one. What it was to be told, nobody hears."""
+        self._takes_commands = False
+        self._commands = asyncio.Queue()
+        if self._running is not None:
+            self._running.cancel()
 
     def fetch_slice(self, plan: Plan) -> None:
         self.plan = plan
@@ -138,7 +146,7 @@ class Attempt:
     @property
     def takes_commands(self) -> bool:
         """Its engine lives, or is about to."""
-        return self._started
+        return self._takes_commands
 
     @property
     def engine_pid(self) -> int | None:
@@ -182,8 +190,9 @@ class Attempt:
 
     # Tasks.
 
-    def _spawn(self, part: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, part: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         self._tasks.append(self._around.spawn(self, part))
+        return self._tasks[-1]
 
     def _post(self, event: life.Event) -> None:
         self._around.post(self, event)
@@ -198,8 +207,10 @@ class Attempt:
         self.prepared = await prepare(around.server, Cache(around.home.cache), self._moved_on, around.room)
         self._post(life.Downloaded())
 
-    async def _run_engine(self) -> None:
+    async def _run_engine(self, after: asyncio.Task[None] | None) -> None:
         around = self._around
+        if after is not None:
+            await asyncio.wait([after])
         try:
             assert self.prepared is not None
             tuned = dict(allocator.variables(self.prepared.config.model))
@@ -326,7 +337,7 @@ class Attempt:
             cache_dir=home.cache,
             work_dir=home.work,
             listen_host=settings.listen_host or local_host(self._around.server),
-            listen_port=settings.listen_port,
+            listen_port=self.listening.port if self.listening else settings.listen_port,
             state_path=home.local_state,
             device_kinds=device_kinds(self.cards),
         )

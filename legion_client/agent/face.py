@@ -26,6 +26,8 @@ _AT_WORK: dict[Phase, tuple[Face, str]] = {
     Phase.JOINING: ("syncing", "Fetches the run's data"),
     Phase.PREPARING: ("syncing", "Starts the training engine"),
     Phase.READY: ("waiting", "Ready: waits for the run to take this computer in"),
+    Phase.DOZING: ("waiting", "Ready: waits for the run to take this computer in"),
+    Phase.WAKING: ("syncing", "Starts the training engine"),
     Phase.LOADING: ("syncing", "Fetches the model"),
     Phase.TRAINING: ("training", "Training"),
     Phase.HOLDING: ("paused", "Paused"),

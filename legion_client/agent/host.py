@@ -43,7 +43,7 @@ from legion_client.settings import Settings, SettingsFile
 
 logger = logging.getLogger(__name__)
 
-RESTING = (life.Phase.READY, life.Phase.HOLDING, life.Phase.PAUSED, life.Phase.ENDED)
+RESTING = (life.Phase.READY, life.Phase.DOZING, life.Phase.HOLDING, life.Phase.PAUSED, life.Phase.ENDED)
 
 
 class Host:

@@ -13,11 +13,12 @@
        +----------+-----------+--------+-------> stopping -> leaving -> ended
 
 A changed configuration leads back from `preparing` or `ready` to `joining`, and so do a plan that the server gave up
-from `loading` or `training`, a member lost by a cluster that is not the only one, and an engine that crashed.
-`loading` is only there when the run starts from a checkpoint, or from what an engine before kept. `finishing` sends
-what is left to send however long it takes; `leaving` does the same within a deadline. In `holding` the engine lives and
-computes nothing; `pausing` waits for its end, and in `paused` there is none. An error is kept until the end, and the
-first one wins: what follows it is its consequence.
+from `loading` or `training`, a member lost by a cluster that is not the only one, and an engine that crashed. `loading`
+is only there when the run starts from a checkpoint, or from what an engine before kept. `finishing` sends what is left
+to send however long it takes; `leaving` does the same within a deadline. In `holding` the engine lives and computes
+nothing; `pausing` waits for its end, and in `paused` there is none. Who is `ready` for long goes on to `dozing`, in
+which the engine has ended too; a plan leads from there to `waking`, until it listens again where it did. An error is
+kept until the end, and the first one wins: what follows it is its consequence.
 """
 
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ class Phase(StrEnum):
     JOINING = "joining"
     PREPARING = "preparing"
     READY = "ready"
+    DOZING = "dozing"
+    WAKING = "waking"
     LOADING = "loading"
     TRAINING = "training"
     HOLDING = "holding"
@@ -48,12 +51,16 @@ class Phase(StrEnum):
 
 
 # The engine is up, nobody asked it to stop.
-BUSY = (Phase.PREPARING, Phase.READY, Phase.LOADING, Phase.TRAINING, Phase.HOLDING)
+BUSY = (Phase.PREPARING, Phase.READY, Phase.WAKING, Phase.LOADING, Phase.TRAINING, Phase.HOLDING)
+# There is nothing of a run yet that an engine would have to say goodbye to, or the others to be told of.
+UNPLANNED = (Phase.JOINING, Phase.PREPARING, Phase.READY, Phase.DOZING)
 
 _SAID: dict[Phase, WorkerState] = {
     Phase.JOINING: "joining",
     Phase.PREPARING: "preparing",
     Phase.READY: "ready",
+    Phase.DOZING: "ready",  # it takes seconds until it is
+    Phase.WAKING: "training",  # as in `loading`
     Phase.LOADING: "training",  # it follows the plan: a coordinator that heard "ready" would plan again
     Phase.TRAINING: "training",
     Phase.HOLDING: "paused",
@@ -78,6 +85,7 @@ class Wish:
 class State:
     phase: Phase = Phase.JOINING
     plan: Plan | None = None  # the one we follow
+    kept: bool = False  # an engine of ours left a local state that may be of use for it
     error: LegionError | None = None  # why we leave, if not by our own wish
     lost_peer: WorkerId | None = None
     wish: Wish | None = None  # to rest
@@ -293,6 +301,11 @@ class KillEngine:
 
 
 @dataclass(frozen=True, slots=True)
+class Doze:
+    """End the engine, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Say `Drained` once nothing is left to send."""
 
@@ -315,6 +328,7 @@ Action = (
     | SendPause
     | SendResume
     | KillEngine
+    | Doze
     | Drain
     | SetDeadline
 )

@@ -3,14 +3,16 @@
 from dataclasses import replace
 
 from legion.errors import EngineDied, LegionError, PeerLost, PeerPaused, RunError, StepAborted
-from legion.messages import RunPhase
+from legion.messages import Plan, RunPhase
 from legion_client.agent import restarts
 from legion_client.agent.life import (
     BUSY,
+    UNPLANNED,
     Action,
     ConfigChanged,
     DeadlinePassed,
     Downloaded,
+    Doze,
     Drain,
     Drained,
     EndEngine,
@@ -51,6 +53,8 @@ LEAVE_S = 15.0  # to send what is left
 STEP_S = 2.0  # for the step under way of an engine that is told to stop: what a system that shuts down leaves time for
 FREE_S = 4.0  # for an engine whose memory somebody needs; with its end, less than five
 HOLD_S = 600.0  # a pause that lasts longer gives the engine's memory back
+DOZE_S = 600.0  # so does waiting for a run that does not begin
+FOLLOWING = (Phase.WAKING, Phase.LOADING, Phase.TRAINING, Phase.HOLDING)
 FINISHED = Wish("this round is finished, as you asked")
 
 Next = tuple[State, tuple[Action, ...]]
@@ -77,9 +81,9 @@ def transition(state: State, event: Event) -> Next:
             return replace(state, phase=Phase.ENDED), ()
         case DeadlinePassed(phase, at) if phase == state.phase:
             return _late(state, at)
-        case ConfigChanged() if state.phase in (Phase.PREPARING, Phase.READY):
+        case ConfigChanged() if state.phase in UNPLANNED and state.phase is not Phase.JOINING:
             return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
-        case EpochSeen(epoch) if epoch != state.epoch and state.phase in (Phase.LOADING, Phase.TRAINING, Phase.HOLDING):
+        case EpochSeen(epoch) if epoch != state.epoch and state.phase in FOLLOWING:
             # The run was resumed without us: what the engine computes now, nobody takes.
             return _without_engine(state)
         case Downloaded() | EngineListens() | PlanArrived() | SliceBuilt():
@@ -92,14 +96,23 @@ def _forward(state: State, event: Downloaded | EngineListens | PlanArrived | Sli
         case Phase.JOINING, Downloaded():
             return replace(state, phase=Phase.PREPARING), (StartEngine(), SetDeadline(Phase.PREPARING, PREPARE_S))
         case Phase.PREPARING, EngineListens():
-            return replace(state, phase=Phase.READY), ()
-        case Phase.READY, PlanArrived(plan, kept) if plan.first_step > 0 or kept:
-            return replace(state, phase=Phase.LOADING, plan=plan), (FetchSlice(plan),)
-        case Phase.READY, PlanArrived(plan):
-            return replace(state, phase=Phase.TRAINING, plan=plan), (SendTrain(plan, None),)
+            return replace(state, phase=Phase.READY), (SetDeadline(Phase.READY, DOZE_S),)
+        case Phase.READY, PlanArrived(plan, kept):
+            return _planned(replace(state, plan=plan, kept=kept), plan)
+        case Phase.DOZING, PlanArrived(plan, kept):
+            waking = replace(state, phase=Phase.WAKING, plan=plan, kept=kept)
+            return waking, (StartEngine(), SetDeadline(Phase.WAKING, PREPARE_S))
+        case Phase.WAKING, EngineListens() if state.plan is not None:
+            return _planned(state, state.plan)
         case Phase.LOADING, SliceBuilt(path, back) if state.plan is not None:
             return replace(state, phase=Phase.TRAINING), (SendTrain(state.plan, path, back),)
     return state, ()
+
+
+def _planned(state: State, plan: Plan) -> Next:
+    if plan.first_step > 0 or state.kept:
+        return replace(state, phase=Phase.LOADING), (FetchSlice(plan),)
+    return replace(state, phase=Phase.TRAINING), (SendTrain(plan, None),)
 
 
 # Resting, and going on.
@@ -123,8 +136,10 @@ def _pause(state: State, wish: Wish) -> Next:
     if state.departing:
         return state, ()
     match state.phase:
-        case Phase.JOINING | Phase.PREPARING | Phase.READY | Phase.LOADING:
+        case Phase.WAKING | Phase.LOADING:
             # No member has heard of this engine yet, and starting it again takes seconds.
+            return _without_engine(state)
+        case phase if phase in UNPLANNED:
             return _without_engine(state)
         case Phase.TRAINING | Phase.HOLDING if wish.frees_memory:
             return _end_to_rest(state, wish.reason, 0.0, FREE_S)
@@ -168,7 +183,7 @@ def _resume(state: State, *, in_person: bool) -> Next:
 
 def _without_engine(state: State) -> Next:
     """What there is of an engine ends. Whoever is to rest does, everybody else begins anew."""
-    state = replace(state, plan=None, finishing=False, departing=False)
+    state = replace(state, plan=None, kept=False, finishing=False, departing=False)
     if state.wish is not None or state.trouble is not None:
         return replace(state, phase=Phase.PAUSED), (EndEngine(),)
     return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
@@ -180,13 +195,13 @@ def _without_engine(state: State) -> Next:
 def _stop(state: State, reason: str) -> Next:
     if state.departing:
         return _leave(replace(state, departing=False))
-    if state.phase in (Phase.PREPARING, Phase.READY):
+    if state.phase in (Phase.PREPARING, Phase.READY, Phase.WAKING):
         # No member has heard of this engine yet: nobody needs its goodbye.
         left, actions = _leave(state)
         return left, (KillEngine(), *actions)
     if state.phase in BUSY or state.phase is Phase.PAUSING:
         return replace(state, phase=Phase.STOPPING), (SendStop(reason, STEP_S), SetDeadline(Phase.STOPPING, STOP_S))
-    if state.phase in (Phase.JOINING, Phase.PAUSED, Phase.FINISHING):
+    if state.phase in (Phase.JOINING, Phase.DOZING, Phase.PAUSED, Phase.FINISHING):
         return _leave(state)
     return state, ()
 
@@ -196,10 +211,10 @@ def _leave(state: State) -> Next:
 
 
 def _run_phase(state: State, run_phase: RunPhase) -> Next:
-    if run_phase == "failed" and state.phase in BUSY:
+    if run_phase == "failed" and state.phase in (*BUSY, Phase.DOZING):
         return _stop(_blame(state, RunError("the server says that the run failed")), "the run failed")
     # Members learn the end from their engine; a worker that was never planned in learns it here.
-    if run_phase == "complete" and state.phase in (Phase.JOINING, Phase.PREPARING, Phase.READY, Phase.PAUSED):
+    if run_phase == "complete" and state.phase in (*UNPLANNED, Phase.PAUSED):
         return _stop(state, "the run is complete")
     return state, ()
 
@@ -225,6 +240,8 @@ def _engine_ended(state: State, event: EngineFinished | EngineLeft | EngineFaile
             return _without_engine(replace(state, lost_peer=lost_peer))
         case EngineFailed(EngineDied() as error, at=at) | EngineGone(error, at) if _curable(state):
             return _crashed(state, error, at)
+        case EngineFailed(error, at=at) if state.phase is Phase.WAKING and _curable(state):
+            return _crashed(state, error, at)  # where it listened before, another program may listen now
         case EngineFailed(error, lost_peer):
             # Its own words say more than "the run failed" heard from the server.
             blamed = replace(state, error=error) if type(state.error) in (type(None), RunError) else state
@@ -245,7 +262,7 @@ def _curable(state: State) -> bool:
     return state.phase in (*BUSY, Phase.PAUSING) and (state.plan is None or bool(state.plan.cluster))
 
 
-def _crashed(state: State, death: EngineDied, at: float) -> Next:
+def _crashed(state: State, death: LegionError, at: float) -> Next:
     state = replace(state, crashes=restarts.counted(state.crashes, at), death=death)
     if not restarts.hopeless(state.crashes):
         return _without_engine(state)
@@ -257,7 +274,9 @@ def _crashed(state: State, death: EngineDied, at: float) -> Next:
 def _late(state: State, at: float) -> Next:
     if state.departing:
         return _without_engine(state)
-    if state.phase is Phase.PREPARING:
+    if state.phase is Phase.READY:
+        return replace(state, phase=Phase.DOZING), (Doze(),)
+    if state.phase in (Phase.PREPARING, Phase.WAKING):
         rested, actions = _crashed(state, EngineDied(f"the engine was not ready within {PREPARE_S / 60:g} min"), at)
         return rested, (KillEngine(), *actions)
     if state.phase is Phase.HOLDING and state.wish is not None:

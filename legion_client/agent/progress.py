@@ -35,9 +35,9 @@ def progress(going: Going) -> Progress | None:
     match going.phase:
         case Phase.JOINING | Phase.LOADING:
             return going.transfer
-        case Phase.PREPARING:
+        case Phase.PREPARING | Phase.WAKING:
             return Progress("opens the data and builds the model")
-        case Phase.READY:
+        case Phase.READY | Phase.DOZING:
             when = "with one of its next rounds" if going.in_rounds else "once enough computers are there"
             return Progress(f"the run takes computers in {when}")
         case Phase.TRAINING:

@@ -201,6 +201,8 @@ class Agent:
                 self._attempt.say(Resume())
             case life.KillEngine():
                 self._attempt.kill_engine()
+            case life.Doze():
+                self._attempt.doze()
             case life.Drain():
                 self._spawn(self._drain())
             case life.SetDeadline(phase, after_s):
@@ -271,7 +273,7 @@ class Agent:
         self._post(life.RunPhaseSeen(reply.phase))
         self._post_of(attempt, life.EpochSeen(reply.epoch))
         attempt.rounds.seen(reply)
-        if self._state.phase is life.Phase.READY and attempt.prepared is not None:
+        if self._state.phase in (life.Phase.READY, life.Phase.DOZING) and attempt.prepared is not None:
             # Until it has heard that we left, the server may still count us a member of the plan before.
             planned = reply.epoch not in (life.NO_EPOCH, self._left)
             await self._look_for_work(attempt, attempt.prepared, planned=planned)

@@ -16,6 +16,10 @@ MOST_WAITING = 200  # happenings that a slow follower may be behind
 
 _ENTERED: dict[Phase, tuple[str, str]] = {
     Phase.READY: ("ready", "The training engine is ready; this computer waits to be taken in."),
+    Phase.DOZING: (
+        "ready",
+        "The training engine ended to free memory; it starts again when it is needed.",
+    ),
     Phase.FINISHING: ("complete", "The run is complete; what is left is being sent."),
 }
 

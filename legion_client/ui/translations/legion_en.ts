@@ -1208,6 +1208,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>The training engine ended to free memory; it starts again when it is needed.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>The training engine ended unexpectedly: {problem}. It is started again.</source>
         <translation type="unfinished"></translation>
     </message>

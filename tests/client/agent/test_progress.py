@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from legion_client.agent.life import Phase
 from legion_client.agent.progress import QUIET_S, Going, Meter, Progress, progress
 
-LONG = (Phase.JOINING, Phase.PREPARING, Phase.READY, Phase.LOADING, Phase.TRAINING)
+LONG = (Phase.JOINING, Phase.PREPARING, Phase.READY, Phase.DOZING, Phase.WAKING, Phase.LOADING, Phase.TRAINING)
 TRAINING = Going(Phase.TRAINING, in_rounds=True, step_s=1.0)
 
 

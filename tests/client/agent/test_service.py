@@ -17,6 +17,7 @@ from legion.errors import EngineDied, NotFinite, WorkerRevoked
 from legion.ids import ClusterId, Rank, RunId
 from legion.messages import ModelShape, TensorShape, UnitShape
 from legion.outer.state import StateInfo, write_state
+from legion_client.agent import lifecycle
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import join
 from legion_client.agent.headless import give
@@ -265,6 +266,29 @@ async def test_a_configuration_that_changes_before_the_start(
         # One ready worker would do now, but this one is ready for another configuration.
         server.configure(steps=STEPS, start={"workers": 1}, optimizer={"warmup_steps": 0})
         await working
+    assert server.call("GET", "/metrics")["phase"] == "complete"
+
+
+async def test_who_waits_for_long_has_no_engine(
+    server: RunningServer, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one takes up the run, under the address that the plan has."""
+    monkeypatch.setattr(lifecycle, "DOZE_S", 0.01)
+    server.configure(steps=STEPS, start={"workers": 2, "wait_s": 1.0}, optimizer={"warmup_steps": 0})
+    agent, coordinator = await agent_of(server, tmp_path, engine())
+    engines = dict[Phase, int | None]()
+    ports = dict[Phase, int | None]()
+
+    def moved(_before: State, now: State) -> None:
+        engines[now.phase] = agent.attempt.engine_pid
+        ports[now.phase] = agent.attempt.listening.port if agent.attempt.listening else None
+
+    agent.on_change = moved
+    async with coordinator:
+        await agent.run()
+    assert [phase for phase in engines if phase in (Phase.DOZING, Phase.WAKING)] == [Phase.DOZING, Phase.WAKING]
+    assert len({engines[Phase.READY], engines[Phase.TRAINING], None}) == 3
+    assert ports[Phase.READY] == ports[Phase.TRAINING]
     assert server.call("GET", "/metrics")["phase"] == "complete"
 
 
