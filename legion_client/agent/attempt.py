@@ -75,7 +75,6 @@ class Surroundings:
     outbox: Outbox
     spawn: Spawn
     post: Post
-    on_record: Callable[[StepRecord], None]
     traffic: Traffic
     on_progress: Callable[[], None]
     room: Room
@@ -283,7 +282,6 @@ class Attempt:
             case StepDone(record=record):
                 self.steps, self.record, self.recorded_at = record.step, record, time.monotonic()
                 outbox.add_record(epoch, record)
-                self._around.on_record(record)
             case Moved():
                 self._around.traffic.moved(report)
             case Evaluated(record=told) | Wrote(sample=told):

@@ -22,7 +22,7 @@ from legion.messages import (
     RenewReply,
     RenewRequest,
 )
-from legion.reports import LossCurve, MetricsReport, MetricsView
+from legion.reports import CreditView, LossCurve, MetricsReport, MetricsView
 from legion.rounds import Handover, RootReport, RoundsPage, SpanReport
 from legion_client.agent.cache import Download
 from legion_client.agent.metered import MeteredTransport
@@ -103,6 +103,10 @@ class Coordinator:
     async def curve(self, points: int) -> LossCurve:
         """The loss of the whole run."""
         return await self._get(f"/metrics/curve?points={points}", LossCurve)
+
+    async def credit(self) -> CreditView:
+        """What the run has accepted of ours."""
+        return await self._get(f"/workers/{self.worker_id}/credit", CreditView)
 
     async def rounds(self, since: int) -> RoundsPage:
         """Records and plans from round `since` on, oldest first."""

@@ -13,7 +13,6 @@ from typing import Any
 
 from legion.errors import LegionError, Refused, StorageFailed
 from legion.identity import Invite
-from legion.reports import StepRecord
 from legion_client.agent import life
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.decided import Decided, by_hand
@@ -43,6 +42,7 @@ from legion_client.settings import Settings, SettingsFile
 
 logger = logging.getLogger(__name__)
 
+LAST_LOOK_S = 1.0
 RESTING = (life.Phase.READY, life.Phase.DOZING, life.Phase.HOLDING, life.Phase.PAUSED, life.Phase.ENDED)
 
 
@@ -248,7 +248,6 @@ class Host:
                 self._engine_command,
                 unattended=self._unattended,
                 polite=self.polite,
-                on_record=self._recorded,
                 traffic=self.traffic,
                 room=self.room,
             )
@@ -263,6 +262,9 @@ class Host:
                 await asyncio.gather(asking, return_exceptions=True)
                 self.agent = None
                 self.teller.changed()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_LOOK_S):
+                    await self.standing.look(server)  # the last work counts too
 
     # What the policy decides.
 
@@ -359,8 +361,6 @@ class Host:
     def _changed(self, before: life.State, state: life.State) -> None:
         if self.agent is not None:
             self.teller.heard(self.agent.away)
-        if state.plan is not None and state.plan is not before.plan:
-            self.standing.follows(state.plan)
         self._have_finished(state)
         if (before.trouble, before.finishing) != (state.trouble, state.finishing):
             self.look_again()
@@ -373,9 +373,6 @@ class Host:
         if self.finishing and (state.phase is not life.Phase.TRAINING or state.wish is not None):
             self.finishing, self.finished = False, True
             self.look_again()
-
-    def _recorded(self, record: StepRecord) -> None:
-        self.standing.stepped(record)
 
     @property
     def tokens_per_s(self) -> float:

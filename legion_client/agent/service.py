@@ -11,7 +11,6 @@ from legion.config import config_digest
 from legion.errors import LegionError
 from legion.identity import load_key, signing_request
 from legion.messages import PROTOCOL, Endpoint, Event, Heartbeat, HeartbeatReply, Plan
-from legion.reports import StepRecord
 from legion_client.agent import events, life
 from legion_client.agent.attempt import Attempt, Surroundings, keeps_state, local_host
 from legion_client.agent.backoff import persistently
@@ -50,7 +49,6 @@ class Agent:
         *,
         unattended: bool = False,
         polite: bool = False,
-        on_record: Callable[[StepRecord], None] = lambda _record: None,
         traffic: Traffic | None = None,
         room: Room | None = None,
     ) -> None:
@@ -87,7 +85,6 @@ class Agent:
             self._outbox,
             self._spawn_of,
             self._post_of,
-            on_record,
             self._traffic,
             lambda: self.on_change(self._state, self._state),
             room if room is not None else Room(),

@@ -6,13 +6,11 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from legion.errors import LegionError
-from legion.ids import ClusterId, RunId
-from legion.messages import Plan
-from legion.reports import LossCurve, MetricsView, StepRecord
-from legion.rounds import RoundRecord
+from legion.ids import RunId
+from legion.reports import CreditView, LossCurve, MetricsView
 from legion_client.agent.coordinator import Coordinator
 from legion_client.control.messages import Contribution, CurveIs, CurvePoint, RunNow
 
@@ -20,15 +18,7 @@ logger = logging.getLogger(__name__)
 
 ASK_S = 20.0
 MOST_POINTS = 2000  # that a server gives
-
-
-class Memory(BaseModel, frozen=True, extra="ignore"):
-    """Of one run. `clusters`: that we were a member of, with the number of members."""
-
-    run_id: RunId = RunId("")
-    accepted_tokens: int = 0
-    since: int = 0  # round whose record has not been looked at yet
-    clusters: dict[ClusterId, int] = {}
+NOTHING = CreditView(run_id=RunId(""), tokens=0, rank=None, workers=0)
 
 
 class Standing:
@@ -37,7 +27,7 @@ class Standing:
     def __init__(self, path: Path, changed: Callable[[], None] = lambda: None) -> None:
         self._path = path
         self._changed = changed
-        self._memory = self._saved = _load(path)
+        self._credit = self._saved = _load(path)
         self._run_tokens = 0
         self.run: RunNow | None = None
         self._newest = CurveIs()
@@ -45,43 +35,29 @@ class Standing:
 
     @property
     def contribution(self) -> Contribution:
-        accepted = self._memory.accepted_tokens
-        share = min(1.0, accepted / self._run_tokens) if self._run_tokens and accepted else None
-        return Contribution(accepted_tokens=accepted, share=share)
-
-    def follows(self, plan: Plan) -> None:
-        """We are a member of its cluster from now on."""
-        memory = self._memory
-        if memory.run_id != plan.run_id:
-            memory = Memory(run_id=plan.run_id, since=plan.round)
-        self._memory = memory.model_copy(
-            update={
-                "clusters": memory.clusters | {plan.cluster: len(plan.members)} if plan.cluster else memory.clusters
-            }
-        )
-
-    def stepped(self, record: StepRecord) -> None:
-        """In a run without rounds, what a committed step used of ours is accepted with it."""
-        if not self._memory.clusters:
-            self._memory = self._memory.model_copy(
-                update={"accepted_tokens": self._memory.accepted_tokens + record.tokens}
-            )
+        mine = self._credit
+        share = min(1.0, mine.tokens / self._run_tokens) if self._run_tokens and mine.tokens else None
+        return Contribution(accepted_tokens=mine.tokens, rank=mine.rank, ranked=mine.workers, share=share)
 
     async def ask(self, server: Coordinator) -> None:
-        """Until cancelled. A server that does not answer is another's business."""
+        """Until cancelled."""
         self._server = server
         try:
             while True:
-                try:
-                    self._tell(await server.metrics())
-                    await self._count(server)
-                except LegionError as error:
-                    logger.debug("standing not known reason=%s", error)
-                self.save()
-                self._changed()
+                await self.look(server)
                 await asyncio.sleep(ASK_S)
         finally:
             self._server = None
+
+    async def look(self, server: Coordinator) -> None:
+        """Once. A server that does not answer is another's business."""
+        try:
+            self._tell(await server.metrics())
+            self._credit = await server.credit()
+        except LegionError as error:
+            logger.debug("standing not known reason=%s", error)
+        self.save()
+        self._changed()
 
     async def curve(self, most: int) -> CurveIs:
         """The whole run's loss in at most so many points; from a server that does not tell, its newest steps."""
@@ -95,14 +71,14 @@ class Standing:
 
     def save(self) -> None:
         """Whole or not at all, and only what is new: a disk that sleeps is not to be woken for nothing."""
-        if self._memory == self._saved:
+        if self._credit == self._saved:
             return
         partial = self._path.with_suffix(".partial")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(self._memory.model_dump_json(), encoding="utf-8")
+            partial.write_text(self._credit.model_dump_json(), encoding="utf-8")
             partial.replace(self._path)
-            self._saved = self._memory
+            self._saved = self._credit
         except OSError as error:
             logger.warning("standing cannot be kept path=%s reason=%s", self._path, error.strerror)
 
@@ -126,19 +102,6 @@ class Standing:
             validation=tuple(CurvePoint(step=one.step, loss=one.loss) for one in view.evaluations),
         )
 
-    async def _count(self, server: Coordinator) -> None:
-        while self._memory.clusters:
-            page = await server.rounds(self._memory.since)
-            if not page.records:
-                return
-            tokens = sum(counted(record, self._memory.clusters) for record in page.records)
-            self._memory = self._memory.model_copy(
-                update={
-                    "accepted_tokens": self._memory.accepted_tokens + tokens,
-                    "since": page.records[-1].round + 1,
-                }
-            )
-
 
 def drawn(curve: LossCurve) -> CurveIs:
     """Each bucket at its last step."""
@@ -154,21 +117,11 @@ def drawn(curve: LossCurve) -> CurveIs:
     )
 
 
-def counted(record: RoundRecord, clusters: dict[ClusterId, int]) -> int:
-    """Our share of what the round counted of our cluster: members of one cluster share alike."""
-    best = dict.fromkeys(clusters, 0)
-    for span in record.spans:
-        for inclusion in span.included:
-            if inclusion.cluster in best:
-                best[inclusion.cluster] = max(best[inclusion.cluster], inclusion.tokens)
-    return sum(tokens // clusters[cluster] for cluster, tokens in best.items())
-
-
-def _load(path: Path) -> Memory:
+def _load(path: Path) -> CreditView:
     try:
-        return Memory.model_validate_json(path.read_bytes())
+        return CreditView.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        return Memory()
+        return NOTHING
     except (OSError, ValidationError) as error:
         logger.warning("standing starts anew path=%s reason=%s", path, error)
-        return Memory()
+        return NOTHING

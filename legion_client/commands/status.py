@@ -71,7 +71,7 @@ def lines(now: "Status", at: float) -> Iterator[str]:
         yield f"run       {_run(now.run)}"
     yield f"speed     {now.tokens_per_s:,.0f} tokens/s"
     given = now.contribution
-    rank = f", place {given.rank}" if given.rank is not None else ""
+    rank = f", place {given.rank} of {given.ranked}" if given.rank is not None else ""
     share = f", {given.share:.2%} of the run" if given.share is not None else ""
     yield f"accepted  {given.accepted_tokens:,} tokens{rank}{share}"
     for axis, mode in now.modes.items():

@@ -70,6 +70,7 @@ class Contribution(Message):
 
     accepted_tokens: int = 0
     rank: int | None = None
+    ranked: int = 0  # computers that have one
     share: float | None = None  # of the run's tokens, 0 to 1
 
 

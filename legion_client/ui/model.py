@@ -195,7 +195,6 @@ def gpu_on(status: Status | None) -> bool:
 
 def tiles(words: Words, status: Status) -> tuple[Tile, ...]:
     given = status.contribution
-    run = status.run
     return (
         Tile(words.tr("Speed"), amount(words, status.tokens_per_s), words.tr("tokens a second")),
         Tile(words.tr("Accepted from you"), amount(words, given.accepted_tokens), words.tr("tokens")),
@@ -203,8 +202,8 @@ def tiles(words: Words, status: Status) -> tuple[Tile, ...]:
             words.tr("Your rank"),
             NOTHING if given.rank is None else f"#{words.number(given.rank)}",
             words.tr("not counted yet")
-            if run is None or given.rank is None
-            else words.count(run.workers, "of {n} computer", "of {n} computers"),
+            if given.rank is None
+            else words.count(given.ranked, "of {n} computer", "of {n} computers"),
         ),
         Tile(
             words.tr("Your share"),

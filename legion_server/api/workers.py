@@ -19,6 +19,7 @@ from legion.messages import (
     WorkersSummary,
     WorkerView,
 )
+from legion.reports import CreditView
 from legion_server.api.deps import Admin, Anyone, AWorker, BackendDep, Known, address_of
 from legion_server.api.problems import answers
 from legion_server.auth.tokens import new_token, token_sha256
@@ -89,6 +90,14 @@ async def renew(worker_id: Id, body: RenewRequest, backend: BackendDep, caller: 
         raise Unusable("the signing request is for another key than this worker's", hint="Join again to change keys.")
     await backend.coordinator.renewed(worker_id, until)
     return RenewReply(certificate_pem=certificate)
+
+
+@router.get("/workers/{worker_id}/credit", responses=answers(403))
+async def credit(worker_id: Id, backend: BackendDep, caller: Known) -> CreditView:
+    """What the run has accepted of a worker's work, and its place among all."""
+    if not caller.is_admin:
+        _only_self(worker_id, caller.worker_id)
+    return await backend.metrics.credit(worker_id)
 
 
 @router.delete("/workers/{worker_id}", status_code=status.HTTP_204_NO_CONTENT, responses=answers(403, 404))

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from legion.counters import RoundsView
-from legion.reports import EvaluationRecord, LossCurve, MetricsView, StepSummary, TextSample, WorkerTotals
+from legion.ids import WorkerId
+from legion.reports import CreditView, EvaluationRecord, LossCurve, MetricsView, StepSummary, TextSample, WorkerTotals
+from legion_server.domain.credit import account
 from legion_server.domain.rounds import Rounds, gone
 from legion_server.domain.runs import Run
 from legion_server.service.coordinator import Coordinator
@@ -56,6 +58,16 @@ class Metrics:
             failure=(failure.message if private else failure.public) if failure else None,
             rounds=figures(rounds, run) if rounds else None,
         )
+
+    async def credit(self, worker_id: WorkerId) -> CreditView:
+        """Without rounds every committed step counts, with what its members say they did of it."""
+        run = self._coordinator.run
+        if run.config.in_rounds:
+            found = await self._store.account(run.run_id, worker_id)
+        else:
+            tokens = {totals.worker_id: totals.tokens for totals in (await self._summed()).workers}
+            found = account(tokens, worker_id)
+        return CreditView(run_id=run.run_id, tokens=found.tokens, rank=found.rank, workers=found.accounts)
 
     async def _summed(self) -> "_Sums":
         revision = self._coordinator.revision

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from legion.ids import WorkerId
+from legion.ids import RunId, WorkerId
 from legion.messages import DatasetManifest
 from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, TextSample, WorkerTotals
 from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
+from legion_server.domain.credit import Account, Credit
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
@@ -60,6 +61,7 @@ class Change:
     rounds_before: Rounds | None = None  # what the store has for sure: the difference is written; None: all is
     records: tuple[RoundRecord, ...] = ()  # new, or with their root
     plans: tuple[RoundPlan, ...] = ()  # in place of older revisions
+    credits: tuple[Credit, ...] = ()  # of one round
     forget_rounds_before: int | None = None
     events: tuple[Numbered, ...] = field(default=())
     keep_events_after: int = 0  # number; older ones go
@@ -94,6 +96,9 @@ class Store(Protocol):
 
     async def totals(self) -> list[WorkerTotals]:
         """Sums per worker over the steps that count, by worker id."""
+
+    async def account(self, run_id: RunId, worker: WorkerId) -> Account:
+        """By the ledger."""
 
     async def tokens(self) -> int:
         """Of all steps that count."""

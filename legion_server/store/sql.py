@@ -12,15 +12,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unavailable, Unusable
-from legion.ids import WorkerId
+from legion.ids import RunId, WorkerId
 from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, TextSample, WorkerTotals
 from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
+from legion_server.domain.credit import Account
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run
-from legion_server.store import round_parts
+from legion_server.store import ledger, round_parts
 from legion_server.store import tables as t
 from legion_server.store.api import Change, Dataset, Loaded, Numbered
 from legion_server.store.migrate import upgrade
@@ -92,6 +93,8 @@ class SqlStore:
                 await self._put(connection, t.round_records, round=record.round, document=record.model_dump_json())
             for plan in change.plans:
                 await self._put(connection, t.round_plans, round=plan.round, document=plan.model_dump_json())
+            if change.credits:
+                await ledger.write(connection, self._insert, change.credits)
             if change.forget_rounds_before is not None:
                 for table in (t.round_records, t.round_plans):
                     older = table.c.round < change.forget_rounds_before
@@ -215,6 +218,10 @@ class SqlStore:
         async with self._begin() as connection:
             rows = (await connection.execute(query.group_by(c.worker_id).order_by(c.worker_id))).mappings().all()
         return [WorkerTotals.model_validate(dict(row)) for row in rows]
+
+    async def account(self, run_id: RunId, worker: WorkerId) -> Account:
+        async with self._begin() as connection:
+            return await ledger.account(connection, run_id, worker)
 
     async def tokens(self) -> int:
         steps = _clusters_steps(0).subquery()

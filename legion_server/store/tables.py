@@ -1,6 +1,6 @@
 """The tables. What no query looks into is a JSON document, validated when it is read."""
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
 metadata = MetaData(
     naming_convention={
@@ -95,6 +95,25 @@ step_records = Table(
     Column("received_bytes", BigInteger, nullable=False),
     Column("peak_rss_bytes", BigInteger, nullable=False),
     Column("state_bytes", BigInteger, nullable=False),
+)
+
+# The ledger, and the sums of its lines by account (`store.ledger`).
+credit_lines = Table(
+    "credit_lines",
+    metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("worker_id", String(32), primary_key=True),
+    Column("tokens", BigInteger, nullable=False),
+)
+
+credit_sums = Table(
+    "credit_sums",
+    metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("worker_id", String(32), primary_key=True),
+    Column("tokens", BigInteger, nullable=False),
+    Index("ix_credit_sums_place", "run_id", "tokens"),
 )
 
 text_samples = Table(

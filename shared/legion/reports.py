@@ -96,6 +96,15 @@ class MetricsView(Message):
     rounds: RoundsView | None = None  # of a run whose clusters average by rounds
 
 
+class CreditView(Message):
+    """What one worker has been credited in a run; `rank` from 1 among `workers` with credit, None before any."""
+
+    run_id: RunId
+    tokens: int
+    rank: int | None
+    workers: int
+
+
 class LossBucket(Message):
     """Steps that lie together: `loss` is their mean over tokens, between the least and the most of any cluster."""
 

@@ -6,10 +6,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from legion.ids import Epoch
 from legion.reports import StepRecord
 from legion_client.agent import life
 from legion_client.agent.desk import AgentDesk
 from legion_client.agent.host import Host
+from legion_client.agent.outbox import Outbox, Record
 from legion_client.agent.supervisor import COMMAND
 from legion_client.control.messages import Status
 from legion_client.paths import Home
@@ -19,25 +23,12 @@ RunningServer = Any  # see conftest
 WAIT_S = 90.0  # for anything that must come, on a machine with other things to do
 
 
-class Watched(Host):
-    """`stepped`: replaced with every step of its engine."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.stepped = asyncio.Event()
-
-    def _recorded(self, record: StepRecord) -> None:
-        super()._recorded(record)
-        self.stepped.set()
-        self.stepped = asyncio.Event()
-
-
 @asynccontextmanager
 async def hosted(
     run: RunningServer, folder: Path, *, polite: bool = False, engine_command: Sequence[str] = COMMAND
-) -> AsyncIterator[tuple[Watched, AgentDesk]]:
+) -> AsyncIterator[tuple[Host, AgentDesk]]:
     """A host that takes part, until the block is left."""
-    host = Watched(Home(folder), Settings(name="tester"), polite=polite, engine_command=engine_command)
+    host = Host(Home(folder), Settings(name="tester"), polite=polite, engine_command=engine_command)
     await host.enrol(run.invite())
     running = asyncio.create_task(host.run(stays=True))
     try:
@@ -67,10 +58,20 @@ async def seen(desk: AgentDesk, test: Any) -> Status:
     raise AssertionError("the agent tells nothing more")
 
 
-async def trains(host: Watched) -> int:
+async def trains(host: Host) -> int:
     """Returns once its engine has made another step; the steps so far."""
-    await host.stepped.wait()
+    await reaches(host, life.Phase.TRAINING)
     assert host.agent is not None
+    outbox, stepped = host.agent._outbox, asyncio.Event()
+
+    def add_record(epoch: Epoch, record: Record) -> None:
+        Outbox.add_record(outbox, epoch, record)
+        if isinstance(record, StepRecord):
+            stepped.set()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outbox, "add_record", add_record)
+        await stepped.wait()
     record = host.agent.attempt.record
     assert record is not None
     return record.step

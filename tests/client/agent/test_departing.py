@@ -7,6 +7,7 @@ import pytest
 
 from legion.errors import EngineDied, PeerLost, PeerPaused
 from legion.messages import Plan
+from legion_client.agent.host import Host
 from legion_client.agent.life import (
     DeadlinePassed,
     Drain,
@@ -30,7 +31,7 @@ from legion_client.agent.life import (
     Wish,
 )
 from legion_client.agent.lifecycle import DEPART_S, FREE_S, HOLD_S
-from tests.client.agent.hosting import RunningServer, Watched, hosted, reaches, trains
+from tests.client.agent.hosting import RunningServer, hosted, reaches, trains
 from tests.client.agent.test_lifecycle import DEATH, TO_READY, follow, plan
 
 PAUSE = Wish("the volunteer asked")
@@ -93,7 +94,7 @@ def test_the_memory_is_free_in_time() -> None:
     assert actions[-1] == SetDeadline(Phase.PAUSING, FREE_S)
 
 
-async def trains_by(host: Watched, members: int) -> Plan:
+async def trains_by(host: Host, members: int) -> Plan:
     """Returns once it has made a step by a plan of so many; that plan."""
     while True:
         await reaches(host, Phase.TRAINING)

@@ -15,7 +15,6 @@ from legion_client.agent.life import (
     ConfigChanged,
     DeadlinePassed,
     Downloaded,
-    Doze,
     Drain,
     Drained,
     EndEngine,
@@ -78,7 +77,6 @@ def follow(*events: Event, state: State | None = None) -> tuple[State, list[Acti
 
 TO_READY = (Downloaded(), EngineListens())
 STARTED = (StartEngine(), SetDeadline(Phase.PREPARING, PREPARE_S), SetDeadline(Phase.READY, DOZE_S))
-TO_DOZING = (*TO_READY, DeadlinePassed(Phase.READY))
 
 
 def test_a_run_from_the_start_to_its_end() -> None:
@@ -102,47 +100,6 @@ def test_what_an_engine_before_kept_is_looked_at_first(first_step: int) -> None:
     back = WayBack(SLICE, "updates", 3)
     state, actions = follow(SliceBuilt(None, back), state=state)
     assert (state.phase, actions) == (Phase.TRAINING, [SendTrain(plan(first_step=first_step), None, back)])
-
-
-def test_who_waits_for_long_keeps_no_engine_and_starts_one_for_the_plan() -> None:
-    state, actions = follow(*TO_DOZING)
-    assert (state.phase, state.said, actions) == (Phase.DOZING, "ready", [*STARTED, Doze()])
-    assert follow(EngineGone(DEATH), state=state) == (state, [])
-    state, actions = follow(PlanArrived(plan()), state=state)
-    assert (state.phase, state.said, state.epoch) == (Phase.WAKING, "training", 1)
-    assert actions == [StartEngine(), SetDeadline(Phase.WAKING, PREPARE_S)]
-    state, actions = follow(EngineListens(), state=state)
-    assert (state.phase, actions) == (Phase.TRAINING, [SendTrain(plan(), None)])
-
-
-@pytest.mark.parametrize(("arrives", "slice_of"), [((40, False), 40), ((0, True), 0)])
-def test_an_engine_that_was_woken_begins_where_another_would(arrives: tuple[int, bool], slice_of: int) -> None:
-    first_step, kept = arrives
-    state, actions = follow(*TO_DOZING, PlanArrived(plan(first_step), kept), EngineListens())
-    assert (state.phase, actions[-1]) == (Phase.LOADING, FetchSlice(plan(slice_of)))
-
-
-def test_dozing_ends_in_every_way_that_waiting_does() -> None:
-    ends = {
-        ConfigChanged(): Phase.JOINING,
-        PauseAsked(Wish("in use")): Phase.PAUSED,
-        RunPhaseSeen("complete"): Phase.LEAVING,
-        StopAsked("Ctrl-C"): Phase.LEAVING,
-    }
-    assert {event: follow(*TO_DOZING, event)[0].phase for event in ends} == ends
-    failed, _ = follow(*TO_DOZING, RunPhaseSeen("failed"))
-    assert isinstance(failed.error, RunError)
-
-
-def test_where_it_listened_another_program_may_listen_by_now() -> None:
-    of_many = plan().model_copy(update={"cluster": ClusterId("c1")})
-    state, _ = follow(*TO_DOZING, PlanArrived(of_many))
-    again, actions = follow(EngineFailed(RunError("the port is taken"), at=1.0), state=state)
-    assert (again.phase, again.plan, actions) == (Phase.JOINING, None, [PrepareAgain()])
-    late, actions = follow(DeadlinePassed(Phase.WAKING, 1.0), state=state)
-    assert (late.phase, actions) == (Phase.JOINING, [KillEngine(), PrepareAgain()])
-    resumed, actions = follow(EpochSeen(Epoch(2)), state=state)
-    assert (resumed.phase, actions) == (Phase.JOINING, [PrepareAgain()])
 
 
 def test_finishing_has_no_deadline_until_somebody_asks_to_stop() -> None:

@@ -4,10 +4,16 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import cast
+
+import pytest
 
 from legion.ids import RunId
-from legion.reports import EvaluationRecord, LossBucket, LossCurve, StepRecord, TextSample
+from legion.reports import CreditView, EvaluationRecord, LossBucket, LossCurve, MetricsView, TextSample
+from legion_client.agent import standing
+from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.standing import Standing, drawn
+from legion_client.control.messages import Contribution
 from tests.client.agent.hosting import RunningServer, hosted, seen
 from tests.client.agent.relaying import SHAPE
 
@@ -15,7 +21,10 @@ SCRIPT = Path(__file__).with_name("scripted_engine.py")
 STEPS = 130  # more than the newest hundred
 
 
-async def test_the_curve_begins_with_the_first_step(server: RunningServer, tmp_path: Path) -> None:
+async def test_the_curve_begins_with_the_first_step(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "ASK_S", 0.1)
     server.configure(steps=200, optimizer={"warmup_steps": 0})
     script = tmp_path / "script.json"
     script.write_text(json.dumps({"steps": STEPS, "hang": True}))
@@ -25,6 +34,8 @@ async def test_the_curve_begins_with_the_first_step(server: RunningServer, tmp_p
         await seen(desk, lambda status: status.face == "training")
         while (await asyncio.to_thread(server.call, "GET", "/metrics"))["step"] < STEPS:
             assert desk.status().face == "training"
+        given = Contribution(accepted_tokens=1024 * STEPS, rank=1, ranked=1, share=0.5)
+        await seen(desk, lambda status: status.contribution == given)
         whole = await desk.curve(500)
         assert [point.step for point in whole.training] == list(range(1, STEPS + 1))
         assert whole.training[0].loss == 4.9
@@ -34,27 +45,36 @@ async def test_the_curve_begins_with_the_first_step(server: RunningServer, tmp_p
         assert all((one.least or 0) <= one.loss <= (one.most or 0) for one in thin.training)
 
 
-def test_what_was_accepted_is_kept_whole_and_written_only_when_it_is_new(tmp_path: Path) -> None:
+class Answers:
+    """A server of which nothing but this is asked."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    async def metrics(self) -> MetricsView:
+        return MetricsView(
+            run_id=RunId("run"), phase="training", step=1, steps=2, tokens=60, tokens_per_s=1.0,
+            recent=(), evaluations=(), workers=(),
+        )  # fmt: skip
+
+    async def credit(self) -> CreditView:
+        return CreditView(run_id=RunId("run"), tokens=self.tokens, rank=2, workers=3)
+
+
+async def test_credit_is_kept_whole_and_written_only_when_it_is_new(tmp_path: Path) -> None:
     path = tmp_path / "activity" / "standing.json"
-    standing = Standing(path)
-    standing.save()
+    kept = Standing(path)
+    kept.save()
     assert not path.exists(), "nothing is known yet"
-    standing.stepped(step_of(tokens=10))
-    standing.save()
+    await kept.look(cast("Coordinator", Answers(10)))
     before = path.stat().st_ino
-    standing.save()
+    await kept.look(cast("Coordinator", Answers(10)))
     assert path.stat().st_ino == before
-    standing.stepped(step_of(tokens=5))
-    standing.save()
+    await kept.look(cast("Coordinator", Answers(15)))
     assert path.stat().st_ino != before, "in one piece"
-    assert Standing(path).contribution.accepted_tokens == 15
+    assert kept.contribution == Contribution(accepted_tokens=15, rank=2, ranked=3, share=0.25)
+    assert Standing(path).contribution == Contribution(accepted_tokens=15, rank=2, ranked=3), "of how many is not kept"
     assert list(path.parent.iterdir()) == [path]
-
-
-def step_of(tokens: int) -> StepRecord:
-    return StepRecord.model_validate(
-        dict.fromkeys(StepRecord.model_fields, 0) | {"loss": 1.0, "tokens": tokens, "step_tokens": tokens}
-    )
 
 
 def test_a_bucket_stands_at_its_last_step() -> None:

@@ -36,7 +36,7 @@ def test_everything_is_known() -> None:
         run=RunNow(
             run_id="run-1", phase="training", step=1200, steps=4000, round=3, rounds=20, workers=38, loss=3.2714
         ),
-        contribution=Contribution(accepted_tokens=8192, rank=39, share=0.0002),
+        contribution=Contribution(accepted_tokens=8192, rank=39, ranked=412, share=0.0002),
         devices=(Device(kind="cpu", name="CPU", memory_bytes=8_000_000_000),),
         progress="model",
         progress_share=0.5,
@@ -48,7 +48,7 @@ def test_everything_is_known() -> None:
         "  - stops after this round",
         "run       run-1, training, step 1,200 of 4,000, round 3 of 20, 38 workers, loss 3.271",
         "speed     1,234 tokens/s",
-        "accepted  8,192 tokens, place 39, 0.02% of the run",
+        "accepted  8,192 tokens, place 39 of 412, 0.02% of the run",
         f"gpu       never until {clock(NOW + 60, NOW)}",
         "device    CPU, 8.0 GB",
         "server    rig:8000",

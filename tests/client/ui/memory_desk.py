@@ -40,7 +40,7 @@ TRAINING = Status(
         run_id="run-1f3a9c2e", phase="training", step=4120, steps=12000, round=13, rounds=375, workers=38,
         loss=3.271, validation_loss=3.318, tokens=1_080_033_280,
     ),
-    contribution=Contribution(accepted_tokens=24_182_784, rank=9, share=0.0224),
+    contribution=Contribution(accepted_tokens=24_182_784, rank=9, ranked=38, share=0.0224),
     devices=(
         Device(kind="cuda", name="NVIDIA GeForce RTX 3060", memory_bytes=12 * 2**30),
         Device(kind="cpu", name="AMD Ryzen 7 5800X, 8 cores", memory_bytes=32 * 2**30),

@@ -118,7 +118,7 @@ def test_tiles() -> None:
 def test_one_computer_is_no_plural_and_no_rank_is_a_dash() -> None:
     assert TRAINING.run is not None
     alone = TRAINING.run.model_copy(update={"workers": 1, "round": None, "loss": None, "steps": 0})
-    ranked = view(run=alone, contribution=type(TRAINING.contribution)(rank=1))
+    ranked = view(run=alone, contribution=type(TRAINING.contribution)(rank=1, ranked=1))
     assert [tile.note for tile in ranked.tiles][2] == "of 1 computer"
     shown = view(run=alone, contribution=type(TRAINING.contribution)())
     assert [tile.note for tile in shown.tiles][2] == "not counted yet"

@@ -37,6 +37,7 @@ ROUTES = {
     ("POST", "/workers"),
     ("POST", "/workers/{worker_id}/heartbeat"),
     ("POST", "/workers/{worker_id}/certificate"),
+    ("GET", "/workers/{worker_id}/credit"),
     ("DELETE", "/workers/{worker_id}"),
     ("POST", "/invites"),
     ("GET", "/training/config"),

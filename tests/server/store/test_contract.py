@@ -18,6 +18,7 @@ from legion.ids import Epoch, RunId, WorkerId
 from legion.messages import DatasetManifest
 from legion.reports import EvaluationRecord, MetricsReport, StepRecord, TextSample
 from legion_server.domain import checkpoints as cp
+from legion_server.domain.credit import Account, Credit
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
 from legion_server.domain.plan import make_plan
@@ -25,7 +26,7 @@ from legion_server.domain.runs import Failure, Run
 from legion_server.store.api import Change, Dataset, Loaded, Numbered, Store
 from legion_server.store.migrate import alembic_config
 from legion_server.store.sql import SqlStore
-from legion_server.store.tables import metadata
+from legion_server.store.tables import credit_lines, metadata
 
 POSTGRES = os.environ.get("LEGION_TEST_POSTGRES_URL")
 NEEDS_POSTGRES = pytest.mark.skipif(POSTGRES is None, reason="LEGION_TEST_POSTGRES_URL is not set")
@@ -199,6 +200,42 @@ async def test_the_newest_sample_is_the_last_that_was_not_superseded(store: Stor
     assert await store.newest_sample() == samples[1]
     await store.save(Change(superseded_after=2))
     assert await store.newest_sample() == samples[0]
+
+
+async def test_credit_is_the_sum_of_its_lines(url: str, store: Store) -> None:
+    run, other = RunId("run-1"), RunId("run-2")
+    assert await store.account(run, A) == Account()
+    for number, (a, b) in enumerate([(10, 30), (25, 0), (1, 0)]):
+        lines = [Credit(run, number, worker, tokens) for worker, tokens in ((A, a), (B, b)) if tokens]
+        await store.save(Change(credits=tuple(lines)))
+    await store.save(Change(credits=(Credit(other, 0, A, 10**15),)))
+    assert await store.account(run, A) == Account(36, 1, 2)
+    assert await store.account(run, B) == Account(30, 2, 2)
+    assert await store.account(run, WorkerId("c" * 32)) == Account(accounts=2)
+    assert await store.account(other, B) == Account(accounts=1)
+    assert await sums_of_lines(url) == {(run, A): 36, (run, B): 30, (other, A): 10**15}
+
+
+async def test_a_round_that_is_committed_again_is_credited_once(url: str, store: Store) -> None:
+    """The answer to the first commit was lost, and the second holds other work."""
+    run = RunId("run-1")
+    await store.save(Change(credits=(Credit(run, 0, A, 10), Credit(run, 0, B, 30))))
+    for _ in range(2):
+        await store.save(Change(credits=(Credit(run, 0, A, 40),)))
+        assert await store.account(run, A) == Account(40, 1, 1)
+        assert await store.account(run, B) == Account(accounts=1)
+        assert await sums_of_lines(url) == {(run, A): 40}
+
+
+async def sums_of_lines(url: str) -> dict[tuple[str, str], int]:
+    """Of the ledger, by run and worker."""
+    lines = credit_lines.c
+    query = sa.select(lines.run_id, lines.worker_id, sa.func.sum(lines.tokens)).group_by(lines.run_id, lines.worker_id)
+    engine = sa.ext.asyncio.create_async_engine(url)
+    async with engine.begin() as connection:
+        rows = (await connection.execute(query)).all()
+    await engine.dispose()
+    return {(run_id, worker): int(tokens) for run_id, worker, tokens in rows}
 
 
 async def test_clusters_steps_add_up(store: Store) -> None:
