@@ -57,11 +57,6 @@ class Home:
         return self.root / "state" / "local.safetensors"
 
     @property
-    def power_limit(self) -> Path:
-        """What a card's was before we lowered it; there only meanwhile."""
-        return self.root / "state" / "power-limit.json"
-
-    @property
     def work(self) -> Path:
         return self.root / "work"
 

@@ -33,7 +33,6 @@ from legion_client.agent.traffic import Traffic
 from legion_client.control.messages import Said
 from legion_client.machine.notices import Coming
 from legion_client.machine.policy import Decision, Pause, Run, line_limits
-from legion_client.machine.power_cap import PowerCap
 from legion_client.machine.probe import hardware
 from legion_client.machine.readings import Readings
 from legion_client.machine.reasons import Active, Reason
@@ -93,7 +92,6 @@ class Host:
         self._guard: Guard | None = None
         self._orders: Orders | None = None
         self._unusable = Unusable()
-        self._power_cap = PowerCap(home.power_limit)
 
     # What is asked of it.
 
@@ -195,7 +193,6 @@ class Host:
         except* LegionError as errors:
             raise errors.exceptions[0] from None
         finally:
-            self._power_cap.release()
             self.standing.save()
             self.samples.close()
             self.traffic.settle()
@@ -325,9 +322,8 @@ class Host:
         agent.offer = self._offer
         if self.polite:
             agent.cards = given.cards
-            throttle = given.kept_by_card(self._power_cap.hold(given.power))
-            if throttle is not None:
-                agent.limit(throttle)
+            if given.throttle is not None:
+                agent.limit(given.throttle)
         wish, has = given.wish, agent.state.wish
         if wish is None and has is not None:
             agent.resume()

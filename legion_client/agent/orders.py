@@ -69,13 +69,6 @@ class Orders:
     throttle: Throttle | None
     cards: str
     without_since: float | None = None  # its card may not compute, s of a clock; None: it may
-    power: tuple[int, float] | None = None  # of the card that computes: its number, share of its power
-
-    def kept_by_card(self, held: float) -> Throttle | None:
-        """The throttle where the card keeps to a share `held` of its power by itself: it rests for the rest only."""
-        if self.throttle is None or self.power is None or held >= 1.0:
-            return self.throttle
-        return self.throttle.model_copy(update={"duty": min(1.0, self.throttle.duty / held)})
 
 
 def seen(cards: str) -> dict[str, str]:
@@ -122,8 +115,7 @@ def orders(
     if device == "cpu" and not limits.on_cpu:
         return Orders(Wish("The processor shall not compute, and the graphics card cannot.", True), None, wanted)
     card = allowed.get(cards or NO_CARD) if computes_on_card else None
-    power = (card.index, card.power) if card is not None and card.key.isdecimal() else None
-    return Orders(None, _throttle(limits, card), wanted if device is None or cards is None else cards, power=power)
+    return Orders(None, _throttle(limits, card), wanted if device is None or cards is None else cards)
 
 
 def _without(decision: Run, card: str, wanted: str, since: float, now: float) -> Orders:
@@ -141,6 +133,6 @@ def _without(decision: Run, card: str, wanted: str, since: float, now: float) ->
 def _throttle(limits: Limits, card: GpuLimit | None) -> Throttle:
     if card is None:
         return Throttle(duty=max(LEAST_SHARE, limits.cpu_share), threads=limits.cpu_threads)
-    # Where nobody may set a card's power limit (see `kept_by_card`), one that rests draws less on average.
+    # To set a card's power limit takes an administrator; one that rests draws less on average.
     duty = max(LEAST_SHARE, card.share * card.power)
     return Throttle(duty=duty, threads=limits.cpu_threads, gpu_memory_fraction=max(0.01, card.memory))

@@ -888,7 +888,7 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Power of a card to use, of its own limit; where that cannot be lowered, on average: it rests in between.</source>
+        <source>Power of a card to use on average, of its own limit: it rests in between, the limit itself is not set.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

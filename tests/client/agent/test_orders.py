@@ -71,18 +71,6 @@ def test_limits_of_the_device_that_computes() -> None:
     assert (on_card.throttle.duty, on_card.throttle.gpu_memory_fraction) == (pytest.approx(0.4), 0.9)
 
 
-def test_a_card_that_keeps_to_its_power_by_itself_rests_for_its_time_only() -> None:
-    given = orders(run(CARD), "cuda", "1")
-    assert given.power == (1, CARD.power)
-    for held, duty in ((1.0, 0.4), (CARD.power, CARD.share), (0.9, 0.4 / 0.9), (0.1, 1.0)):
-        throttle = given.kept_by_card(held)
-        assert throttle is not None
-        assert throttle.duty == pytest.approx(duty)
-    for other in (orders(run(), "cpu", NO_CARD), orders(Pause((Active(Reason.BATTERY),)), "cuda", "1")):
-        assert other.power is None
-        assert other.kept_by_card(0.5) == other.throttle
-
-
 def test_an_engine_moves_to_what_it_may_use() -> None:
     needed = orders(replace(run(), free_gpus=(1,)), "cuda", "1")
     assert needed.wish is not None
