@@ -90,7 +90,7 @@ class Nvml:
         return card
 
 
-class Host:
+class Watched:
     def __init__(self, nvml: Nvml | None, pci: Path, mask: str | None = None) -> None:
         self.now = 0.0
         self.computing = False
@@ -116,11 +116,11 @@ def nvml(card: Card) -> Nvml:
 
 
 @pytest.fixture
-def watched(nvml: Nvml, tmp_path: Path) -> Host:
-    return Host(nvml, tmp_path)
+def watched(nvml: Nvml, tmp_path: Path) -> Watched:
+    return Watched(nvml, tmp_path)
 
 
-def test_card_is_read(watched: Host) -> None:
+def test_card_is_read(watched: Watched) -> None:
     assert watched.read() == Gpus(
         (
             GpuReading(
@@ -142,7 +142,9 @@ def test_card_is_read(watched: Host) -> None:
     ("missing", "field"),
     [("power", "watts"), ("load", "load"), ("heat", "celsius"), ("memory", None), ("memory of version 2", None)],
 )
-def test_what_an_old_driver_does_not_tell_is_none(watched: Host, card: Card, missing: str, field: str | None) -> None:
+def test_what_an_old_driver_does_not_tell_is_none(
+    watched: Watched, card: Card, missing: str, field: str | None
+) -> None:
     card.missing = {missing}
     (found,) = watched.read().cards
     assert found.memory_bytes == 24 * GIB
@@ -150,7 +152,7 @@ def test_what_an_old_driver_does_not_tell_is_none(watched: Host, card: Card, mis
     assert found.memory_of_others_bytes == (5 if missing == "memory of version 2" else 4) * GIB
 
 
-def test_driver_without_process_numbers_does_not_know_others(watched: Host, card: Card) -> None:
+def test_driver_without_process_numbers_does_not_know_others(watched: Watched, card: Card) -> None:
     card.missing = {"processes"}
     assert watched.read().cards[0].memory_of_others_bytes is None
     card.missing = set()
@@ -158,7 +160,7 @@ def test_driver_without_process_numbers_does_not_know_others(watched: Host, card
     assert watched.read().cards[0].memory_of_others_bytes is None
 
 
-def test_our_own_memory_never_passes_for_that_of_others(watched: Host, card: Card) -> None:
+def test_our_own_memory_never_passes_for_that_of_others(watched: Watched, card: Card) -> None:
     """In a container the driver gives process numbers of the host."""
     card.programs = [SimpleNamespace(pid=31_337, usedGpuMemory=6 * GIB)]
     watched.computing = True
@@ -167,7 +169,7 @@ def test_our_own_memory_never_passes_for_that_of_others(watched: Host, card: Car
     assert watched.read().cards[0].memory_of_others_bytes == 10 * GIB
 
 
-def test_what_we_held_is_remembered_after_the_engine_ended(watched: Host, card: Card) -> None:
+def test_what_we_held_is_remembered_after_the_engine_ended(watched: Watched, card: Card) -> None:
     watched.read()
     card.programs = card.programs[1:]
     card.used = 3 * GIB
@@ -176,16 +178,16 @@ def test_what_we_held_is_remembered_after_the_engine_ended(watched: Host, card: 
 
 
 @pytest.mark.parametrize("error", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED])
-def test_computer_without_a_driver_has_no_problem(watched: Host, nvml: Nvml, error: int) -> None:
+def test_computer_without_a_driver_has_no_problem(watched: Watched, nvml: Nvml, error: int) -> None:
     nvml.error = error
     assert watched.read() == Gpus()
 
 
 def test_without_the_library_there_are_no_cards(tmp_path: Path) -> None:
-    assert Host(None, tmp_path).read() == Gpus()
+    assert Watched(None, tmp_path).read() == Gpus()
 
 
-def test_driver_that_was_updated_under_us_is_a_problem_until_it_answers(watched: Host, nvml: Nvml) -> None:
+def test_driver_that_was_updated_under_us_is_a_problem_until_it_answers(watched: Watched, nvml: Nvml) -> None:
     first = watched.read()
     nvml.error = pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH
     found = watched.read()
@@ -197,7 +199,7 @@ def test_driver_that_was_updated_under_us_is_a_problem_until_it_answers(watched:
     assert watched.read() == first
 
 
-def test_card_that_falls_off_the_bus_is_lost(watched: Host, card: Card) -> None:
+def test_card_that_falls_off_the_bus_is_lost(watched: Watched, card: Card) -> None:
     watched.read()
     card.error = pynvml.NVML_ERROR_GPU_IS_LOST
     found = watched.read()
@@ -207,14 +209,14 @@ def test_card_that_falls_off_the_bus_is_lost(watched: Host, card: Card) -> None:
     assert watched.read().problem is None
 
 
-def test_card_that_is_lost_between_two_questions_is_lost(watched: Host, card: Card, nvml: Nvml) -> None:
+def test_card_that_is_lost_between_two_questions_is_lost(watched: Watched, card: Card, nvml: Nvml) -> None:
     watched.read()
     nvml.nvmlDeviceGetHandleByIndex = lambda index: nvml.cards[index]  # type: ignore[method-assign]
     card.error = pynvml.NVML_ERROR_GPU_IS_LOST
     assert watched.read().cards[0].lost
 
 
-def test_card_that_the_driver_no_longer_counts_is_lost(nvml: Nvml, watched: Host) -> None:
+def test_card_that_the_driver_no_longer_counts_is_lost(nvml: Nvml, watched: Watched) -> None:
     other = Card("RTX 3060")
     nvml.cards.append(other)
     assert watched.read().problem is None
@@ -231,7 +233,7 @@ def test_card_that_the_driver_no_longer_counts_is_lost(nvml: Nvml, watched: Host
     assert [card.lost for card in watched.read().cards] == [False, False]
 
 
-def test_how_often_a_card_is_asked(nvml: Nvml, watched: Host) -> None:
+def test_how_often_a_card_is_asked(nvml: Nvml, watched: Watched) -> None:
     watched.read()
     for passed_s, computing, asked in (
         (COMPUTING_PERIOD_S, False, 1),
@@ -253,7 +255,7 @@ def test_laptops_card_is_let_go_and_not_woken(nvml: Nvml, tmp_path: Path) -> Non
         (place / file).write_text(text + "\n")
     status = place / "power" / "runtime_status"
     status.write_text("active\n")
-    watched = Host(nvml, tmp_path)
+    watched = Watched(nvml, tmp_path)
     assert watched.read().cards[0].watts == 215.5
     assert nvml.open == 0
     status.write_text("suspended\n")
@@ -281,7 +283,7 @@ def test_laptops_card_is_let_go_and_not_woken(nvml: Nvml, tmp_path: Path) -> Non
     ],
 )
 def test_cards_that_the_volunteer_has_masked_do_not_exist(mask: str | None, left: list[int], tmp_path: Path) -> None:
-    watched = Host(Nvml(Card(), Card(), Card()), tmp_path, mask)
+    watched = Watched(Nvml(Card(), Card(), Card()), tmp_path, mask)
     for _ in range(2):
         found = watched.read()
         assert ([card.index for card in found.cards], found.problem) == (left, None)
@@ -289,7 +291,7 @@ def test_cards_that_the_volunteer_has_masked_do_not_exist(mask: str | None, left
 
 def test_a_lost_card_takes_no_other_of_a_mask_with_it(tmp_path: Path) -> None:
     lost, other = Card(), Card("RTX 3060")
-    watched = Host(Nvml(lost, other), tmp_path, "GPU-0abc,GPU-1abc")
+    watched = Watched(Nvml(lost, other), tmp_path, "GPU-0abc,GPU-1abc")
     watched.read()
     lost.error = pynvml.NVML_ERROR_GPU_IS_LOST
     found = watched.read().cards
