@@ -114,8 +114,6 @@ class Attempt:
         self.say(self._prepare_command())  # first of all: what an engine is told before, it would not understand
         if limits is not None:
             self.say(limits)
-        self._around.traffic.with_engine(True)
-        self.say(self._around.traffic.rates)
         self._running = self._spawn(self._run_engine(self._running))
 
     def doze(self) -> None:
@@ -209,7 +207,9 @@ class Attempt:
     async def _run_engine(self, after: asyncio.Task[None] | None) -> None:
         around = self._around
         if after is not None:
-            await asyncio.wait([after])
+            await asyncio.wait([after])  # until then the line is the other engine's
+        around.traffic.with_engine(True)
+        self.say(around.traffic.rates)
         try:
             assert self.prepared is not None
             tuned = dict(allocator.variables(self.prepared.config.model))

@@ -59,7 +59,7 @@ _SAID: dict[Phase, WorkerState] = {
     Phase.JOINING: "joining",
     Phase.PREPARING: "preparing",
     Phase.READY: "ready",
-    Phase.DOZING: "ready",  # it takes seconds until it is
+    Phase.DOZING: "ready",  # the engine that a plan starts is soon there
     Phase.WAKING: "training",  # as in `loading`
     Phase.LOADING: "training",  # it follows the plan: a coordinator that heard "ready" would plan again
     Phase.TRAINING: "training",

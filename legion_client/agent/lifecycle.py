@@ -46,6 +46,7 @@ from legion_client.agent.life import (
     Wish,
 )
 
+WAKE_S = 100.0  # for an engine that others of its plan wait for: they give up after two minutes
 PREPARE_S = 900.0  # for an engine to start and build its model; a driver that hangs would keep it for ever
 STOP_S = 30.0  # for the engine to finish or abort its step
 DEPART_S = 120.0  # to send the slice that others go on from
@@ -101,7 +102,7 @@ def _forward(state: State, event: Downloaded | EngineListens | PlanArrived | Sli
             return _planned(replace(state, plan=plan, kept=kept), plan)
         case Phase.DOZING, PlanArrived(plan, kept):
             waking = replace(state, phase=Phase.WAKING, plan=plan, kept=kept)
-            return waking, (StartEngine(), SetDeadline(Phase.WAKING, PREPARE_S))
+            return waking, (StartEngine(), SetDeadline(Phase.WAKING, WAKE_S))
         case Phase.WAKING, EngineListens() if state.plan is not None:
             return _planned(state, state.plan)
         case Phase.LOADING, SliceBuilt(path, back) if state.plan is not None:
@@ -259,7 +260,8 @@ def _depart(state: State) -> Next:
 
 def _curable(state: State) -> bool:
     """Starting the engine again may help: the run goes on without us, or has not begun with us."""
-    return state.phase in (*BUSY, Phase.PAUSING) and (state.plan is None or bool(state.plan.cluster))
+    begins = state.plan is None or bool(state.plan.cluster) or state.phase is Phase.WAKING
+    return state.phase in (*BUSY, Phase.PAUSING) and begins
 
 
 def _crashed(state: State, death: LegionError, at: float) -> Next:
@@ -277,7 +279,8 @@ def _late(state: State, at: float) -> Next:
     if state.phase is Phase.READY:
         return replace(state, phase=Phase.DOZING), (Doze(),)
     if state.phase in (Phase.PREPARING, Phase.WAKING):
-        rested, actions = _crashed(state, EngineDied(f"the engine was not ready within {PREPARE_S / 60:g} min"), at)
+        within_s = PREPARE_S if state.phase is Phase.PREPARING else WAKE_S
+        rested, actions = _crashed(state, EngineDied(f"the engine was not ready within {within_s / 60:.3g} min"), at)
         return rested, (KillEngine(), *actions)
     if state.phase is Phase.HOLDING and state.wish is not None:
         return _end_to_rest(state, state.wish.reason, 0.0, STOP_S)

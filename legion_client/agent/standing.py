@@ -35,7 +35,7 @@ class Standing:
 
     @property
     def contribution(self) -> Contribution:
-        mine = self._credit
+        mine = self._credit if self.run is None or self.run.run_id == self._credit.run_id else NOTHING
         share = min(1.0, mine.tokens / self._run_tokens) if self._run_tokens and mine.tokens else None
         return Contribution(accepted_tokens=mine.tokens, rank=mine.rank, ranked=mine.workers, share=share)
 

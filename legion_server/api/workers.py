@@ -92,11 +92,12 @@ async def renew(worker_id: Id, body: RenewRequest, backend: BackendDep, caller: 
     return RenewReply(certificate_pem=certificate)
 
 
-@router.get("/workers/{worker_id}/credit", responses=answers(403))
+@router.get("/workers/{worker_id}/credit", responses=answers(403, 404))
 async def credit(worker_id: Id, backend: BackendDep, caller: Known) -> CreditView:
     """What the run has accepted of a worker's work, and its place among all."""
     if not caller.is_admin:
         _only_self(worker_id, caller.worker_id)
+    backend.coordinator.worker(worker_id)
     return await backend.metrics.credit(worker_id)
 
 

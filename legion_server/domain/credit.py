@@ -3,6 +3,8 @@
 Tokens that were counted: bounded by leases and measured speed, not verified.
 """
 
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from legion.ids import RunId, WorkerId
@@ -10,13 +12,12 @@ from legion.rounds import Participant, RoundPlan, RoundRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Credit:
-    """One line of the ledger; there is one for a worker and round at most."""
+class RoundCredit:
+    """A round's lines of the ledger: tokens by worker, none without any."""
 
     run_id: RunId
     round: int
-    worker_id: WorkerId
-    tokens: int
+    tokens: Mapping[WorkerId, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +29,28 @@ class Account:
     accounts: int = 0  # with credit
 
 
-def of_round(plan: RoundPlan, record: RoundRecord) -> tuple[Credit, ...]:
+class Accounts:
+    """All of a run, for many who ask."""
+
+    def __init__(self, tokens: Mapping[WorkerId, int]) -> None:
+        self._tokens = {worker: amount for worker, amount in tokens.items() if amount > 0}
+        self._ascending = sorted(self._tokens.values())
+
+    def of(self, worker: WorkerId) -> Account:
+        count, mine = len(self._ascending), self._tokens.get(worker, 0)
+        return Account(mine, count - bisect_right(self._ascending, mine) + 1 if mine else None, count)
+
+
+def of_round(plan: RoundPlan, record: RoundRecord) -> RoundCredit:
     """For the members of clusters whose work the round includes, by the plan it was made under.
 
     A span counts by its share of the model: a contribution whose spans are included in different rounds is credited
     once in all, less than a token a round being lost to rounding. Members of one cluster share alike.
     """
-    found = []
+    tokens = dict[WorkerId, int]()
     for participant in plan.participants:
-        for worker, tokens in _shared(participant, _counted(participant, record)):
-            found.append(Credit(record.run_id, record.round, worker, tokens))
-    return tuple(found)
-
-
-def account(tokens: dict[WorkerId, int], worker: WorkerId) -> Account:
-    """Of one among all who have any."""
-    mine = tokens.get(worker, 0)
-    better = sum(others > mine for others in tokens.values())
-    return Account(mine, better + 1 if mine else None, sum(one > 0 for one in tokens.values()))
+        tokens |= _shared(participant, _counted(participant, record))
+    return RoundCredit(record.run_id, record.round, tokens)
 
 
 def _counted(participant: Participant, record: RoundRecord) -> int:
@@ -56,7 +61,7 @@ def _counted(participant: Participant, record: RoundRecord) -> int:
     return weighted // (record.bounds[-1][1] - record.bounds[0][0])
 
 
-def _shared(participant: Participant, tokens: int) -> list[tuple[WorkerId, int]]:
+def _shared(participant: Participant, tokens: int) -> dict[WorkerId, int]:
     each, rest = divmod(tokens, len(participant.members))
-    shares = [each + (rank < rest) for rank in range(len(participant.members))]
-    return [(m.worker_id, share) for m, share in zip(participant.members, shares, strict=True) if share]
+    shares = {member.worker_id: each + (rank < rest) for rank, member in enumerate(participant.members)}
+    return {worker: share for worker, share in shares.items() if share}

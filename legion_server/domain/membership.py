@@ -137,9 +137,9 @@ def summary(workers: Mapping[WorkerId, Worker]) -> WorkersSummary:
     return WorkersSummary(total=len(workers), by_state=counts)
 
 
-def printable(text: str, most: int) -> str:
-    """What others send ends up in terminals and logs: one line, without control characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in text[:most])
+def printable(text: str, most: int, *, but: str = "") -> str:
+    """What others send ends up in terminals and logs: without control characters `but` these, so one line by itself."""
+    return "".join(letter if letter.isprintable() or letter in but else " " for letter in text[:most])
 
 
 def _state_change(before: Worker, after: Worker) -> list[Happening]:

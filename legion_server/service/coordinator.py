@@ -22,7 +22,7 @@ from legion.errors import (
 )
 from legion.ids import Epoch, Rank, WorkerId, new_run_id
 from legion.messages import HEARTBEAT_S, PROTOCOL, Hardware, Heartbeat, HeartbeatReply, Plan
-from legion.reports import EvaluationRecord, MetricsReport, StepRecord, StepSummary
+from legion.reports import MOST_TEXT, EvaluationRecord, MetricsReport, StepRecord, StepSummary, TextSample
 from legion_server.domain import averaging, membership, runs
 from legion_server.domain import checkpoints as cp
 from legion_server.domain.clusters import resting
@@ -239,10 +239,13 @@ class Coordinator:
             first, last = plan.first_step, draft.run.config.steps
             steps = tuple(sorted((r for r in report.steps if first < r.step <= last), key=_step))
             evaluations = tuple(sorted((e for e in report.evaluations if first < e.step <= last), key=_step))
-            samples = tuple(s for s in report.samples if first < s.step <= last)
+            speaks = plan.members[0].worker_id == worker_id  # for the cluster
+            reached = max((r.step for r in steps), default=draft.run.step)
+            samples = tuple(map(_shown, report.samples)) if speaks else ()
+            samples = tuple(s for s in samples if first < s.step <= max(reached, draft.run.step))
             counted = {"steps": steps, "evaluations": evaluations, "samples": samples}
             draft.report = (worker_id, report.model_copy(update=counted))
-            if draft.rounds is not None and plan.members[0].worker_id == worker_id:
+            if draft.rounds is not None and speaks:
                 tokens, took_s = sum(r.step_tokens for r in steps), sum(r.step_s for r in steps)
                 draft.rounds = measured(draft.rounds, plan.cluster, tokens, took_s)
             for record in steps:
@@ -346,6 +349,10 @@ def summary_of(record: StepRecord) -> StepSummary:
         tokens=record.step_tokens,
         tokens_per_s=record.step_tokens / record.step_s if record.step_s > 0 else 0.0,
     )
+
+
+def _shown(sample: TextSample) -> TextSample:
+    return sample.model_copy(update={"text": membership.printable(sample.text, MOST_TEXT, but="\n\t")})
 
 
 def _step(record: StepRecord | EvaluationRecord) -> int:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from legion.counters import RoundsView
-from legion.ids import WorkerId
+from legion.ids import RunId, WorkerId
 from legion.reports import CreditView, EvaluationRecord, LossCurve, MetricsView, StepSummary, TextSample, WorkerTotals
-from legion_server.domain.credit import account
+from legion_server.domain.credit import Accounts
 from legion_server.domain.rounds import Rounds, gone
 from legion_server.domain.runs import Run
 from legion_server.service.coordinator import Coordinator
@@ -24,6 +24,7 @@ class _Sums:
     tokens: int
     evaluations: tuple[EvaluationRecord, ...]
     workers: tuple[WorkerTotals, ...]
+    accounts: Accounts  # by the workers' own records
     sample: TextSample | None
 
 
@@ -34,6 +35,7 @@ class Metrics:
         self._coordinator = coordinator
         self._store = store
         self._sums: _Sums | None = None
+        self._credited: tuple[tuple[RunId, int], Accounts] | None = None  # of a run after so many rounds
         self._curves: dict[int, LossCurve] = {}  # by width, of which there are few; without evaluations and sample
 
     async def view(self, since: int | None, *, private: bool) -> MetricsView:
@@ -61,21 +63,30 @@ class Metrics:
 
     async def credit(self, worker_id: WorkerId) -> CreditView:
         """Without rounds every committed step counts, with what its members say they did of it."""
-        run = self._coordinator.run
-        if run.config.in_rounds:
-            found = await self._store.account(run.run_id, worker_id)
+        run, rounds = self._coordinator.run, self._coordinator.state.rounds
+        if not run.config.in_rounds:
+            accounts = (await self._summed()).accounts
         else:
-            tokens = {totals.worker_id: totals.tokens for totals in (await self._summed()).workers}
-            found = account(tokens, worker_id)
+            moment = (run.run_id, rounds.committed if rounds else 0)
+            if self._credited is None or self._credited[0] != moment:
+                self._credited = moment, Accounts(await self._store.credited(run.run_id))
+            accounts = self._credited[1]
+        found = accounts.of(worker_id)
         return CreditView(run_id=run.run_id, tokens=found.tokens, rank=found.rank, workers=found.accounts)
 
     async def _summed(self) -> "_Sums":
         revision = self._coordinator.revision
         if self._sums is None or self._sums.revision != revision:
             tokens, evaluations = await self._store.tokens(), await self._store.evaluations()
-            workers, sample = await self._store.totals(), await self._store.newest_sample()
-            self._sums = _Sums(revision, tokens, tuple(evaluations), tuple(workers), sample)
+            workers, samples = await self._store.totals(), await self._store.samples()
+            accounts = Accounts({totals.worker_id: totals.tokens for totals in workers})
+            believed = (sample for worker, sample in samples if not self._is_revoked(worker))
+            self._sums = _Sums(revision, tokens, tuple(evaluations), tuple(workers), accounts, next(believed, None))
         return self._sums
+
+    def _is_revoked(self, worker_id: WorkerId) -> bool:
+        worker = self._coordinator.state.workers.get(worker_id)
+        return worker is None or worker.state == "revoked"
 
     async def curve(self, points: int) -> LossCurve:
         """The whole run in at most `points` buckets, read again when one more may have been filled."""

@@ -9,7 +9,7 @@ from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain import averaging, credit, runs
 from legion_server.domain import checkpoints as cp
 from legion_server.domain.checkpoints import Checkpoint
-from legion_server.domain.credit import Credit
+from legion_server.domain.credit import RoundCredit
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
@@ -54,7 +54,7 @@ class Draft:
         self.dataset = state.dataset
         self.rounds = state.rounds
         self.records: list[RoundRecord] = []
-        self.credits: tuple[Credit, ...] = ()
+        self.credit: RoundCredit | None = None
         self.forget_rounds_before: int | None = None
         self.report: tuple[WorkerId, MetricsReport] | None = None
         self.superseded_after: int | None = None
@@ -83,7 +83,7 @@ class Draft:
             plan = self.rounds.plan if self.rounds else None
             moment = averaging.tick(self.run, self.rounds, self.workers, self.now, stored)
             if moment.record is not None and plan is not None:
-                self.credits = credit.of_round(plan, moment.record)
+                self.credit = credit.of_round(plan, moment.record)
             self.run, self.rounds, happenings = moment.run, moment.rounds, moment.happenings
             self.records += [moment.record] if moment.record else []
             for worker in moment.heard_anew:
@@ -126,7 +126,7 @@ class Draft:
             rounds_before=before.rounds if has_moved else None,
             records=tuple(self.records),
             plans=_changed_plan(before.rounds, self.rounds),
-            credits=self.credits,
+            credit=self.credit,
             forget_rounds_before=self.forget_rounds_before,
             events=events.number(self.happenings, self.now),
             keep_events_after=events.keep_after,

@@ -8,7 +8,7 @@ from legion.messages import DatasetManifest
 from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, TextSample, WorkerTotals
 from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
-from legion_server.domain.credit import Account, Credit
+from legion_server.domain.credit import RoundCredit
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
@@ -61,7 +61,7 @@ class Change:
     rounds_before: Rounds | None = None  # what the store has for sure: the difference is written; None: all is
     records: tuple[RoundRecord, ...] = ()  # new, or with their root
     plans: tuple[RoundPlan, ...] = ()  # in place of older revisions
-    credits: tuple[Credit, ...] = ()  # of one round
+    credit: RoundCredit | None = None
     forget_rounds_before: int | None = None
     events: tuple[Numbered, ...] = field(default=())
     keep_events_after: int = 0  # number; older ones go
@@ -92,13 +92,14 @@ class Store(Protocol):
 
     async def evaluations(self) -> list[EvaluationRecord]: ...
 
-    async def newest_sample(self) -> TextSample | None: ...
+    async def samples(self) -> list[tuple[WorkerId, TextSample]]:
+        """What the model wrote lately, and by whose report; the newest first."""
 
     async def totals(self) -> list[WorkerTotals]:
         """Sums per worker over the steps that count, by worker id."""
 
-    async def account(self, run_id: RunId, worker: WorkerId) -> Account:
-        """By the ledger."""
+    async def credited(self, run_id: RunId) -> dict[WorkerId, int]:
+        """Tokens of all who have any in the run, by the ledger."""
 
     async def tokens(self) -> int:
         """Of all steps that count."""

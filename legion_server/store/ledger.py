@@ -1,48 +1,48 @@
-"""Credit in the database: lines that only grow in number, and their sums, which a leaderboard reads.
+"""Credit in the database: lines that only grow in number, and their sums, which a leaderboard reads."""
 
-A commit whose answer was lost is made again, and may then hold other work: its lines take the place of those before.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from legion.ids import RunId, WorkerId
-from legion_server.domain.credit import Account, Credit
+from legion_server.domain.credit import RoundCredit
 from legion_server.store import tables as t
 
 Insert = Callable[[sa.Table], sqlite.Insert | postgresql.Insert]
 
 
-async def write(connection: AsyncConnection, insert: Insert, credits_: Sequence[Credit]) -> None:
-    """Lines of one round, and what they change of the sums."""
-    run_id, number = credits_[0].run_id, credits_[0].round
+async def write(connection: AsyncConnection, insert: Insert, credit: RoundCredit) -> None:
+    """A round's lines, and what they change of the sums.
+
+    A commit whose answer was lost is made again, and may then hold other work or none: its lines take the place of
+    those before.
+    """
     lines = t.credit_lines.c
-    of_round = sa.and_(lines.run_id == run_id, lines.round == number)
+    of_round = sa.and_(lines.run_id == credit.run_id, lines.round == credit.round)
     before = (await connection.execute(sa.select(lines.worker_id, lines.tokens).where(of_round))).all()
-    await connection.execute(sa.delete(t.credit_lines).where(of_round))
-    await connection.execute(insert(t.credit_lines), [_row(one) | {"round": number} for one in credits_])
-    taken = [_row(Credit(run_id, number, row.worker_id, -row.tokens)) for row in before]
-    sums = insert(t.credit_sums)
-    added = sums.on_conflict_do_update(
-        index_elements=["run_id", "worker_id"], set_={"tokens": t.credit_sums.c.tokens + sums.excluded.tokens}
-    )
-    await connection.execute(added, [*taken, *map(_row, credits_)])
+    if before:
+        await connection.execute(sa.delete(t.credit_lines).where(of_round))
+        await _add(connection, insert, credit.run_id, {row.worker_id: -row.tokens for row in before})
+    if credit.tokens:
+        rows = _rows(credit.run_id, credit.tokens)
+        await connection.execute(insert(t.credit_lines), [row | {"round": credit.round} for row in rows])
+        await _add(connection, insert, credit.run_id, credit.tokens)
 
 
-async def account(connection: AsyncConnection, run_id: RunId, worker: WorkerId) -> Account:
+async def credited(connection: AsyncConnection, run_id: RunId) -> dict[WorkerId, int]:
     sums = t.credit_sums.c
-    mine = sa.and_(sums.run_id == run_id, sums.worker_id == worker)
-    tokens = (await connection.execute(sa.select(sums.tokens).where(mine))).scalar() or 0
-    others = sa.select(sa.func.count()).where(sums.run_id == run_id)
-    accounts = (await connection.execute(others.where(sums.tokens > 0))).scalar() or 0
-    if not tokens:
-        return Account(accounts=accounts)
-    better = (await connection.execute(others.where(sums.tokens > tokens))).scalar() or 0
-    return Account(tokens, better + 1, accounts)
+    query = sa.select(sums.worker_id, sums.tokens).where(sums.run_id == run_id, sums.tokens > 0)
+    return {WorkerId(row.worker_id): row.tokens for row in await connection.execute(query)}
 
 
-def _row(credit: Credit) -> dict[str, object]:
-    return {"run_id": credit.run_id, "worker_id": credit.worker_id, "tokens": credit.tokens}
+async def _add(connection: AsyncConnection, insert: Insert, run_id: RunId, tokens: Mapping[WorkerId, int]) -> None:
+    sums = insert(t.credit_sums)
+    grown = {"tokens": t.credit_sums.c.tokens + sums.excluded.tokens}
+    added = sums.on_conflict_do_update(index_elements=["run_id", "worker_id"], set_=grown)
+    await connection.execute(added, _rows(run_id, tokens))
+
+
+def _rows(run_id: RunId, tokens: Mapping[WorkerId, int]) -> list[dict[str, object]]:
+    return [{"run_id": run_id, "worker_id": worker, "tokens": amount} for worker, amount in tokens.items()]

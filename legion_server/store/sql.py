@@ -16,7 +16,6 @@ from legion.ids import RunId, WorkerId
 from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, TextSample, WorkerTotals
 from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
-from legion_server.domain.credit import Account
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
@@ -32,6 +31,7 @@ WORKER = TypeAdapter(Worker)
 CHECKPOINT = TypeAdapter(Checkpoint)
 DATASET = TypeAdapter(Dataset)
 FACTS = TypeAdapter(dict[str, Any])
+KEPT_SAMPLES = 20
 SHAPE = "shape_of_clusters"  # beside the fields of a Run
 
 
@@ -93,8 +93,8 @@ class SqlStore:
                 await self._put(connection, t.round_records, round=record.round, document=record.model_dump_json())
             for plan in change.plans:
                 await self._put(connection, t.round_plans, round=plan.round, document=plan.model_dump_json())
-            if change.credits:
-                await ledger.write(connection, self._insert, change.credits)
+            if change.credit is not None:
+                await ledger.write(connection, self._insert, change.credit)
             if change.forget_rounds_before is not None:
                 for table in (t.round_records, t.round_plans):
                     older = table.c.round < change.forget_rounds_before
@@ -200,11 +200,11 @@ class SqlStore:
             rows = (await connection.execute(query.group_by(c.step).order_by(c.step))).all()
         return [EvaluationRecord(step=row.step, loss=row.loss, tokens=row.tokens) for row in rows]
 
-    async def newest_sample(self) -> TextSample | None:
-        query = sa.select(t.text_samples).order_by(t.text_samples.c.step.desc()).limit(1)
+    async def samples(self) -> list[tuple[WorkerId, TextSample]]:
+        query = sa.select(t.text_samples).order_by(t.text_samples.c.step.desc(), t.text_samples.c.worker_id)
         async with self._begin() as connection:
-            row = (await connection.execute(query)).first()
-        return None if row is None else TextSample(step=row.step, text=row.text)
+            rows = (await connection.execute(query)).all()
+        return [(row.worker_id, TextSample(step=row.step, text=row.text)) for row in rows]
 
     async def totals(self) -> list[WorkerTotals]:
         c = t.step_records.c
@@ -219,9 +219,9 @@ class SqlStore:
             rows = (await connection.execute(query.group_by(c.worker_id).order_by(c.worker_id))).mappings().all()
         return [WorkerTotals.model_validate(dict(row)) for row in rows]
 
-    async def account(self, run_id: RunId, worker: WorkerId) -> Account:
+    async def credited(self, run_id: RunId) -> dict[WorkerId, int]:
         async with self._begin() as connection:
-            return await ledger.account(connection, run_id, worker)
+            return await ledger.credited(connection, run_id)
 
     async def tokens(self) -> int:
         steps = _clusters_steps(0).subquery()
@@ -246,10 +246,15 @@ class SqlStore:
         # Delivery is at least once: what is known already stays as it is.
         steps = [record.model_dump() | {"worker_id": worker, "epoch": report.epoch} for record in report.steps]
         evaluations = [record.model_dump() | {"epoch": report.epoch} for record in report.evaluations]
-        samples = [sample.model_dump() for sample in report.samples]
+        samples = [sample.model_dump() | {"worker_id": worker} for sample in report.samples]
         for table, rows in ((t.step_records, steps), (t.evaluations, evaluations), (t.text_samples, samples)):
             if rows:
                 await connection.execute(self._insert(table).on_conflict_do_nothing(), rows)
+        if samples:
+            step = t.text_samples.c.step
+            kept = sa.select(step).order_by(step.desc()).limit(KEPT_SAMPLES).subquery()
+            oldest = sa.select(sa.func.min(kept.c.step)).scalar_subquery()
+            await connection.execute(sa.delete(t.text_samples).where(step < oldest))
 
     async def _append(self, connection: AsyncConnection, events: Iterable[Numbered], keep_after: int) -> None:
         rows = [

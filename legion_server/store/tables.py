@@ -1,6 +1,6 @@
 """The tables. What no query looks into is a JSON document, validated when it is read."""
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Double, ForeignKey, Integer, MetaData, String, Table, Text
 
 metadata = MetaData(
     naming_convention={
@@ -113,13 +113,14 @@ credit_sums = Table(
     Column("run_id", String(32), primary_key=True),
     Column("worker_id", String(32), primary_key=True),
     Column("tokens", BigInteger, nullable=False),
-    Index("ix_credit_sums_place", "run_id", "tokens"),
 )
 
+# The newest few.
 text_samples = Table(
     "text_samples",
     metadata,
     Column("step", Integer, primary_key=True, autoincrement=False),
+    Column("worker_id", String(32), primary_key=True),
     Column("text", Text, nullable=False),
 )
 

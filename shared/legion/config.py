@@ -201,7 +201,7 @@ class EvaluationConfig(Section):
 
     every_steps: NonNegativeInt = 0  # 0: at the end only
     max_blocks: PositiveInt = 400
-    sample_tokens: Annotated[int, Field(ge=0, le=500)] = 128  # that the model then writes, in 5 s at most; 0: none
+    sample_tokens: Annotated[int, Field(ge=0, le=500)] = 128  # that the model then writes, in 5 s; 0: none
 
 
 class RunConfig(Section):

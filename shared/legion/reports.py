@@ -9,6 +9,7 @@ from legion.ids import Epoch, RunId, WorkerId
 from legion.messages import Count, Message, RunPhase
 
 MOST_TEXT = 2000  # characters of a sample
+MOST_SAMPLES = 8  # in a report
 
 
 class StepRecord(Message):
@@ -39,10 +40,10 @@ class EvaluationRecord(Message):
 
 
 class TextSample(Message):
-    """What the weights after `step` steps wrote as a new document: from a worker, so anybody's words."""
+    """What the weights after `step` steps wrote as a new document. From a worker, so anybody's words."""
 
     step: Annotated[int, Field(ge=0, le=2**31 - 1)]
-    text: Annotated[str, Field(min_length=1, max_length=MOST_TEXT, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
+    text: Annotated[str, Field(min_length=1, max_length=MOST_TEXT)]
 
 
 class MetricsReport(Message):
@@ -51,7 +52,7 @@ class MetricsReport(Message):
     epoch: Epoch
     steps: tuple[StepRecord, ...] = ()
     evaluations: tuple[EvaluationRecord, ...] = ()
-    samples: tuple[TextSample, ...] = ()
+    samples: Annotated[tuple[TextSample, ...], Field(max_length=MOST_SAMPLES)] = ()
 
 
 class WorkerTotals(Message):

@@ -1,5 +1,6 @@
 """The run that this computer takes part in: how far it is, how its loss falls, and what the model writes by now."""
 
+import textwrap
 from collections.abc import Sequence
 
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from legion_client.ui.plots import Plot, Series
 from legion_client.ui.tools import Tools
 
 REDRAW_S = 30
+MOST_LINES, MOST_WIDTH = 12, 90  # of a sample, in letters
 POINTS = 500  # a plot is hardly wider in pixels
 
 
@@ -92,7 +94,14 @@ class RunPage(Page):
             return
         step = words.number(answer.text_step or 0)
         self._sample_title.setText(words.tr("What the model writes after {step} steps", step=step))
-        self._sample_text.setText(answer.text.strip("\n"))
+        self._sample_text.setText(shown_lines(answer.text))
+
+
+def shown_lines(text: str) -> str:
+    """As much as fits: the label breaks lines only between words, and a model that is young writes none."""
+    wrapped = (textwrap.wrap(line, MOST_WIDTH, drop_whitespace=False) for line in text.strip("\n").splitlines())
+    lines = [line for parts in wrapped for line in parts or [""]]
+    return "\n".join(lines[:MOST_LINES])
 
 
 def series_of(name: str, points: Sequence[CurvePoint]) -> Series:

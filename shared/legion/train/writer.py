@@ -1,6 +1,6 @@
 """A few lines that the model writes by now: what a falling loss means, for people."""
 
-import re
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ from legion.model.continuation import continuation
 from legion.reports import MOST_TEXT, TextSample
 
 TEMPERATURE = 0.8
-MOST_S = 5.0  # the other members of the cluster wait meanwhile
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+MOST_S = 5.0  # of computing: the other members of the cluster wait meanwhile
+logger = logging.getLogger(__name__)
 
 
 class Writer:
@@ -33,20 +33,29 @@ class Writer:
         self._clock = clock
 
     def write(self, model: Any, step: int, between: Callable[[], None]) -> None:
-        """What `model` writes as a new document after `step` steps; the same each time. `between`: before each token.
+        """What `model` writes as a new document after `step` steps, as far as it gets. `between`: before each token.
 
-        The caller has switched gradients off. Nothing is reported if the document ends at once.
+        The caller has switched gradients off. Nothing is reported if the document ends at once, or torch fails: no
+        training is to end for this.
         """
-        tokenizer, until, ids = self._tokenizer, self._clock() + MOST_S, []
-        generator = torch.Generator().manual_seed(step)
-        between()
-        for token in continuation(model, [tokenizer.end_of_text], TEMPERATURE, generator):
-            if token == tokenizer.end_of_text:
-                break
-            ids.append(token)
-            if len(ids) == self._tokens or self._clock() >= until:
-                break
-            between()
-        text = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", tokenizer.decode(ids))[:MOST_TEXT]
+        try:
+            ids = self._ids(model, step, between)
+        except RuntimeError as error:  # torch's: weights that are no numbers, a card without room
+            logger.warning("no sample was written step=%d reason=%s", step, str(error).splitlines()[0])
+            return
+        text = self._tokenizer.decode(ids)[:MOST_TEXT]
         if text:
             self._report(TextSample(step=step, text=text))
+
+    def _ids(self, model: Any, step: int, between: Callable[[], None]) -> list[int]:
+        end, ids, took_s = self._tokenizer.end_of_text, list[int](), 0.0
+        tokens = continuation(model, [end], TEMPERATURE, torch.Generator().manual_seed(step))
+        while len(ids) < self._tokens and took_s < MOST_S:
+            between()  # which may rest for long
+            since = self._clock()
+            token = next(tokens)
+            if token == end:
+                break
+            ids.append(token)
+            took_s += self._clock() - since
+        return ids

@@ -25,9 +25,10 @@ from legion_client.agent.life import (
     StopAsked,
     Wish,
 )
-from legion_client.agent.lifecycle import PREPARE_S
+from legion_client.agent.lifecycle import WAKE_S
 from tests.client.agent.test_lifecycle import DEATH, STARTED, TO_READY, follow, plan
 
+NO_CLUSTER = plan().cluster
 TO_DOZING = (*TO_READY, DeadlinePassed(Phase.READY))
 
 
@@ -37,7 +38,7 @@ def test_who_waits_for_long_keeps_no_engine_and_starts_one_for_the_plan() -> Non
     assert follow(EngineGone(DEATH), state=state) == (state, [])
     state, actions = follow(PlanArrived(plan()), state=state)
     assert (state.phase, state.said, state.epoch) == (Phase.WAKING, "training", 1)
-    assert actions == [StartEngine(), SetDeadline(Phase.WAKING, PREPARE_S)]
+    assert actions == [StartEngine(), SetDeadline(Phase.WAKING, WAKE_S)]
     state, actions = follow(EngineListens(), state=state)
     assert (state.phase, actions) == (Phase.TRAINING, [SendTrain(plan(), None)])
 
@@ -61,9 +62,9 @@ def test_dozing_ends_in_every_way_that_waiting_does() -> None:
     assert isinstance(failed.error, RunError)
 
 
-def test_where_it_listened_another_program_may_listen_by_now() -> None:
-    of_many = plan().model_copy(update={"cluster": ClusterId("c1")})
-    state, _ = follow(*TO_DOZING, PlanArrived(of_many))
+@pytest.mark.parametrize("cluster", [NO_CLUSTER, ClusterId("c1")])
+def test_where_it_listened_another_program_may_listen_by_now(cluster: ClusterId) -> None:
+    state, _ = follow(*TO_DOZING, PlanArrived(plan().model_copy(update={"cluster": cluster})))
     again, actions = follow(EngineFailed(RunError("the port is taken"), at=1.0), state=state)
     assert (again.phase, again.plan, actions) == (Phase.JOINING, None, [PrepareAgain()])
     late, actions = follow(DeadlinePassed(Phase.WAKING, 1.0), state=state)

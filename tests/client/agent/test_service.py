@@ -17,7 +17,7 @@ from legion.errors import EngineDied, NotFinite, WorkerRevoked
 from legion.ids import ClusterId, Rank, RunId
 from legion.messages import ModelShape, TensorShape, UnitShape
 from legion.outer.state import StateInfo, write_state
-from legion_client.agent import lifecycle
+from legion_client.agent import lifecycle, supervisor
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import join
 from legion_client.agent.headless import give
@@ -272,10 +272,13 @@ async def test_a_configuration_that_changes_before_the_start(
 async def test_who_waits_for_long_has_no_engine(
     server: RunningServer, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another one takes up the run, under the address that the plan has."""
+    """Another one takes up the run, under the address that the plan has, once the first has ended at last."""
     monkeypatch.setattr(lifecycle, "DOZE_S", 0.01)
+    monkeypatch.setattr(supervisor, "CLOSE_S", 2.0)
+    traffic = Traffic(MonthlyVolume(tmp_path / "traffic.json"))
+    traffic.limit(16_000_000, None)
     server.configure(steps=STEPS, start={"workers": 2, "wait_s": 1.0}, optimizer={"warmup_steps": 0})
-    agent, coordinator = await agent_of(server, tmp_path, engine())
+    agent, coordinator = await agent_of(server, tmp_path, engine(survive_input=True), traffic=traffic)
     engines = dict[Phase, int | None]()
     ports = dict[Phase, int | None]()
 
@@ -289,6 +292,8 @@ async def test_who_waits_for_long_has_no_engine(
     assert [phase for phase in engines if phase in (Phase.DOZING, Phase.WAKING)] == [Phase.DOZING, Phase.WAKING]
     assert len({engines[Phase.READY], engines[Phase.TRAINING], None}) == 3
     assert ports[Phase.READY] == ports[Phase.TRAINING]
+    heard = Rates.model_validate_json((tmp_path / "rates.json").read_text())
+    assert heard == Rates(upload_bytes_per_s=15_000_000), "the line is not given back by the one before"
     assert server.call("GET", "/metrics")["phase"] == "complete"
 
 

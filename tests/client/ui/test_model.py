@@ -9,6 +9,7 @@ from legion.messages import Device
 from legion_client.control.messages import Face, ModeNow, Status, Why
 from legion_client.ui import model
 from legion_client.ui.model import Action, pause_until, view_of
+from legion_client.ui.pages.run import MOST_LINES, MOST_WIDTH, shown_lines
 from legion_client.ui.words import English
 from tests.client.ui.memory_desk import NEW, TRAINING, WAITING
 
@@ -104,6 +105,12 @@ def test_the_tooltip_says_it_in_three_lines() -> None:
         "8,412 tokens/s",
     ]
     assert view(tokens_per_s=0.0, finishing=True).tooltip.endswith("Pauses when this round is finished.")
+
+
+def test_a_sample_takes_no_more_room_than_there_is() -> None:
+    assert shown_lines("\n\ndef f():\n    pass\n\n\tx\n") == "def f():\n    pass\n\n        x"
+    assert shown_lines("x" * 2000).splitlines() == ["x" * MOST_WIDTH] * MOST_LINES
+    assert shown_lines("\n".join("y" * 2000)) == "\n".join("y" * MOST_LINES)
 
 
 def test_tiles() -> None:

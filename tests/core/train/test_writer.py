@@ -9,6 +9,7 @@ from cluster_of_threads import VOCAB
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from legion.data.tokenizer import BYTES
+from legion.errors import PeerLost
 from legion.reports import TextSample
 from legion.train import writer as writing
 from legion.train.writer import Writer
@@ -57,21 +58,36 @@ def test_a_document_that_ends_at_once_is_no_sample(model: LlamaForCausalLM) -> N
     assert written(model) == []
 
 
-def test_what_cannot_be_shown_is_replaced(model: LlamaForCausalLM) -> None:
-    only(model, 0)
-    assert written(model, tokens=3)[0].text == "\N{REPLACEMENT CHARACTER}" * 3
+def test_weights_that_are_no_numbers_write_nothing(model: LlamaForCausalLM, caplog: pytest.LogCaptureFixture) -> None:
+    model.lm_head.register_forward_hook(lambda _module, _inputs, logits: logits * float("nan"))
+    assert written(model) == []
+    assert "no sample was written step=7" in caplog.text
 
 
-def test_it_ends_when_its_time_is_over(model: LlamaForCausalLM) -> None:
+def test_an_error_of_the_cluster_goes_on_to_who_evaluates(model: LlamaForCausalLM) -> None:
+    def lost(*_: object) -> None:
+        raise PeerLost("a peer left")
+
+    model.register_forward_pre_hook(lost)
+    with pytest.raises(PeerLost):
+        written(model)
+
+
+def test_it_ends_when_it_has_computed_for_long_enough(model: LlamaForCausalLM) -> None:
     only(model, ord("x"))
     now, samples = 0.0, list[TextSample]()
 
-    def between() -> None:
+    def computed(*_: object) -> None:
         nonlocal now
         now += writing.MOST_S / 4
 
+    def rests() -> None:
+        nonlocal now
+        now += 100 * writing.MOST_S
+
+    model.register_forward_pre_hook(computed)
     with torch.no_grad():
-        Writer(BYTES, 100, samples.append, clock=lambda: now).write(model, 1, between)
+        Writer(BYTES, 100, samples.append, clock=lambda: now).write(model, 1, rests)
     assert samples[0].text == "x" * 4
 
 

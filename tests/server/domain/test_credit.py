@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from legion.ids import ClusterId, RunId, WorkerId
 from legion.rounds import Inclusion, RoundPlan, RoundRecord, SpanRecord
 from legion_server.domain import credit
-from legion_server.domain.credit import Account, Credit
+from legion_server.domain.credit import Account, Accounts, RoundCredit
 
-A, B, C = (WorkerId(name * 32) for name in "abc")
+A, B, C, D = (WorkerId(name * 32) for name in "abcd")
 PAIRS = Table(config_of(4, size=2), "abcd").plan
 
 
@@ -36,15 +36,14 @@ def record_of(plan: RoundPlan, tokens: Sequence[dict[ClusterId, int]], number: i
 def test_members_share_what_all_spans_count() -> None:
     first, second = (participant.cluster for participant in PAIRS.participants)
     lines = credit.of_round(PAIRS, record_of(PAIRS, [{first: 101, second: 10}] * 4, number=3))
-    tokens = {"a": 51, "b": 50, "c": 5, "d": 5}
-    assert lines == tuple(Credit(RunId("run-1"), 3, WorkerId(name * 32), n) for name, n in tokens.items())
+    assert lines == RoundCredit(RunId("run-1"), 3, {A: 51, B: 50, C: 5, D: 5})
 
 
 def test_who_was_not_included_has_no_line() -> None:
     first, second = (participant.cluster for participant in PAIRS.participants)
     lines = credit.of_round(PAIRS, record_of(PAIRS, [{first: 2, second: 0}] * 4))
-    assert [line.worker_id for line in lines] == [A, B]
-    assert credit.of_round(PAIRS, record_of(PAIRS, [{}] * 4)) == ()
+    assert lines.tokens == {A: 1, B: 1}
+    assert credit.of_round(PAIRS, record_of(PAIRS, [{}] * 4)).tokens == {}
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.lists(st.booleans(), min_size=4, max_size=4)), max_size=8))
@@ -56,14 +55,14 @@ def test_work_that_is_included_span_by_span_is_credited_once(rounds: list[tuple[
         waiting = [before + tokens for before in waiting]
         counted = [{cluster: amount} if taken else {} for amount, taken in zip(waiting, included, strict=True)]
         waiting = [0 if taken else amount for amount, taken in zip(waiting, included, strict=True)]
-        credited += sum(line.tokens for line in credit.of_round(PAIRS, record_of(PAIRS, counted, number)))
+        credited += sum(credit.of_round(PAIRS, record_of(PAIRS, counted, number)).tokens.values())
     done = sum(tokens for tokens, _ in rounds)
     assert done - len(rounds) - 1 <= credited <= done
 
 
 def test_equal_sums_share_a_place() -> None:
-    tokens = {A: 10, B: 30, C: 10, WorkerId("d" * 32): 0}
-    assert credit.account(tokens, B) == Account(30, 1, 3)
-    assert credit.account(tokens, A) == credit.account(tokens, C) == Account(10, 2, 3)
-    assert credit.account(tokens, WorkerId("d" * 32)) == Account(accounts=3)
-    assert credit.account({}, A) == Account()
+    accounts = Accounts({A: 10, B: 30, C: 10, D: 0})
+    assert accounts.of(B) == Account(30, 1, 3)
+    assert accounts.of(A) == accounts.of(C) == Account(10, 2, 3)
+    assert accounts.of(D) == accounts.of(WorkerId("e" * 32)) == Account(accounts=3)
+    assert Accounts({}).of(A) == Account()

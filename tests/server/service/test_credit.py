@@ -39,6 +39,7 @@ async def test_credit_is_its_workers_and_the_admins_to_see(house: Any) -> None:
     path = f"/workers/{one.worker_id}/credit"
     assert (await house.http.get(path, headers=two.headers)).status_code == 403
     assert (await house.http.get(path)).status_code == 401
+    assert (await house.admin.get(f"/workers/{'z' * 32}/credit")).status_code == 404
     assert (await house.admin.get(path)).json() == {
         "run_id": house.backend.coordinator.run.run_id,
         "tokens": 0,

@@ -10,6 +10,7 @@ from legion.ids import Epoch
 from legion.reports import EvaluationRecord, LossCurve, MetricsReport, MetricsView, StepRecord, TextSample
 from legion_server.service import metrics
 from legion_server.up.report import whole_run
+from tests.server.service.test_coordinator import record
 
 
 async def train(house: Any, steps: int) -> None:
@@ -72,22 +73,37 @@ async def test_a_run_that_has_not_begun_has_no_curve(house: Any) -> None:
     assert (whole.width, whole.training, whole.validation) == (1, (), ())
 
 
-def samples(*texts: str) -> dict[str, Any]:
-    return {"epoch": 1, "samples": [{"step": step, "text": text} for step, text in enumerate(texts, start=1)]}
+async def write(house: Any, member: Any, *texts: str) -> int:
+    samples = [{"step": step, "text": text} for step, text in enumerate(texts, start=1)]
+    reply = await house.http.post("/metrics", json={"epoch": 1, "samples": samples}, headers=member.headers)
+    return int(reply.status_code)
 
 
 async def test_the_newest_text_comes_with_the_curve(house: Any) -> None:
-    (member,) = await house.start(1, steps=2)
-    body = samples("def", "class A:\n\tpass  # <b>\u00e9", "beyond the run")
-    assert (await house.http.post("/metrics", json=body, headers=member.headers)).status_code == 204
-    assert (await curve(house, 10)).sample == TextSample(step=2, text="class A:\n\tpass  # <b>\u00e9")
-
-
-@pytest.mark.parametrize("text", ["", "x" * 2001, "a\0b", "\x1b[31m", "\x7f", "a\rb"])
-async def test_a_text_that_cannot_be_shown_is_refused(house: Any, text: str) -> None:
-    (member,) = await house.start(1)
-    assert (await house.http.post("/metrics", json=samples(text), headers=member.headers)).status_code == 422
+    (member,) = await house.start(1, steps=9)
+    done = {"epoch": 1, "steps": [record(step=2)]}
+    assert (await house.http.post("/metrics", json=done, headers=member.headers)).status_code == 204
+    assert await write(house, member, "def", "class A:\n\tpass  # <b>\u00e9\0\r\u202e", "of a step to come") == 204
+    assert (await curve(house, 10)).sample == TextSample(step=2, text="class A:\n\tpass  # <b>\u00e9   ")
+    await house.admin.delete(f"/workers/{member.worker_id}")
     assert (await curve(house, 10)).sample is None
+
+
+async def test_the_first_member_writes_for_its_cluster(house: Any) -> None:
+    first, second = await house.start(2)
+    for member in (first, second):
+        done = {"epoch": 1, "steps": [record(step=1)]}
+        assert (await house.http.post("/metrics", json=done, headers=member.headers)).status_code == 204
+    assert await write(house, second, "mine") == 204
+    assert (await curve(house, 10)).sample is None
+    assert await write(house, first, "ours") == 204
+    assert (await curve(house, 10)).sample == TextSample(step=1, text="ours")
+
+
+@pytest.mark.parametrize("texts", [("",), ("x" * 2001,), ("x",) * 9])
+async def test_texts_that_nobody_writes_are_refused(house: Any, texts: tuple[str, ...]) -> None:
+    (member,) = await house.start(1)
+    assert await write(house, member, *texts) == 422
 
 
 async def test_a_curve_grows_with_its_run(house: Any) -> None:

@@ -18,14 +18,14 @@ from legion.ids import Epoch, RunId, WorkerId
 from legion.messages import DatasetManifest
 from legion.reports import EvaluationRecord, MetricsReport, StepRecord, TextSample
 from legion_server.domain import checkpoints as cp
-from legion_server.domain.credit import Account, Credit
+from legion_server.domain.credit import RoundCredit
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import Worker
 from legion_server.domain.plan import make_plan
 from legion_server.domain.runs import Failure, Run
 from legion_server.store.api import Change, Dataset, Loaded, Numbered, Store
 from legion_server.store.migrate import alembic_config
-from legion_server.store.sql import SqlStore
+from legion_server.store.sql import KEPT_SAMPLES, SqlStore
 from legion_server.store.tables import credit_lines, metadata
 
 POSTGRES = os.environ.get("LEGION_TEST_POSTGRES_URL")
@@ -191,40 +191,47 @@ async def test_what_lies_beyond_the_checkpoint_is_superseded(store: Store) -> No
     assert [e.step for e in await store.evaluations()] == [2]
 
 
-async def test_the_newest_sample_is_the_last_that_was_not_superseded(store: Store) -> None:
-    assert await store.newest_sample() is None
-    samples = tuple(TextSample(step=step, text=f"<b>after {step}\n\U0001f600") for step in (2, 4))
-    await store.save(Change(report=(A, MetricsReport(epoch=Epoch(1), samples=samples))))
+async def test_samples_are_those_that_were_not_superseded(store: Store) -> None:
+    assert await store.samples() == []
+    first, second = (TextSample(step=step, text=f"<b>after {step}\n\U0001f600") for step in (2, 4))
+    for _ in range(2):
+        await store.save(Change(report=(A, MetricsReport(epoch=Epoch(1), samples=(first, second)))))
     again = TextSample(step=4, text="another cluster's")
     await store.save(Change(report=(B, MetricsReport(epoch=Epoch(2), samples=(again,)))))
-    assert await store.newest_sample() == samples[1]
+    assert await store.samples() == [(A, second), (B, again), (A, first)]
     await store.save(Change(superseded_after=2))
-    assert await store.newest_sample() == samples[0]
+    assert await store.samples() == [(A, first)]
+
+
+async def test_only_the_newest_samples_are_kept(store: Store) -> None:
+    for start in range(1, 31, 5):
+        samples = tuple(TextSample(step=step, text="x") for step in range(start, start + 5))
+        await store.save(Change(report=(A, MetricsReport(epoch=Epoch(1), samples=samples))))
+    assert [sample.step for _, sample in await store.samples()] == list(range(30, 30 - KEPT_SAMPLES, -1))
 
 
 async def test_credit_is_the_sum_of_its_lines(url: str, store: Store) -> None:
     run, other = RunId("run-1"), RunId("run-2")
-    assert await store.account(run, A) == Account()
-    for number, (a, b) in enumerate([(10, 30), (25, 0), (1, 0)]):
-        lines = [Credit(run, number, worker, tokens) for worker, tokens in ((A, a), (B, b)) if tokens]
-        await store.save(Change(credits=tuple(lines)))
-    await store.save(Change(credits=(Credit(other, 0, A, 10**15),)))
-    assert await store.account(run, A) == Account(36, 1, 2)
-    assert await store.account(run, B) == Account(30, 2, 2)
-    assert await store.account(run, WorkerId("c" * 32)) == Account(accounts=2)
-    assert await store.account(other, B) == Account(accounts=1)
+    assert await store.credited(run) == {}
+    for number, tokens in enumerate([{A: 10, B: 30}, {A: 25}, {}, {A: 1}]):
+        await store.save(Change(credit=RoundCredit(run, number, tokens)))
+    await store.save(Change(credit=RoundCredit(other, 0, {A: 10**15})))
+    assert await store.credited(run) == {A: 36, B: 30}
+    assert await store.credited(other) == {A: 10**15}
     assert await sums_of_lines(url) == {(run, A): 36, (run, B): 30, (other, A): 10**15}
 
 
-async def test_a_round_that_is_committed_again_is_credited_once(url: str, store: Store) -> None:
-    """The answer to the first commit was lost, and the second holds other work."""
+@pytest.mark.parametrize("second", [{A: 40}, {A: 10, B: 30}, {}])
+async def test_a_round_that_is_committed_again_is_credited_once(
+    url: str, store: Store, second: dict[WorkerId, int]
+) -> None:
+    """The answer to the first commit was lost, and the second may hold other work."""
     run = RunId("run-1")
-    await store.save(Change(credits=(Credit(run, 0, A, 10), Credit(run, 0, B, 30))))
+    await store.save(Change(credit=RoundCredit(run, 0, {A: 10, B: 30})))
     for _ in range(2):
-        await store.save(Change(credits=(Credit(run, 0, A, 40),)))
-        assert await store.account(run, A) == Account(40, 1, 1)
-        assert await store.account(run, B) == Account(accounts=1)
-        assert await sums_of_lines(url) == {(run, A): 40}
+        await store.save(Change(credit=RoundCredit(run, 0, second)))
+        assert await store.credited(run) == second
+        assert await sums_of_lines(url) == {(run, worker): tokens for worker, tokens in second.items()}
 
 
 async def sums_of_lines(url: str) -> dict[tuple[str, str], int]:

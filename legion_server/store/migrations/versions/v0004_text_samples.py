@@ -11,8 +11,9 @@ def upgrade() -> None:
     op.create_table(
         "text_samples",
         sa.Column("step", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("worker_id", sa.String(length=32), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("step", name=op.f("pk_text_samples")),
+        sa.PrimaryKeyConstraint("step", "worker_id", name=op.f("pk_text_samples")),
     )
 
 

@@ -23,7 +23,6 @@ def upgrade() -> None:
         sa.Column("tokens", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("run_id", "worker_id", name=op.f("pk_credit_sums")),
     )
-    op.create_index("ix_credit_sums_place", "credit_sums", ["run_id", "tokens"])
 
 
 def downgrade() -> None:
