@@ -116,6 +116,7 @@ class Averaging:
     def _reduce(self, plan: RoundPlan, number: int, sent: Sequence[Outgoing], gone: set[ClusterId]) -> SpanRecord:
         rounds = self.config.rounds
         closing = Closing(rounds.quorum, rounds.grace_s)
+        assert rounds.mean_over != "auto"
         reducer = SpanReducer(plan, number, 0, closing=closing, mean_over=rounds.mean_over, opened_s=0.0)
         for outgoing in sent:
             if outgoing.key.span != number:

@@ -22,7 +22,7 @@ PATIENCE_S = 300.0  # for one round
 
 
 def config_of(codec: str) -> RoundsConfig:
-    return RoundsConfig.model_validate({"steps": 1, "codec": codec, "update_codec": codec})
+    return RoundsConfig.model_validate({"steps": 1, "codec": codec, "update_codec": codec, "mean_over": "participants"})
 
 
 class Coordinator:

@@ -91,7 +91,7 @@ class Rounds:
         links = RoundLinks(identity, network.rounds.usage, network.rounds.line)
         blobs = await asyncio.to_thread(BlobFolder, work_dir / UPDATES)
         bridge = Bridge(asyncio.get_running_loop(), network.rounds.usage)
-        courier = Courier(identity.worker_id, config.rounds, place, anchor, links, self._control, blobs, bridge)
+        courier = Courier(identity.worker_id, config.averaging, place, anchor, links, self._control, blobs, bridge)
         try:
             async with courier.working():
                 self._courier = network.rounds.desk = courier

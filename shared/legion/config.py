@@ -159,7 +159,7 @@ class RoundsConfig(Section):
     feedback: Literal["residual", "buffer"] = "residual"  # where what was not sent waits: local weights, or a buffer
     decay: Annotated[float, Field(ge=0, le=1)] = 0.95  # of the buffer, per round
     flush_every: PositiveInt = 16  # rounds: a dense contribution, after which local weights are the anchor
-    mean_over: Literal["participants", "senders"] = "participants"  # of a coordinate that some did not send
+    mean_over: Literal["auto", "participants", "senders"] = "auto"  # of a coordinate that some did not send
     outer_lr: PositiveFloat = 1.0
     outer_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Nesterov's; part of the anchor's state
     overlap: bool = True  # train on while the exchange is under way, at most H steps
@@ -230,6 +230,14 @@ class RunConfig(Section):
     def in_rounds(self) -> bool:
         """Whether several clusters average by rounds; else all workers are one cluster."""
         return self.cluster.policy != "auto"
+
+    @property
+    def averaging(self) -> RoundsConfig:
+        """`rounds`, with what `mean_over` leaves open: docs/convergence.md says why it depends on the optimizer."""
+        if self.rounds.mean_over != "auto":
+            return self.rounds
+        sparse_steps_count_in_full = self.rounds.codec == "topk" and self.optimizer.name != "muon"
+        return self.rounds.model_copy(update={"mean_over": "senders" if sparse_steps_count_in_full else "participants"})
 
     @property
     def round_count(self) -> int:

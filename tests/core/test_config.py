@@ -179,6 +179,26 @@ def test_the_digest_is_of_the_values_alone() -> None:
     assert config_digest(merge(START, {"seed": 1})) != digest
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "codec", "chosen", "over"),
+    [
+        ("adamw", "topk", "auto", "senders"),
+        ("onebit_adam", "topk", "auto", "senders"),
+        ("muon", "topk", "auto", "participants"),
+        ("adamw", "int4", "auto", "participants"),
+        ("adamw", "auto", "auto", "participants"),
+        ("adamw", "topk", "participants", "participants"),
+        ("muon", "int4", "senders", "senders"),
+    ],
+)
+def test_what_is_averaged_over_follows_the_optimizer(optimizer: str, codec: str, chosen: str, over: str) -> None:
+    solo = {"policy": "solo"}
+    config = merge(
+        START, {"cluster": solo, "optimizer": {"name": optimizer}, "rounds": {"codec": codec, "mean_over": chosen}}
+    )
+    assert config.averaging == config.rounds.model_copy(update={"mean_over": over})
+
+
 def test_configurations_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         START.steps = 3  # type: ignore[misc]

@@ -48,8 +48,10 @@ class Reducing:
         clock: Callable[[], float],
         tally: Tally,
     ) -> None:
+        assert config.mean_over != "auto", "see RunConfig.averaging"
         self._me = me
         self._config = config
+        self._mean_over = config.mean_over
         self._closing = Closing(config.quorum, config.grace_s)
         self._changes = changes
         self._spawn = spawn
@@ -81,7 +83,7 @@ class Reducing:
             span,
             term,
             closing=self._closing,
-            mean_over=self._config.mean_over,
+            mean_over=self._mean_over,
             opened_s=self._clock(),
             codecs=codecs_of(self._config.codec, self._config.density, flush=plan.flush),
             tally=self._tally,

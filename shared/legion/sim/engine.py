@@ -177,7 +177,7 @@ class SimEngine:
     @contextlib.asynccontextmanager
     async def _taking_part(self, place: Place, calls: RoundCalls, control: Control) -> AsyncIterator[Courier]:
         crossing = Crossing(self._actor, Usage())
-        config = self._world.config.rounds
+        config = self._world.config.averaging
         limits = Limits().of_scale(self._world.scale)
         courier = Courier(self._me, config, place, self._first_anchor, calls, control, self._blobs, crossing, limits)
         async with courier.working():

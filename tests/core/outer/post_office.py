@@ -164,7 +164,9 @@ async def post_office(
     links, control = MemoryLinks(), MemoryControl()
     layout = layout or Layout(UNITS, SHARES[cluster])
     place = Place(RUN, cluster, Rank(0), layout, ROUNDS)
-    settings = RoundsConfig.model_validate({"codec": "int8", "update_codec": "none"} | config)
+    settings = RoundsConfig.model_validate(
+        {"codec": "int8", "update_codec": "none", "mean_over": "participants"} | config
+    )
     bridge = Bridge(asyncio.get_running_loop(), Usage())
     blobs = BlobFolder(folder)
     courier = Courier(worker_of(cluster, 0), settings, place, anchor, links, control, blobs, bridge, limits)

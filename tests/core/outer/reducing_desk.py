@@ -77,7 +77,8 @@ def parts_of(
 
 def at_a_desk(test: Test, **config: Any) -> None:
     settings = RoundsConfig.model_validate(
-        {"codec": "none", "update_codec": "none", "grace_s": GRACE_S, "quorum": 0.6} | config
+        {"codec": "none", "update_codec": "none", "mean_over": "participants", "grace_s": GRACE_S, "quorum": 0.6}
+        | config
     )
 
     async def run() -> None:

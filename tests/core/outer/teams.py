@@ -191,9 +191,7 @@ class World:
         """Reduce what was sent for the open round, but for the parts of `lost` (cluster, span); open the next."""
         plan, reports = self.plan, []
         for span in range(len(plan.spans)):
-            reducer = SpanReducer(
-                plan, span, 0, closing=Closing(0.6, 1.0), mean_over=self.config.mean_over, opened_s=0.0
-            )
+            reducer = SpanReducer(plan, span, 0, closing=Closing(0.6, 1.0), mean_over="participants", opened_s=0.0)
             for team in self.teams:
                 for rank, office in enumerate(team.offices):
                     for part in office.sent:
