@@ -15,6 +15,7 @@ from legion_client.paths import Home
 from legion_client.ui.conversation import Seat
 from legion_client.ui.desktop import Desktop
 from legion_client.ui.doorbell import Doorbell
+from legion_client.ui.garbage import Garbage
 from legion_client.ui.icons import program_icon
 from legion_client.ui.language import QtWords, translator
 
@@ -58,8 +59,10 @@ def run(
         desktop.ask_to_join(invite)
     if doorbell is not None:
         doorbell.answered_by(desktop.answer_door)
+    garbage = Garbage(application)
     with asyncio.Runner(loop_factory=lambda: qasync.QEventLoop(application)) as runner:
         runner.run(attend(desktop, seat))
+    garbage.stop()
     if doorbell is not None:
         doorbell.answered_by(None)
     return 0

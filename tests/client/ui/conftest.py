@@ -5,8 +5,9 @@ import os
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 import asyncio
+import gc
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -70,6 +71,16 @@ class Stage:
         finally:
             desktop.end()
             self.application.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+@pytest.fixture(autouse=True)
+def _garbage_of_here_goes_here() -> Iterator[None]:
+    """As in the app (`ui.garbage`); what is left of a test must not be taken away by another's thread later."""
+    gc.disable()
+    yield
+    gc.collect()
+    gc.freeze()  # what other tests have left is not looked through again and again
+    gc.enable()
 
 
 @pytest.fixture
