@@ -7,11 +7,12 @@ import asyncio
 import itertools
 import logging
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from legion.errors import StorageFailed
 from legion.ids import Epoch
-from legion.reports import EvaluationRecord, MetricsReport, StepRecord, TextSample
+from legion.reports import MOST_SAMPLES, EvaluationRecord, MetricsReport, StepRecord, TextSample
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
 from legion_client.engine.protocol import SliceWritten
@@ -62,9 +63,9 @@ class Outbox:
         while True:
             await self._record_waits.wait()
             await self._pause()
-            batch = self._next_batch()
-            await persistently("metrics", self._coordinator.report, batch)
-            for _ in range(len(batch.steps) + len(batch.evaluations) + len(batch.samples)):
+            epoch, batch = self._next_batch()
+            await persistently("metrics", self._coordinator.report, report_of(epoch, batch))
+            for _ in batch:
                 self._records.popleft()
             if not self._records:
                 self._record_waits.clear()
@@ -83,16 +84,10 @@ class Outbox:
                 self._slice_waits.clear()
             await self._announce()
 
-    def _next_batch(self) -> MetricsReport:
+    def _next_batch(self) -> tuple[Epoch, list[Record]]:
         epoch = self._records[0][0]
         first = itertools.islice(self._records, BATCH_RECORDS)
-        records = [record for _, record in itertools.takewhile(lambda each: each[0] == epoch, first)]
-        return MetricsReport(
-            epoch=epoch,
-            steps=tuple(record for record in records if isinstance(record, StepRecord)),
-            evaluations=tuple(record for record in records if isinstance(record, EvaluationRecord)),
-            samples=tuple(record for record in records if isinstance(record, TextSample)),
-        )
+        return epoch, [record for _, record in itertools.takewhile(lambda each: each[0] == epoch, first)]
 
     async def _pause(self) -> None:
         try:
@@ -104,6 +99,17 @@ class Outbox:
     async def _announce(self) -> None:
         async with self._delivered:
             self._delivered.notify_all()
+
+
+def report_of(epoch: Epoch, records: Sequence[Record]) -> MetricsReport:
+    """Of samples the newest, as many as a server takes: after a long silence nobody reads the others."""
+    samples = [record for record in records if isinstance(record, TextSample)]
+    return MetricsReport(
+        epoch=epoch,
+        steps=tuple(record for record in records if isinstance(record, StepRecord)),
+        evaluations=tuple(record for record in records if isinstance(record, EvaluationRecord)),
+        samples=tuple(samples[-MOST_SAMPLES:]),
+    )
 
 
 def remove(path: Path) -> None:

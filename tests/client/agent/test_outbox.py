@@ -6,9 +6,9 @@ import ssl
 from pathlib import Path
 
 from legion.ids import Epoch, WorkerId
-from legion.reports import EvaluationRecord
+from legion.reports import MOST_SAMPLES, EvaluationRecord, TextSample
 from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.outbox import Outbox
+from legion_client.agent.outbox import Outbox, report_of
 from legion_client.engine.protocol import SliceWritten
 
 
@@ -28,3 +28,12 @@ async def test_what_is_of_a_plan_given_up_is_waited_for_no_longer(tmp_path: Path
             assert not drained.done()
             await outbox.forget()
             await drained
+
+
+def test_after_a_long_silence_the_newest_samples_are_sent() -> None:
+    evaluations = [EvaluationRecord(step=step, loss=2.0, tokens=10) for step in range(50)]
+    samples = [TextSample(step=step, text="x") for step in range(50)]
+    both = [record for pair in zip(samples, evaluations, strict=True) for record in pair]
+    report = report_of(Epoch(1), both)
+    assert report.evaluations == tuple(evaluations)
+    assert [sample.step for sample in report.samples] == list(range(50 - MOST_SAMPLES, 50))
