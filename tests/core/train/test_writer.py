@@ -2,17 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from cluster_of_threads import VOCAB
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from legion.config import Architecture
 from legion.data.tokenizer import BYTES
 from legion.errors import PeerLost
 from legion.reports import TextSample
 from legion.train import writer as writing
 from legion.train.writer import Writer
+from tests.core.model.test_build import run_config as config_of
 from tests.core.train.runs_in_threads import SEQ_LEN, run, run_config
 
 END = BYTES.end_of_text
@@ -102,3 +105,14 @@ def test_a_cluster_writes_what_its_weights_write_alone(tmp_path: Path, shares: t
     without = run(config, shares, tmp_path / "without")
     assert [each.evaluations for each in heard] == [each.evaluations for each in without]
     assert BYTES.vocab_size >= VOCAB
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+def test_every_model_writes_beyond_its_context(tmp_path: Path, architecture: Architecture) -> None:
+    model = config_of(architecture).model
+    config = run_config(steps=2, data__seq_len=SEQ_LEN).model_copy(update={"model": model})
+    written = {shares: list[TextSample]() for shares in ((1,), (2, 1))}
+    for shares, samples in written.items():
+        run(config, shares, tmp_path / str(len(shares)), writer=Writer(LETTERS, 40, samples.append))
+    assert written[(1,)] == written[(2, 1)]
+    assert written[(1,)][0].step == 2
