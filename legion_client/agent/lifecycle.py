@@ -82,7 +82,7 @@ def transition(state: State, event: Event) -> Next:
             return replace(state, phase=Phase.ENDED), ()
         case DeadlinePassed(phase, at) if phase == state.phase:
             return _late(state, at)
-        case ConfigChanged() if state.phase in UNPLANNED and state.phase is not Phase.JOINING:
+        case ConfigChanged() if state.phase in (Phase.PREPARING, Phase.READY, Phase.DOZING):
             return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
         case EpochSeen(epoch) if epoch != state.epoch and state.phase in FOLLOWING:
             # The run was resumed without us: what the engine computes now, nobody takes.
@@ -137,10 +137,8 @@ def _pause(state: State, wish: Wish) -> Next:
     if state.departing:
         return state, ()
     match state.phase:
-        case Phase.WAKING | Phase.LOADING:
+        case phase if phase in (*UNPLANNED, Phase.WAKING, Phase.LOADING):
             # No member has heard of this engine yet, and starting it again takes seconds.
-            return _without_engine(state)
-        case phase if phase in UNPLANNED:
             return _without_engine(state)
         case Phase.TRAINING | Phase.HOLDING if wish.frees_memory:
             return _end_to_rest(state, wish.reason, 0.0, FREE_S)

@@ -240,9 +240,8 @@ class Coordinator:
             steps = tuple(sorted((r for r in report.steps if first < r.step <= last), key=_step))
             evaluations = tuple(sorted((e for e in report.evaluations if first < e.step <= last), key=_step))
             speaks = plan.members[0].worker_id == worker_id  # for the cluster
-            reached = max((r.step for r in steps), default=draft.run.step)
-            samples = tuple(map(_shown, report.samples)) if speaks else ()
-            samples = tuple(s for s in samples if first < s.step <= max(reached, draft.run.step))
+            reached = max((draft.run.step, *(r.step for r in steps)))
+            samples = tuple(_shown(s) for s in report.samples if speaks and first < s.step <= reached)
             counted = {"steps": steps, "evaluations": evaluations, "samples": samples}
             draft.report = (worker_id, report.model_copy(update=counted))
             if draft.rounds is not None and speaks:

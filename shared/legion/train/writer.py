@@ -41,7 +41,7 @@ class Writer:
         try:
             ids = self._ids(model, step, between)
         except RuntimeError as error:  # torch's: weights that are no numbers, a card without room
-            logger.warning("no sample was written step=%d reason=%s", step, str(error).splitlines()[0])
+            logger.warning("no sample was written step=%d reason=%s", step, str(error).partition("\n")[0])
             return
         text = self._tokenizer.decode(ids)[:MOST_TEXT]
         if text:
