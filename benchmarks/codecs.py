@@ -5,7 +5,9 @@ thread, so that other programs on the machine count little; ratios are taken wit
 median. Relative error is |decoded - values| / |values|, on normal values and on heavy tails (Student's t, 3 degrees of
 freedom). For `topk`, most of it is what waits in the sender's feedback.
 
-    python benchmarks/codecs.py [--repeats 15] [--only NAME ...] [--json FILE]
+`--device cuda` encodes on the card instead, upload and download included, in wall time; bars are the CPU's.
+
+    python benchmarks/codecs.py [--repeats 15] [--only NAME ...] [--device cuda] [--json FILE]
 """
 
 import statistics
@@ -13,13 +15,16 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 from rows import Row, interval, parser, show
 
 from legion.codec.api import AnyCodec, Floats
+from legion.codec.on_device import OnDevice
 from legion.codec.registry import ALL, SPARSE
 from legion.layout import CHUNK
+from legion.train.device import describe
 
 NUMEL = 10_000_000 // CHUNK * CHUNK
 SIZE_MB = NUMEL * 4 / 1e6
@@ -27,10 +32,10 @@ ENCODE_BARS = {"int8": 0.15, "int4": 0.08, "onebit": 0.3, "topk256": 0.08, "topk
 BITS_BARS = {"int8": 8.125, "int4": 4.25, "int2": 2.13, "onebit": 1.07, "topk64": 0.16, "topk240x4": 0.6}
 
 
-def seconds(work: Callable[[], object]) -> float:
-    started = time.thread_time()
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.thread_time) -> float:
+    started = clock()
     work()
-    return time.thread_time() - started
+    return clock() - started
 
 
 def relative_error(codec: AnyCodec, values: Floats, out: Floats) -> float:
@@ -62,6 +67,23 @@ def measured(codec: AnyCodec, normal: Floats, heavy: Floats, repeats: int) -> li
     return rows
 
 
+def on_card(codec: AnyCodec, device: torch.device, normal: Floats, repeats: int) -> list[Row]:
+    """Ends with the bytes in host memory, so nothing on the card is left to wait for."""
+    there = OnDevice(codec, device)
+    there.encode(normal)
+    ratios, encodes = [], []
+    for _ in range(repeats):
+        encodes.append(seconds(lambda: there.encode(normal), time.perf_counter))
+        ratios.append(seconds(lambda: codec.encode(normal), time.perf_counter) / encodes[-1])
+    low, ratio, high = interval(ratios)
+    other_bytes = bytes(there.encode(normal)) != bytes(codec.encode(normal))
+    return [
+        Row(f"{codec.name}: encode on {device}", SIZE_MB / statistics.median(encodes), "MB/s"),
+        Row(f"{codec.name}: on {device} / one core", ratio, "", "", f"quartiles {low:.3g} to {high:.3g}"),
+        Row(f"{codec.name}: other bytes", float(other_bytes), "", "<= 0"),
+    ]
+
+
 def show_side_by_side(found: dict[str, list[Row]]) -> None:
     columns = ("encode", "encode / copy", "decode", "decode / copy", "error, normal", "error, heavy tails", "bits")
     table = Table("codec", *columns, title="MB/s and ratios, relative errors, bits per value")
@@ -75,11 +97,16 @@ def main() -> int:
     arguments = parser(__doc__.splitlines()[0])
     arguments.add_argument("--repeats", type=int, default=15)
     arguments.add_argument("--only", nargs="+", metavar="NAME", help="these codecs alone")
+    arguments.add_argument("--device", help="encode there; without: on one core")
     chosen = arguments.parse_args()
     rng = np.random.default_rng(0)
     normal = rng.standard_normal(NUMEL, dtype=np.float32)
     heavy = rng.standard_t(3, NUMEL).astype(np.float32)
     codecs = [codec for codec in (*ALL, *SPARSE) if not chosen.only or codec.name in chosen.only]
+    if chosen.device:
+        device = torch.device(chosen.device)
+        there = [row for codec in codecs if codec.lossy for row in on_card(codec, device, normal, chosen.repeats)]
+        return show(f"Codecs on {describe(device).name}", there, chosen.json)
     found = {codec.name: measured(codec, normal, heavy, chosen.repeats) for codec in codecs}
     show_side_by_side(found)
     return show("Codecs, one core", [row for rows in found.values() for row in rows], chosen.json)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from legion.checkpoint.storage import storing, sync_folder
-from legion.codec.api import Floats
+from legion.codec.api import Encoder, Floats, in_host_memory
 from legion.comm.arrays import array_of
 from legion.config import RunConfig, config_digest
 from legion.errors import CheckpointInvalid, PartInvalid, StorageFailed
@@ -29,22 +29,31 @@ class Returned:
     optimizer_steps: int = 0  # that the moments stand for
 
 
-def started(config: RunConfig, place: Place, command: Train, anchor: int, state: Slice, office: Office) -> Returned:
+def started(
+    config: RunConfig,
+    place: Place,
+    command: Train,
+    anchor: int,
+    state: Slice,
+    office: Office,
+    encoder: Encoder = in_host_memory,
+) -> Returned:
     """`state.weights` hold theta_anchor, and `exp_avg` the outer momentum if the run has one.
 
-    With a `local_state` and no `resume_slice` both are read from there, and `anchor` must be its.
+    With a `local_state` and no `resume_slice` both are read from there, and `anchor` must be its. `encoder`: of
+    contributions.
     """
     weights, exp_avg = array_of(state.weights), array_of(state.exp_avg)
     momentum = exp_avg.copy() if config.rounds.outer_momentum else None
     if command.local_state is None:
         exp_avg[:] = 0
-        return Returned(RoundMember(config.rounds, place, weights, anchor, office, momentum))
+        return Returned(RoundMember(config.rounds, place, weights, anchor, office, momentum, encoder))
     with opened(command.local_state) as kept:
         if command.resume_slice is None:
             kept.read("anchor", weights)
             if momentum is not None:
                 kept.read("momentum", momentum)
-        member = RoundMember(config.rounds, place, weights, anchor, office, momentum)
+        member = RoundMember(config.rounds, place, weights, anchor, office, momentum, encoder)
         if command.resume_slice is None:
             kept.read("weights", weights)
         else:

@@ -17,6 +17,7 @@ import torch
 
 from legion.checkpoint.shards import SliceInfo, read_slice, write_slice
 from legion.codec.api import Floats
+from legion.codec.on_device import encoder_for
 from legion.codec.registry import by_name
 from legion.comm.api import Group
 from legion.comm.arrays import array_of
@@ -233,7 +234,8 @@ class Session:
         self, command: Train, training: Training, zero: Zero3, place: Place, courier: Courier
     ) -> RoundTraining:
         config, path = self._prepare.config, self._prepare.state_path
-        returned = started(config, place, command, self._first_anchor(command), zero.slice, courier)
+        anchor, encoder = self._first_anchor(command), encoder_for(self._device)
+        returned = started(config, place, command, anchor, zero.slice, courier, encoder)
         keeper = LocalState(path, config, place, returned.member, zero, self._report) if path is not None else None
         return RoundTraining(
             config,

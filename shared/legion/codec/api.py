@@ -2,10 +2,11 @@
 
 Values come in whole chunks of `layout.CHUNK` elements, and what a chunk decodes to never depends on its neighbours.
 Everything is numpy with one ufunc per rounding, so a codec gives the same bytes and the same floats on every CPU.
-Arrays are host memory; tensors of a GPU are copied there first.
+Arrays are host memory; `on_device` writes the same bytes on a graphics card.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +49,14 @@ class AnyCodec(Protocol):
 
         PartInvalid as for `decode`, but only what is asked for is checked beyond its length.
         """
+
+
+Encoder = Callable[[AnyCodec], AnyCodec]  # to one that writes the same bytes elsewhere
+
+
+def in_host_memory(codec: AnyCodec) -> AnyCodec:
+    """The `Encoder` that changes nothing."""
+    return codec
 
 
 class Codec(AnyCodec, Protocol):

@@ -14,7 +14,7 @@ gaps in unary (`rice`). A gap is the number of elements between a kept one and t
 the chunk's start.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -90,19 +90,22 @@ class TopK:
         require_chunks(values.size)
         x_NC = as_chunks(values)
         rooms = np.empty((3, *scratch(len(x_NC)).shape), dtype=np.float32)
-        groups = [group for batch in pieces(len(x_NC), BATCH) for group in self._encode_batch(x_NC[batch], rooms)]
+        return self.written(self._select(x_NC[batch], rooms) for batch in pieces(len(x_NC), BATCH))
+
+    def written(self, selected: Iterable[Kept]) -> bytes:
+        """The encoding of what is kept of consecutive chunks: each but the last of a whole number of groups."""
+        groups = [group for kept in selected for group in self._groups(kept)]
         return np.array([len(group) for group in groups], dtype="<u4").tobytes() + b"".join(groups)
 
-    def _encode_batch(self, values: Floats, rooms: Floats) -> Iterator[bytes]:
-        """The groups of some chunks, a whole number of groups but for the last."""
-        counts, positions, bits = self._select(values, rooms)
+    def _groups(self, kept: Kept) -> Iterator[bytes]:
+        counts, positions, bits = kept
         low, high, indices = self._levels(np.bitwise_and(bits, MAGNITUDE).view(np.float32), counts)
         codes = np.bitwise_or((bits >> 31).astype(np.uint8), indices << 1)
         ends = np.cumsum(counts)
         gaps = differences(positions)
         first = (ends - counts)[counts > 0]
         gaps[first] = positions[first] % CHUNK
-        for group in pieces(len(values), GROUP):
+        for group in pieces(len(counts), GROUP):
             one = slice(ends[group.start] - counts[group.start], ends[group.stop - 1])
             lower, unary = encode_gaps(gaps[one], self._gap_bits)
             head = (counts[group].astype(self._count_type), low[group].astype("<u2"), high[group].astype("<u2"))

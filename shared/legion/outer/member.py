@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from legion import digest
-from legion.codec.api import AnyCodec, Floats
+from legion.codec.api import AnyCodec, Encoder, Floats, in_host_memory
 from legion.codec.auto import for_flush
 from legion.comm.api import Verdict, Work
 from legion.comm.bridge import DoneWork
@@ -111,12 +111,17 @@ class RoundMember:
         anchor: int,
         office: Office,
         momentum: Floats | None = None,
+        encoder: Encoder = in_host_memory,
     ) -> None:
-        """`weights` hold theta_anchor, unchanged; `momentum`: the outer one, at that anchor, if it is not zero."""
+        """`weights` hold theta_anchor, unchanged; `momentum`: the outer one, at that anchor, if it is not zero.
+
+        `encoder`: of contributions.
+        """
         self._config = config
         self._place = place
         self._weights = weights
         self._office = office
+        self._encoder = encoder
         if momentum is None and config.outer_momentum:
             momentum = np.zeros_like(weights)
         self._anchor = log.Anchor(weights.copy(), momentum)
@@ -258,8 +263,7 @@ class RoundMember:
         plan, participant = self._plan, self._participant
         assert participant is not None  # else there is no lease, and nothing is due
         codec = self._office.codec()
-        if plan.flush:
-            codec = for_flush(codec)
+        codec = self._encoder(for_flush(codec) if plan.flush else codec)
         for span in sending_order(plan, participant.members[self._place.rank].worker_id):
             span_plan = plan.spans[span]
             fragments = self._place.layout.fragments(self._place.rank, span_plan.bounds)

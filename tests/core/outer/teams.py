@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from legion.codec.api import AnyCodec, Floats
+from legion.codec.api import AnyCodec, Encoder, Floats, in_host_memory
 from legion.codec.registry import any_by_name
 from legion.comm.api import Verdict, Work
 from legion.comm.bridge import DoneWork
@@ -76,14 +76,28 @@ class Team:
     """One cluster. Its members vote after every step, and every decision of theirs is compared."""
 
     def __init__(
-        self, cluster: ClusterId, config: RoundsConfig, theta: Floats, *, rounds: int, anchor: int = 0
+        self,
+        cluster: ClusterId,
+        config: RoundsConfig,
+        theta: Floats,
+        *,
+        rounds: int,
+        anchor: int = 0,
+        encoder: Encoder = in_host_memory,
     ) -> None:
         self.cluster = cluster
         self.layout = Layout(UNITS, SHARES[cluster])
         self.offices = [MemoryOffice(ready=anchor) for _ in self.layout.ranks]
         self.slices = [self.slice_of(rank, theta) for rank in self.layout.ranks]
         self.members = [
-            RoundMember(config, Place(RUN, cluster, rank, self.layout, rounds), self.slices[rank], anchor, office)
+            RoundMember(
+                config,
+                Place(RUN, cluster, rank, self.layout, rounds),
+                self.slices[rank],
+                anchor,
+                office,
+                encoder=encoder,
+            )
             for rank, office in zip(self.layout.ranks, self.offices, strict=True)
         ]
 
@@ -217,11 +231,13 @@ class World:
             office.ready = len(self.records)
 
 
-def world_of(*clusters: str, rounds: int = 4, codec: str = "none", **config: Any) -> World:
+def world_of(
+    *clusters: str, rounds: int = 4, codec: str = "none", encoder: Encoder = in_host_memory, **config: Any
+) -> World:
     """Of fp32 unless `config` says otherwise."""
     settings = RoundsConfig.model_validate({"steps": STEPS, "update_codec": "none"} | config)
     theta = np.random.default_rng(5).normal(size=TOTAL).astype(np.float32)
-    teams = [Team(ClusterId(cluster), settings, theta, rounds=rounds) for cluster in clusters]
+    teams = [Team(ClusterId(cluster), settings, theta, rounds=rounds, encoder=encoder) for cluster in clusters]
     world = World(settings, teams, rounds)
     for office in world.offices:
         office.name_of_codec = codec

@@ -4,7 +4,10 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 
+from legion.codec.api import AnyCodec, in_host_memory
+from legion.codec.on_device import OnDevice
 from legion.codec.registry import any_by_wire_id
 from legion.ids import ClusterId
 from legion.layout import CHUNK
@@ -53,6 +56,27 @@ def test_every_member_contributes_its_slice_after_h_steps(cluster: ClusterId) ->
             values = np.empty(expected.size, np.float32)
             any_by_wire_id(key.codec).decode(memoryview(part.data), values)
             assert np.array_equal(values, expected)
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_contributions_are_written_by_the_members_encoder(flush: bool) -> None:
+    written = []
+
+    def encoder(codec: AnyCodec) -> AnyCodec:
+        written.append(codec.name)
+        return OnDevice(codec, torch.device("cpu"))
+
+    sent = []
+    for chosen in (in_host_memory, encoder):
+        world = world_of(C, codec="topk64", encoder=chosen)
+        (team,) = world.teams
+        for office in team.offices:
+            office.plans[0] = world.plan.model_copy(update={"flush": flush})
+        train(team, STEPS)
+        sent.append([office.sent for office in team.offices])
+    assert set(written) == {"int4" if flush else "topk64"}
+    assert all(sent[0])
+    assert sent[0] == sent[1]
 
 
 @pytest.mark.parametrize("cluster", [A, C])
