@@ -22,6 +22,7 @@ _IN_ROUNDS = (
     "In round {round} of {rounds}, with 1 other computer",
     "In round {round} of {rounds}, with {others} other computers",
 )
+RESTING = (Phase.SERVING, Phase.HOLDING, Phase.PAUSING, Phase.PAUSED)
 _AT_WORK: dict[Phase, tuple[Face, str]] = {
     Phase.JOINING: ("syncing", "Fetches the run's data"),
     Phase.PREPARING: ("syncing", "Starts the training engine"),
@@ -30,6 +31,7 @@ _AT_WORK: dict[Phase, tuple[Face, str]] = {
     Phase.WAKING: ("syncing", "Starts the training engine"),
     Phase.LOADING: ("syncing", "Fetches the model"),
     Phase.TRAINING: ("training", "Training"),
+    Phase.SERVING: ("paused", "Pausing"),
     Phase.HOLDING: ("paused", "Paused"),
     Phase.PAUSING: ("paused", "Pausing"),
     Phase.PAUSED: ("paused", "Paused"),
@@ -78,7 +80,7 @@ def look(
     said = Said(text=headline)
     if state.phase is Phase.TRAINING:
         said = Said(text=FINISHES) if state.finishing else _training(run)
-    if state.phase in (Phase.HOLDING, Phase.PAUSING, Phase.PAUSED) and state.wish is not None:
+    if state.phase in RESTING and state.wish is not None:
         said = Said(text=state.wish.reason)
     return Look(face, (said,))
 

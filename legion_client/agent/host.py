@@ -327,8 +327,8 @@ class Host:
         wish, has = given.wish, agent.state.wish
         if wish is None and has is not None:
             agent.resume()
-        elif wish is not None and (has is None or (wish.frees_memory and not has.frees_memory)):
-            agent.pause(wish.reason, frees_memory=wish.frees_memory)
+        elif wish is not None and wish.is_more_than(has):
+            agent.pause(wish)
 
     @property
     def resting(self) -> bool:

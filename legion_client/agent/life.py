@@ -3,7 +3,7 @@
     joining -> preparing -> ready -> loading -> training -> finishing -> ended
        |          |           |        |         |   ^          |
        |          |           |        |         v   |          |
-       |          |           |        |       holding          |
+       |          |           |        |  holding, serving      |
        |          |           |        |         |              |
        |          |           |        |         v              |
        |          |           |        |      pausing           |
@@ -16,9 +16,10 @@ A changed configuration leads back from `preparing` or `ready` to `joining`, and
 from `loading` or `training`, a member lost by a cluster that is not the only one, and an engine that crashed. `loading`
 is only there when the run starts from a checkpoint, or from what an engine before kept. `finishing` sends what is left
 to send however long it takes; `leaving` does the same within a deadline. In `holding` the engine lives and computes
-nothing; `pausing` waits for its end, and in `paused` there is none. Who is `ready` for long goes on to `dozing`, in
-which the engine has ended too; a plan leads from there to `waking`, until it listens again where it did. An error is
-kept until the end, and the first one wins: what follows it is its consequence.
+nothing, and in `serving` others of its cluster still use its slice; `pausing` waits for its end, and in `paused` there
+is none. Who is `ready` for long goes on to `dozing`, in which the engine has ended too; a plan leads from there to
+`waking`, until it listens again where it did. An error is kept until the end, and the first one wins: what follows it
+is its consequence.
 """
 
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Phase(StrEnum):
     WAKING = "waking"
     LOADING = "loading"
     TRAINING = "training"
+    SERVING = "serving"
     HOLDING = "holding"
     PAUSING = "pausing"
     PAUSED = "paused"
@@ -51,7 +53,7 @@ class Phase(StrEnum):
 
 
 # The engine is up, nobody asked it to stop.
-BUSY = (Phase.PREPARING, Phase.READY, Phase.WAKING, Phase.LOADING, Phase.TRAINING, Phase.HOLDING)
+BUSY = (Phase.PREPARING, Phase.READY, Phase.WAKING, Phase.LOADING, Phase.TRAINING, Phase.SERVING, Phase.HOLDING)
 # There is nothing of a run yet that an engine would have to say goodbye to, or the others to be told of.
 UNPLANNED = (Phase.JOINING, Phase.PREPARING, Phase.READY, Phase.DOZING)
 
@@ -63,6 +65,7 @@ _SAID: dict[Phase, WorkerState] = {
     Phase.WAKING: "training",  # as in `loading`
     Phase.LOADING: "training",  # it follows the plan: a coordinator that heard "ready" would plan again
     Phase.TRAINING: "training",
+    Phase.SERVING: "training",  # its cluster goes on, and a round waits for that
     Phase.HOLDING: "paused",
     Phase.PAUSING: "paused",
     Phase.PAUSED: "paused",
@@ -78,7 +81,11 @@ class Wish:
     """Of the volunteer, or of the rules: to rest."""
 
     reason: str
-    frees_memory: bool = False  # the engine's, at once: also the GPU's, which only the end of its process gives back
+    frees_memory: bool = False  # the engine's, at once: also the GPU's, all of which only the end of its process gives
+    serves: bool = False  # others of the cluster may still use our slice, from host memory, until their round ends
+
+    def is_more_than(self, other: "Wish | None") -> bool:
+        return other is None or self.frees_memory > other.frees_memory or other.serves > self.serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ class State:
     error: LegionError | None = None  # why we leave, if not by our own wish
     lost_peer: WorkerId | None = None
     wish: Wish | None = None  # to rest
+    computes_nothing: bool = False  # of an engine that serves: it has said so
     finishing: bool = False  # asked to rest once this round's contribution is made
     crashes: tuple[float, ...] = ()  # of the engine, lately; s of a clock
     death: LegionError | None = None  # the newest of these crashes
@@ -288,6 +296,7 @@ class SendStop:
 class SendPause:
     reason: str
     after_contribution: bool = False
+    serves: bool = False
 
 
 @dataclass(frozen=True, slots=True)

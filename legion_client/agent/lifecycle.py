@@ -53,9 +53,10 @@ DEPART_S = 120.0  # to send the slice that others go on from
 LEAVE_S = 15.0  # to send what is left
 STEP_S = 2.0  # for the step under way of an engine that is told to stop: what a system that shuts down leaves time for
 FREE_S = 4.0  # for an engine whose memory somebody needs; with its end, less than five
-HOLD_S = 600.0  # a pause that lasts longer gives the engine's memory back
+YIELD_S = 2.0  # of these, for one that is to serve from host memory: then it must end
+HOLD_S = 600.0  # a pause that lasts longer gives the engine's memory back, whoever it serves
 DOZE_S = 600.0  # so does waiting for a run that does not begin
-FOLLOWING = (Phase.WAKING, Phase.LOADING, Phase.TRAINING, Phase.HOLDING)
+FOLLOWING = (Phase.WAKING, Phase.LOADING, Phase.TRAINING, Phase.SERVING, Phase.HOLDING)
 FINISHED = Wish("this round is finished, as you asked")
 
 Next = tuple[State, tuple[Action, ...]]
@@ -127,6 +128,8 @@ def _rest_or_go_on(state: State, event: PauseAsked | FinishAsked | ResumeAsked |
             return replace(state, finishing=True), (SendPause(FINISHED.reason, after_contribution=True),)
         case EngineHeld() if state.finishing:
             return _pause(state, FINISHED)
+        case EngineHeld() if state.phase is Phase.SERVING:
+            return replace(state, computes_nothing=True), (SetDeadline(Phase.SERVING, HOLD_S),)
         case ResumeAsked(in_person):
             return _resume(state, in_person=in_person)
     return state, ()
@@ -140,9 +143,15 @@ def _pause(state: State, wish: Wish) -> Next:
         case phase if phase in (*UNPLANNED, Phase.WAKING, Phase.LOADING):
             # No member has heard of this engine yet, and starting it again takes seconds.
             return _without_engine(state)
-        case Phase.TRAINING | Phase.HOLDING if wish.frees_memory:
+        case Phase.TRAINING if wish.serves and not state.alone and _others_go_on(state):
+            serving = replace(state, phase=Phase.SERVING, computes_nothing=False)
+            after_s = YIELD_S if wish.frees_memory else HOLD_S
+            return serving, (SendPause(wish.reason, serves=True), SetDeadline(Phase.SERVING, after_s))
+        case Phase.SERVING if wish.serves:
+            return state, ()  # what it had on a card is freed, or soon
+        case Phase.TRAINING | Phase.SERVING | Phase.HOLDING if wish.frees_memory:
             return _end_to_rest(state, wish.reason, 0.0, FREE_S)
-        case Phase.TRAINING if not state.alone and _others_go_on(state):
+        case Phase.TRAINING | Phase.SERVING if not state.alone and _others_go_on(state):
             return _end_to_rest(state, wish.reason, STEP_S / 2, STOP_S)
         case Phase.TRAINING:
             return replace(state, phase=Phase.HOLDING), (SendPause(wish.reason), SetDeadline(Phase.HOLDING, HOLD_S))
@@ -173,7 +182,7 @@ def _resume(state: State, *, in_person: bool) -> Next:
     match state.phase:
         case Phase.TRAINING:
             return state, (SendResume(),)
-        case Phase.HOLDING:
+        case Phase.SERVING | Phase.HOLDING:
             return replace(state, phase=Phase.TRAINING), (SendResume(),)
         case Phase.PAUSED if state.trouble is None:
             return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
@@ -226,13 +235,15 @@ def _engine_ended(state: State, event: EngineFinished | EngineLeft | EngineFaile
             return _leave(state)
         case EngineFinished():
             return replace(state, phase=Phase.FINISHING), (Drain(),)
-        case EngineLeft() if state.phase is Phase.PAUSING:
+        case EngineLeft() if state.phase in (Phase.SERVING, Phase.PAUSING):
             return _depart(state)
         case EngineLeft():
             return _leave(state)
         case EngineFailed(PeerPaused()) if not _others_go_on(state) and state.phase is not Phase.STOPPING:
             return _depart(state)
         case EngineFailed(PeerLost() | StepAborted()) | EngineGone() if state.phase is Phase.PAUSING:
+            return _without_engine(state)
+        case EngineFailed(StepAborted()) if state.phase is Phase.SERVING:
             return _without_engine(state)
         case EngineFailed(PeerLost(), lost_peer) if state.phase in BUSY and state.plan and state.plan.cluster:
             # The other clusters train on: back, to be planned in again.
@@ -282,6 +293,9 @@ def _late(state: State, at: float) -> Next:
         return rested, (KillEngine(), *actions)
     if state.phase is Phase.HOLDING and state.wish is not None:
         return _end_to_rest(state, state.wish.reason, 0.0, STOP_S)
+    if state.phase is Phase.SERVING and state.wish is not None:
+        in_time = state.computes_nothing or not state.wish.frees_memory
+        return _end_to_rest(state, state.wish.reason, 0.0, STOP_S if in_time else FREE_S - YIELD_S)
     if state.phase is Phase.PAUSING:
         rested, actions = _without_engine(state)
         return rested, (KillEngine(), *actions)

@@ -11,6 +11,8 @@ from legion_client.machine.reasons import Active, Reason, sentence
 
 # Beside what the decision itself says: reasons that nobody expects to end soon.
 ENDS_ENGINE = frozenset((Reason.SHUTTING_DOWN, Reason.SETTINGS_UNUSABLE))
+# To serve others of the cluster takes the network and, at the end of each of their steps, the processor for a moment.
+SERVES_NOBODY = frozenset((Reason.BATTERY, Reason.BATTERY_LOW, Reason.CPU_HOT))
 NO_CARD = ""
 LEAST_SHARE = 0.05
 # A card that is too hot, or a driver that takes its time: what is over sooner is not worth the way to the processor,
@@ -94,13 +96,11 @@ def orders(
     if it sees all; `now`: s of a clock that only goes forward; `before`: what was said last."""
     if isinstance(decision, Pause):
         first = decision.reasons[0]
-        ends = (
-            not decision.network
-            or decision.free_memory
-            or (device not in (None, "cpu") and bool(decision.free_gpus))
-            or any(one.reason in ENDS_ENGINE for one in decision.reasons)
-        )
-        return Orders(Wish(sentence(first), ends), None, cards or NO_CARD)
+        why = {one.reason for one in decision.reasons}
+        ends = not decision.network or decision.free_memory or bool(why & ENDS_ENGINE)
+        frees_card = device not in (None, "cpu") and bool(decision.free_gpus)
+        serves = not ends and not why & SERVES_NOBODY
+        return Orders(Wish(sentence(first), ends or frees_card, serves), None, cards or NO_CARD)
     limits = decision.limits
     wanted = limits.gpus[0].key if limits.gpus else NO_CARD
     computes_on_card = device not in (None, "cpu")

@@ -114,9 +114,9 @@ class Agent:
         """Leave cleanly; `run` returns soon after."""
         self._post(life.StopAsked(reason))
 
-    def pause(self, reason: str, *, frees_memory: bool = False) -> None:
-        """Compute nothing until `resume`. `frees_memory`: the engine ends within five seconds."""
-        self._post(life.PauseAsked(life.Wish(reason, frees_memory)))
+    def pause(self, wish: life.Wish) -> None:
+        """Compute nothing until `resume`."""
+        self._post(life.PauseAsked(wish))
 
     def finish(self) -> None:
         """Pause once this round's contribution is made."""
@@ -192,8 +192,8 @@ class Agent:
                 self._attempt.take_part(plan, back)
             case life.SendStop(reason, within_s, rests):
                 self._attempt.say(Stop(reason=reason, within_s=within_s, rests=rests))
-            case life.SendPause(reason, after_contribution):
-                self._attempt.say(Pause(reason=reason, after_contribution=after_contribution))
+            case life.SendPause(reason, after_contribution, serves):
+                self._attempt.say(Pause(reason=reason, after_contribution=after_contribution, serves=serves))
             case life.SendResume():
                 self._attempt.say(Resume())
             case life.KillEngine():

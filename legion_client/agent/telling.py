@@ -14,6 +14,7 @@ from legion_client.machine.reasons import said
 
 MOST_WAITING = 200  # happenings that a slow follower may be behind
 
+GOES_ON = (Phase.SERVING, Phase.HOLDING)  # from these the same training goes on
 _ENTERED: dict[Phase, tuple[str, str]] = {
     Phase.READY: ("ready", "The training engine is ready; this computer waits to be taken in."),
     Phase.DOZING: (
@@ -124,7 +125,7 @@ class Teller:
             self._crashed(state, state.death)
         if state.phase is before.phase:
             return
-        if state.phase is Phase.TRAINING and before.phase is not Phase.HOLDING and state.plan is not None:
+        if state.phase is Phase.TRAINING and before.phase not in GOES_ON and state.plan is not None:
             others = len(state.plan.members) - 1
             values: dict[str, str | int] = {"others": others, "step": state.plan.first_step}
             self._journal.add("training", Said(text=_TRAINS[min(others, 2)], values=values))

@@ -79,6 +79,7 @@ class Pause(Message):
     kind: Literal["pause"] = "pause"
     reason: str
     after_contribution: bool = False  # only once this round's is made; in a run without rounds, after the step
+    serves: bool = False  # the cluster's others compute on until its next contribution is made, then Left follows
 
 
 class Resume(Message):
@@ -118,7 +119,7 @@ class Listening(Message):
 
 
 class Held(Message):
-    """The compute thread rests because of a Pause."""
+    """The compute thread rests because of a Pause; what it had on a card is freed if it serves."""
 
     kind: Literal["held"] = "held"
     after_s: float  # the Pause arrived; 0 if it rests because its contribution is made

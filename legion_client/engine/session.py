@@ -10,13 +10,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from legion.checkpoint.shards import SliceInfo, read_slice, write_slice
-from legion.codec.api import Floats
+from legion.checkpoint.shards import read_slice
 from legion.codec.on_device import encoder_for
 from legion.codec.registry import by_name
 from legion.comm.api import Group
@@ -34,22 +32,19 @@ from legion.errors import CheckpointInvalid, LegionError, PeerLost, RunError, St
 from legion.identity import Identity
 from legion.ids import Rank, UnitId
 from legion.layout import Layout
-from legion.messages import Message, Plan
+from legion.messages import Plan
 from legion.model.build import Blueprint, blueprint
 from legion.model.init import fill, theta_0
 from legion.outer.courier import Courier
 from legion.outer.member import Place
-from legion.reports import EvaluationRecord, StepRecord
 from legion.train.device import best_device, card_problem, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace
 from legion.train.rounds import RoundTraining
 from legion.train.writer import Writer
 from legion.zero.engine import Zero3
-from legion.zero.optimizers import Slice
 from legion_client.engine.local_state import LocalState, anchor_of, started
 from legion_client.engine.protocol import (
-    Evaluated,
     HandedOver,
     Held,
     Listening,
@@ -57,18 +52,17 @@ from legion_client.engine.protocol import (
     Pause,
     Prepare,
     Rates,
-    SliceWritten,
-    StepDone,
     Throttle,
     Train,
     Wrote,
 )
 from legion_client.engine.rounds import Rounds
+from legion_client.engine.speaker import Report, Speaker, parts_of
 
 logger = logging.getLogger(__name__)
+NO_SERVICE_S = 1.0  # for the step under way, where the others cannot go on while we rest
 TRAFFIC_S = 5.0  # between two reports of it: what a crash forgets
 T = TypeVar("T")
-Report = Callable[[Message], None]
 
 
 class Session:
@@ -267,9 +261,22 @@ class Session:
 
     def pause(self, command: Pause) -> None:
         self._pause_heard_at = None if command.after_contribution else time.monotonic()
-        self._pace.pause(after_contribution=command.after_contribution)
+        if not command.serves:
+            self._pace.pause(after_contribution=command.after_contribution)
+        elif self._can_serve:
+            self._rest_asked = True  # whenever it leaves from now on
+            self._pace.serve()
+        else:
+            self.stop(NO_SERVICE_S, rests=True)
+
+    @property
+    def _can_serve(self) -> bool:
+        """The others of our cluster can do without our computing."""
+        config = self._prepare.config
+        return config.in_rounds and config.cluster.claims == "dynamic"
 
     def resume(self) -> None:
+        self._rest_asked = self._stop_asked and self._rest_asked
         self._pace.resume()
 
     def throttle(self, limits: Throttle) -> None:
@@ -305,50 +312,11 @@ class Session:
             self._training.resting.set()
         if within_s is not None:
             self._pace.give_up(within_s)
+            if self._pace.serving and self.member is not None:  # which may wait for what others compute
+                self.member.changes.fail(StepAborted("the step was given up, as this computer leaves"))
         if self._training is not None:
             self._training.stopping.set()
         self.rounds.wake()
-
-
-class Speaker:
-    """See `loop.Listener`: on the compute thread, tells the agent and writes slices."""
-
-    def __init__(self, plan: Plan, rank: Rank, slice_: Slice, work_dir: Path, report: Report) -> None:
-        self._plan = plan
-        self._rank = rank
-        self._slice = slice_
-        self._work_dir = work_dir
-        self._report = report
-
-    def step_done(self, record: StepRecord) -> None:
-        self._report(StepDone(record=record))
-
-    def evaluated(self, record: EvaluationRecord) -> None:
-        self._report(Evaluated(record=record))
-
-    def checkpoint_due(self, step: int, tokens: int) -> None:
-        path = self._work_dir / f"step-{step}-rank-{self._rank}.safetensors"
-        info = SliceInfo(run_id=self._plan.run_id, step=step, rank=self._rank, epoch=self._plan.epoch, tokens=tokens)
-        written = write_slice(path, info, parts_of(self._slice))
-        self._report(
-            SliceWritten(
-                step=step,
-                rank=self._rank,
-                tokens=tokens,
-                path=path,
-                sha256=written.sha256,
-                size_bytes=written.size_bytes,
-            )
-        )
-
-
-def parts_of(state: Slice) -> dict[str, list[Floats]]:
-    """The slice as `checkpoint.shards` wants it: views, nothing copied."""
-    return {
-        "weights": [array_of(state.weights)],
-        "exp_avg": [array_of(state.exp_avg)],
-        "exp_avg_sq": [array_of(state.exp_avg_sq)],
-    }
 
 
 async def on_compute_thread(work: Callable[[], T]) -> T:

@@ -126,6 +126,12 @@ class Exchange(Protocol):
     def claim(self, step: Step, batch_count: int) -> int | None:
         """The next of the step's `batch_count` micro-batches to compute, or None when it has no more."""
 
+    def rest(self, step: Step, batch_count: int) -> None:
+        """I claim nothing more in this step, and update my slice as ever.
+
+        If every member says so and micro-batches are left, the cluster ends: work under way raises PeerLost.
+        """
+
     def vote(self, step: Step, ballot: Ballot) -> Work[Verdict]:
         """The verdict, once every member has voted for the same purpose. Batches must be disjoint and complete."""
 

@@ -19,16 +19,11 @@ class Claims:
         self._step = Step(-1)
         self._next = 0
         self._answers: dict[WorkerId, tuple[int, int | None]] = {}
+        self._resting: set[WorkerId] = set()
 
     def claim(self, worker: WorkerId, step: Step, serial: int, batch_count: int) -> int | None:
         """The worker's `serial`-th claim of the step, from 0; asked again after a lost reply: the same answer."""
-        if step < self._step:
-            raise PartInvalid(f"{worker} claims work of step {step} in step {self._step}")
-        if step > self._step:
-            self._step, self._next, self._answers, self._batch_count = step, 0, {}, batch_count
-        if batch_count != self._batch_count:
-            found = self._batch_count
-            raise PartInvalid(f"{worker} claims one of {batch_count} micro-batches, step {step} has {found}")
+        self._turn_to(worker, step, batch_count)
         last, answer = self._answers.get(worker, (-1, None))
         if serial == last:
             return answer
@@ -38,6 +33,22 @@ class Claims:
         self._next += answer is not None
         self._answers[worker] = (serial, answer)
         return answer
+
+    def rest(self, worker: WorkerId, step: Step, batch_count: int) -> frozenset[WorkerId]:
+        """The worker claims nothing more in this step. All who said so, if there is something left to claim."""
+        self._turn_to(worker, step, batch_count)
+        self._resting.add(worker)
+        return frozenset(self._resting if self._next < self._batch_count else ())
+
+    def _turn_to(self, worker: WorkerId, step: Step, batch_count: int) -> None:
+        if step < self._step:
+            raise PartInvalid(f"{worker} claims work of step {step} in step {self._step}")
+        if step > self._step:
+            self._step, self._next, self._answers, self._batch_count = step, 0, {}, batch_count
+            self._resting = set()
+        if batch_count != self._batch_count:
+            found = self._batch_count
+            raise PartInvalid(f"{worker} claims one of {batch_count} micro-batches, step {step} has {found}")
 
 
 def decide(ballots: Mapping[WorkerId, Ballot]) -> Verdict:

@@ -59,6 +59,11 @@ class MemberExchange:
         index = self.group.rank + done * self.group.world
         return index if index < batch_count else None
 
+    def rest(self, step: Step, batch_count: int) -> None:
+        if self._static:
+            raise ValueError("with static claims nobody else computes what this member leaves")
+        self._bridge.submit(self._member.rest(step, batch_count)).wait()
+
     def vote(self, step: Step, ballot: Ballot) -> Work[Verdict]:
         return self._bridge.submit(self._member.vote(step, ballot))
 

@@ -47,6 +47,9 @@ class LocalLink:
     async def claim(self, step: Step, serial: int, batch_count: int) -> int | None:
         return self._target.give_claim(self._source.me, step, serial, batch_count)
 
+    async def rest(self, step: Step, batch_count: int) -> None:
+        self._target.take_rest(self._source.me, step, batch_count)
+
     async def vote(self, step: Step, ballot: Ballot) -> Verdict:
         return await self._target.take_vote(self._source.me, step, ballot)
 

@@ -20,7 +20,7 @@ from legion.comm.line import Line
 from legion.comm.mailbox import Mailbox, Shelf
 from legion.comm.pieces import cut
 from legion.comm.waiting import Changes
-from legion.errors import LegionError, NotFinite, PartInvalid
+from legion.errors import LegionError, NotFinite, PartInvalid, PeerPaused
 from legion.ids import Rank, Step, UnitId, WorkerId
 from legion.layout import CHUNK, Layout
 
@@ -41,6 +41,8 @@ class Link(Protocol):
         """`codec`: instead of the sender's for gradients."""
 
     async def claim(self, step: Step, serial: int, batch_count: int) -> int | None: ...
+
+    async def rest(self, step: Step, batch_count: int) -> None: ...
 
     async def vote(self, step: Step, ballot: Ballot) -> Verdict: ...
 
@@ -148,6 +150,17 @@ class Member:
             raise self.changes.failure
         self._require_leader()
         return self._claims.claim(worker, step, serial, batch_count)
+
+    async def rest(self, step: Step, batch_count: int) -> None:
+        if self.group.rank == LEADER:
+            self.take_rest(self.me, step, batch_count)
+        else:
+            await self.links[LEADER].rest(step, batch_count)
+
+    def take_rest(self, worker: WorkerId, step: Step, batch_count: int) -> None:
+        self._require_leader()
+        if self._claims.rest(worker, step, batch_count) >= frozenset(self.group.members):
+            self.changes.fail(PeerPaused("every computer of this cluster was paused"))
 
     async def vote(self, step: Step, ballot: Ballot) -> Verdict:
         if self.group.rank == LEADER:

@@ -182,6 +182,10 @@ class GrpcLink:
         reply = self._parsed(ClaimReply, await self._ask(self._claim, request))
         return reply.index if reply.HasField("index") else None
 
+    async def rest(self, step: Step, batch_count: int) -> None:
+        request = ClaimRequest(step=step, batch_count=batch_count, rests=True).SerializeToString()
+        self._parsed(ClaimReply, await self._ask(self._claim, request))
+
     async def vote(self, step: Step, ballot: Ballot) -> Verdict:
         request = message_of(step, ballot).SerializeToString()
         reply = self._parsed(VerdictMessage, await self._ask(self._vote, request))

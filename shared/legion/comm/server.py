@@ -161,7 +161,11 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
     async def _claim(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:
         wanted = await single(requests, ClaimRequest)
         sender = member.group.members[caller]
-        index = member.give_claim(sender, Step(wanted.step), wanted.serial, wanted.batch_count)
+        index = None
+        if wanted.rests:
+            member.take_rest(sender, Step(wanted.step), wanted.batch_count)
+        else:
+            index = member.give_claim(sender, Step(wanted.step), wanted.serial, wanted.batch_count)
         return _counted(member, message=ClaimReply(index=index).SerializeToString(), request=wanted.ByteSize())
 
     async def _vote(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> bytes:

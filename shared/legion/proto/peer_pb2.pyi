@@ -89,14 +89,16 @@ class Receipt(_message.Message):
     def __init__(self) -> None: ...
 
 class ClaimRequest(_message.Message):
-    __slots__ = ("step", "serial", "batch_count")
+    __slots__ = ("step", "serial", "batch_count", "rests")
     STEP_FIELD_NUMBER: _ClassVar[int]
     SERIAL_FIELD_NUMBER: _ClassVar[int]
     BATCH_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RESTS_FIELD_NUMBER: _ClassVar[int]
     step: int
     serial: int
     batch_count: int
-    def __init__(self, step: _Optional[int] = ..., serial: _Optional[int] = ..., batch_count: _Optional[int] = ...) -> None: ...
+    rests: bool
+    def __init__(self, step: _Optional[int] = ..., serial: _Optional[int] = ..., batch_count: _Optional[int] = ..., rests: _Optional[bool] = ...) -> None: ...
 
 class ClaimReply(_message.Message):
     __slots__ = ("index",)

@@ -43,6 +43,11 @@ class ClusterLink(LocalLink):
         await self._answer()
         return index
 
+    async def rest(self, step: Step, batch_count: int) -> None:
+        await self._ask()
+        await super().rest(step, batch_count)
+        await self._answer()
+
     async def vote(self, step: Step, ballot: Ballot) -> Verdict:
         await self._ask()
         verdict = await super().vote(step, ballot)

@@ -143,7 +143,8 @@ class Training:
             tokens += batch.tokens
             micro_batches += 1
         lr = work.ease * learning_rate(self._config.optimizer, work.at, self._config.steps)
-        outcome = self._zero.finish(loss_sum, lr, last=work.last, border=border)
+        last = work.last or self.pace.serving
+        outcome = self._zero.finish(loss_sum, lr, last=last, border=border)
         record = self._meter.record(
             step=work.at + 1,
             outcome=outcome,
@@ -158,7 +159,12 @@ class Training:
     def _next_batch(self, work: Assignment) -> int | None:
         """Claimed only when it may be computed: a claim that rests would keep the others waiting."""
         self.pace.between()
-        return self._exchange.claim(work.step, work.batch_count)
+        if not self.pace.serving:
+            return self._exchange.claim(work.step, work.batch_count)
+        self._zero.let_go()
+        self._exchange.rest(work.step, work.batch_count)
+        self.pace.rests()
+        return None
 
     def _prefetch(self, work: Assignment, index: int) -> None:
         """The micro-batch this member will most likely claim next."""

@@ -26,11 +26,12 @@ class Pace:
         on_held: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_held`: called on the compute thread when it begins to rest because of `pause`."""
+        """`on_held`: called on the compute thread when it begins to rest because of `pause` or `serve`."""
         self._on_held = on_held
         self._clock = clock
         self._changed = threading.Condition()
         self._paused = False
+        self._serving = self._told = False
         self._after_contribution = False
         self._give_up_at: float | None = None
         self._duty = 1.0
@@ -41,6 +42,22 @@ class Pace:
     def given_up(self) -> bool:
         """`between` raises from now on."""
         return self._give_up_at is not None and self._clock() >= self._give_up_at
+
+    @property
+    def serving(self) -> bool:
+        """Nothing more is computed here, and what others of the cluster compute goes on."""
+        return self._serving
+
+    def serve(self) -> None:
+        """From the next micro-batch on; whoever heeds it says `rests`."""
+        with self._changed:
+            self._serving, self._told = True, False
+
+    def rests(self) -> None:
+        """On the compute thread: it serves, and what it computed last is on its way."""
+        if not self._told:
+            self._told = True
+            self._on_held()
 
     def pause(self, *, after_contribution: bool = False) -> None:
         """From the next micro-batch on nothing is computed; or first once a contribution is made."""
@@ -53,7 +70,7 @@ class Pace:
 
     def resume(self) -> None:
         with self._changed:
-            self._paused = self._after_contribution = False
+            self._paused = self._after_contribution = self._serving = False
             self._changed.notify_all()
 
     def limit(self, *, duty: float, threads: int | None) -> None:
@@ -66,7 +83,7 @@ class Pace:
     def give_up(self, after_s: float) -> None:
         """The step under way may take so much longer; then, or at once if it rests, it is aborted."""
         with self._changed:
-            wanted = self._clock() + (0.0 if self._paused else after_s)
+            wanted = self._clock() + (0.0 if self._paused or self._serving else after_s)
             self._give_up_at = wanted if self._give_up_at is None else min(wanted, self._give_up_at)
             self._changed.notify_all()
 

@@ -79,9 +79,13 @@ class RoundTraining:
         while not rounds.complete and not stopping.is_set():
             if rounds.contributed:
                 self._training.pace.contributed()
+                if self._training.pace.serving:
+                    return
             self._training.pace.between()
             self._turn()
             if self._evaluation_due(evaluated):
+                if self._training.pace.serving:
+                    return  # to evaluate is to compute, and the others cannot without our share
                 self._evaluate()
                 evaluated = rounds.anchor
             if self._keeper is not None and rounds.anchor > kept and not rounds.complete:

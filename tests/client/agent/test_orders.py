@@ -60,6 +60,27 @@ def test_only_a_pause_that_needs_it_ends_the_engine(decision: Pause, device: str
     assert given.wish.reason
 
 
+@pytest.mark.parametrize(
+    ("decision", "serves"),
+    [
+        (pause(Reason.PAUSED, (0,)), True),
+        (pause(Reason.GAME, (0,)), True),
+        (pause(Reason.SCHEDULE), True),
+        (pause(Reason.BATTERY, (0,)), False),
+        (pause(Reason.CPU_HOT), False),
+        (pause(Reason.SHUTTING_DOWN, (0,)), False),
+        (pause(Reason.METERED, network=False), False),
+        (replace(pause(Reason.PAUSED), free_memory=True), False),
+        (Pause((*pause(Reason.PAUSED).reasons, *pause(Reason.BATTERY).reasons)), False),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_cluster_is_served_where_only_computing_has_to_end(decision: Pause, serves: bool, device: str) -> None:
+    given = orders(decision, device, "0")
+    assert given.wish is not None
+    assert given.wish.serves == serves
+
+
 def test_limits_of_the_device_that_computes() -> None:
     on_cpu = orders(run(), "cpu", NO_CARD)
     assert on_cpu.wish is None

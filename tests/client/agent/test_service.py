@@ -21,7 +21,7 @@ from legion_client.agent import lifecycle, supervisor
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import join
 from legion_client.agent.headless import give
-from legion_client.agent.life import Phase, State
+from legion_client.agent.life import Phase, State, Wish
 from legion_client.agent.progress import Progress
 from legion_client.agent.room import Room
 from legion_client.agent.service import Agent
@@ -112,7 +112,7 @@ async def test_data_for_which_there_is_no_room_waits_for_it(run: RunningServer, 
         assert reason is not None
         assert sentence(reason) == "The run's data takes 0.0 GB of the disk, and 0.0 GB may be used."
         assert not (tmp_path / "home" / "cache").exists()
-        agent.pause(sentence(reason))  # as the rules do
+        agent.pause(Wish(sentence(reason)))  # as the rules do
         await agent.until(Phase.PAUSED)
         room.most_bytes = 10**9
         assert room.lacking() is None
@@ -135,7 +135,7 @@ async def test_a_pause_for_lack_of_room_lets_data_of_other_runs_go(
         await agent.until(Phase.TRAINING)
         assert old.exists(), "nobody needs its place"
         room.most_bytes = 10**6
-        agent.pause("Legion's folder is too large", frees_memory=True)
+        agent.pause(Wish("Legion's folder is too large", frees_memory=True))
         await agent.until(Phase.PAUSED)
         while await asyncio.to_thread(old.exists):
             assert agent.state.phase is Phase.PAUSED

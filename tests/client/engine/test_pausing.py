@@ -8,6 +8,7 @@ import pytest
 from legion.outer.state import opened
 from legion_client.engine.protocol import (
     AnchorReached,
+    Failed,
     Held,
     Left,
     Pause,
@@ -86,6 +87,95 @@ def test_finish_contributes_first(engines: Engines, text_data: Dataset) -> None:
     first.wait_for(AnchorReached)
     for engine in (first, other):
         engine.kill()
+
+
+def in_clusters(data: Dataset, round_steps: int, claims: str = "dynamic") -> Dataset:
+    cluster = {"policy": "fixed", "size": 2, "claims": claims}
+    return with_config(data, cluster=cluster, steps=4000, rounds={"steps": round_steps, "codec": "int4"})
+
+
+def batches_since(engine: EngineProcess, step: int) -> list[int]:
+    """Micro-batches that it computed in each step after `step`."""
+    return [report.record.micro_batches for report in engine.all(StepDone) if report.record.step > step]
+
+
+def test_a_resting_member_serves_its_slice_until_the_round_ends(engines: Engines, text_data: Dataset) -> None:
+    resting, other, alone = engines.start(3)
+    seated(in_clusters(text_data, 20), [[resting, other], [alone]])
+    resting.wait_for(StepDone)
+    resting.send(Pause(reason="a game runs", serves=True))
+    assert resting.wait_for(Held).after_s <= PAUSE_S
+    at = resting.all(StepDone)[-1].record.step
+    resting.wait_for(Left)
+    assert resting.ended() == 0, resting.log
+    rested = batches_since(resting, at + 1)
+    assert sum(rested) == 0, "it computes nothing"
+    assert all(batches_since(other, at + 1)[: len(rested)]), "the other does all of it"
+    assert resting.all(StepDone)[-1].record.step % 20 == 0, "it stays until its round is contributed"
+    with opened(resting.only(StateSaved).path) as kept:
+        kept.check()
+    failed = other.wait_for(Failed)
+    assert (failed.slug, failed.lost_peer) == ("peer-paused", resting.identity.worker_id)
+    alone.kill()
+
+
+def test_a_resting_member_goes_on_when_it_may(engines: Engines, text_data: Dataset) -> None:
+    resting, other, alone = engines.start(3)
+    seated(in_clusters(text_data, 400), [[other, resting], [alone]])
+    resting.wait_for(StepDone)
+    resting.send(Pause(reason="a game runs", serves=True))
+    resting.wait_for(Held)
+    at = resting.all(StepDone)[-1].record.step
+    while len(batches_since(resting, at + 1)) < 3:
+        resting.wait_for(StepDone)
+    assert sum(batches_since(resting, at + 1)) == 0
+    resting.send(Resume())
+    while not resting.wait_for(StepDone).record.micro_batches:
+        pass
+    for engine in (resting, other, alone):
+        engine.kill()
+
+
+def test_a_cluster_whose_members_all_rest_ends_and_keeps_what_it_has(engines: Engines, text_data: Dataset) -> None:
+    first, second, alone = engines.start(3)
+    seated(in_clusters(text_data, 400), [[first, second], [alone]])
+    for engine in (first, second):
+        engine.wait_for(StepDone)
+    for engine in (first, second):
+        engine.send(Pause(reason="a game runs", serves=True))
+    for engine in (first, second):
+        assert engine.wait_for(Failed).slug in ("peer-paused", "peer-lost"), engine.log
+        with opened(engine.only(StateSaved).path) as kept:
+            kept.check()
+    alone.kill()
+
+
+def test_who_waits_for_others_while_it_rests_can_be_stopped(engines: Engines, text_data: Dataset) -> None:
+    resting, other, alone = engines.start(3)
+    seated(in_clusters(text_data, 400), [[resting, other], [alone]])
+    resting.wait_for(StepDone)
+    other.send(Pause(reason="its card is hot"))
+    other.wait_for(Held)
+    # It waits for the other's say on the step, and finds no micro-batch after which it could rest.
+    resting.send(Pause(reason="a game runs", serves=True))
+    resting.send(Stop(reason="a game runs", within_s=0.0, rests=True))
+    assert resting.ended() == 0, resting.log
+    assert isinstance(resting.reports[-1], Left)
+    with opened(resting.only(StateSaved).path) as kept:
+        kept.check()
+    for engine in (other, alone):
+        engine.kill()
+
+
+def test_where_nobody_can_take_over_its_work_a_resting_member_leaves(engines: Engines, text_data: Dataset) -> None:
+    resting, other, alone = engines.start(3)
+    seated(in_clusters(text_data, 400, "static"), [[resting, other], [alone]])
+    resting.wait_for(StepDone)
+    resting.send(Pause(reason="a game runs", serves=True))
+    assert resting.ended() == 0, resting.log
+    assert isinstance(resting.reports[-1], Left)
+    assert other.wait_for(Failed).slug == "peer-paused"
+    alone.kill()
 
 
 @pytest.mark.parametrize("duty", [0.25, 0.5])

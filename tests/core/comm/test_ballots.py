@@ -43,6 +43,18 @@ def test_the_next_step_begins_anew() -> None:
         claims.claim("ann", 7, 3, 2)
 
 
+def test_who_rests_is_told_while_something_is_left_to_claim() -> None:
+    claims = Claims()
+    assert claims.rest("ann", 3, 2) == {"ann"}
+    assert claims.claim("bob", 3, 0, 2) == 0
+    assert claims.rest("bob", 3, 2) == {"ann", "bob"}
+    assert claims.rest("bob", 4, 2) == {"bob"}  # of this step
+    assert [claims.claim("ann", 4, serial, 2) for serial in range(3)] == [0, 1, None]
+    assert claims.rest("ann", 4, 2) == frozenset()
+    with pytest.raises(PartInvalid):
+        claims.rest("ann", 3, 2)
+
+
 def test_steps_have_as_many_micro_batches_as_their_first_claim_says() -> None:
     claims = Claims()
     assert [claims.claim("ann", 1, serial, 1) for serial in range(2)] == [0, None]

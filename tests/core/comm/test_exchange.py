@@ -15,7 +15,7 @@ from legion.codec.registry import by_name
 from legion.comm.api import Ballot, Batches
 from legion.comm.arrays import array_of
 from legion.comm.local import LocalCluster
-from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost
+from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, PeerPaused
 from legion.layout import Layout
 
 MakeCluster = Callable[..., Any]
@@ -149,6 +149,45 @@ def test_claims_are_given_once_and_end(make_cluster: MakeCluster) -> None:
     with make_cluster(layout) as cluster:
         results = in_threads(work, 3)
     assert sorted(itertools.chain(*results)) == [step * 100 + i for step in range(3) for i in range(11)]
+
+
+def test_what_a_resting_member_leaves_the_others_claim(make_cluster: MakeCluster) -> None:
+    layout = Layout((4096 * 3,), (1, 1, 1))
+
+    def work(rank: int) -> list[int]:
+        exchange, found = cluster.exchanges[rank], []
+        for step in range(3):
+            mine = []
+            if rank == step:  # the leader too, once
+                exchange.rest(step, 5)
+            else:
+                while (index := exchange.claim(step, 5)) is not None:
+                    mine.append(index)
+            if rank == 0:
+                exchange.rest(step, 5)  # nothing is left
+            assert exchange.vote(step, Ballot(True, Batches(tuple(mine), len(mine)), 5)).wait().commit
+            found += [step * 100 + index for index in mine]
+        return found
+
+    with make_cluster(layout) as cluster:
+        results = in_threads(work, 3)
+    assert sorted(itertools.chain(*results)) == [step * 100 + i for step in range(3) for i in range(5)]
+
+
+def test_a_cluster_ends_when_all_of_it_rests(make_cluster: MakeCluster) -> None:
+    layout = Layout((4096 * 2,), (1, 1))
+
+    def work(rank: int) -> None:
+        exchange = cluster.exchanges[rank]
+        if rank:
+            assert exchange.claim(0, 5) == 0
+        exchange.rest(0, 5)
+        if rank == 0:
+            with pytest.raises(PeerPaused, match="every computer"):
+                exchange.vote(0, Ballot(True, Batches((), 0), 5)).wait()
+
+    with make_cluster(layout) as cluster:
+        in_threads(work, 2)
 
 
 @pytest.mark.parametrize("codec", ["bf16", "int8"])

@@ -90,6 +90,25 @@ def test_a_pause_after_the_contribution_waits_for_it() -> None:
     assert outcome == [None]
 
 
+def test_who_serves_goes_on_but_says_once_that_it_rests() -> None:
+    held = []
+    pace = Pace(lambda: held.append(True))
+    pace.serve()
+    assert pace.serving
+    for _ in range(2):
+        pace.between()
+        pace.rests()
+        pace.contributed()
+    assert held == [True]
+    pace.resume()
+    assert not pace.serving
+    pace.serve()
+    pace.rests()
+    assert held == [True, True]
+    pace.give_up(3600.0)
+    assert pace.given_up  # there is nothing under way to be finished
+
+
 def test_a_limit_that_is_lifted_ends_its_rest() -> None:
     clock = Clock()
     pace = Pace(clock=clock)
