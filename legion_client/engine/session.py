@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from legion.checkpoint.shards import SliceInfo, read_slice, write_slice
 from legion.codec.api import Floats
 from legion.codec.on_device import encoder_for
@@ -40,7 +38,7 @@ from legion.model.init import fill, theta_0
 from legion.outer.courier import Courier
 from legion.outer.member import Place
 from legion.reports import EvaluationRecord, StepRecord
-from legion.train.device import best_device, card_problem, describe
+from legion.train.device import best_device, card_problem, card_uuid, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace
 from legion.train.rounds import RoundTraining
@@ -59,11 +57,11 @@ from legion_client.engine.protocol import (
     Rates,
     SliceWritten,
     StepDone,
-    Throttle,
     Train,
     Wrote,
 )
 from legion_client.engine.rounds import Rounds
+from legion_client.engine.throttling import Throttling
 
 logger = logging.getLogger(__name__)
 TRAFFIC_S = 5.0  # between two reports of it: what a crash forgets
@@ -83,6 +81,7 @@ class Session:
         self._stop_asked = self._rest_asked = False
         self._pause_heard_at: float | None = None
         self._pace = Pace(self._held)
+        self.throttling = Throttling(self._pace, self._device, card_uuid(self._device), prepare.power_note)
         self._told = (0, 0)  # bytes sent and received
         self.member: Member | None = None
         self.rounds = Rounds(report)
@@ -98,6 +97,7 @@ class Session:
 
     async def prepare(self) -> None:
         """Load the data, build the model on meta, listen; then say so."""
+        self.throttling.begin()
         self._loader, self._blueprint = await on_compute_thread(self._load)
         self.network: PeerNetwork = await listen(self._identity, self._prepare.listen_host, self._prepare.listen_port)
         self._report(
@@ -202,7 +202,7 @@ class Session:
         )
         tokens = self._fill_slice(command, layout, exchange.group.rank, zero)
         speaker = Speaker(command.plan, exchange.group.rank, zero.slice, self._prepare.work_dir, self._report)
-        with self._loader:
+        with self.throttling.computing(), self._loader:
             self._blueprint.model.to(self._device)
             training = self._training = Training(
                 config,
@@ -271,11 +271,7 @@ class Session:
 
     def resume(self) -> None:
         self._pace.resume()
-
-    def throttle(self, limits: Throttle) -> None:
-        self._pace.limit(duty=limits.duty, threads=limits.threads)
-        if self._device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(limits.gpu_memory_fraction or 1.0, self._device)
+        self.throttling.holds(False)
 
     def limit_line(self, rates: Rates) -> None:
         line = self.network.rounds.line
@@ -295,6 +291,7 @@ class Session:
             self._report(Moved(sent_bytes=self._told[0] - sent, received_bytes=self._told[1] - received))
 
     def _held(self) -> None:
+        self.throttling.holds(True)
         heard_at = self._pause_heard_at
         self._report(Held(after_s=0.0 if heard_at is None else time.monotonic() - heard_at))
 
