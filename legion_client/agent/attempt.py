@@ -338,6 +338,7 @@ class Attempt:
             listen_port=self.listening.port if self.listening else settings.listen_port,
             state_path=home.local_state,
             device_kinds=device_kinds(self.cards),
+            power_note=home.power_note,
         )
 
 

@@ -133,6 +133,9 @@ def _without(decision: Run, card: str, wanted: str, since: float, now: float) ->
 def _throttle(limits: Limits, card: GpuLimit | None) -> Throttle:
     if card is None:
         return Throttle(duty=max(LEAST_SHARE, limits.cpu_share), threads=limits.cpu_threads)
-    # To set a card's power limit takes an administrator; one that rests draws less on average.
-    duty = max(LEAST_SHARE, card.share * card.power)
-    return Throttle(duty=duty, threads=limits.cpu_threads, gpu_memory_fraction=max(0.01, card.memory))
+    return Throttle(
+        duty=max(LEAST_SHARE, card.share),
+        power=card.power,
+        threads=limits.cpu_threads,
+        gpu_memory_fraction=max(0.01, card.memory),
+    )

@@ -54,7 +54,7 @@ def sole(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageFailed(f"{folder / LOCK_FILE} cannot be opened: {error.strerror}") from error
     with lock:
-        if not _take(lock):
+        if not take(lock):
             raise AlreadyRunning(f"an agent already runs with {folder.parent}{_holder(folder)}")
         # Beside the lock, because Windows lets nobody read a locked byte.
         (folder / HOLDER_FILE).write_text(json.dumps({"pid": os.getpid()}), encoding="utf-8")
@@ -64,7 +64,7 @@ def sole(folder: Path) -> Iterator[None]:
             (folder / HOLDER_FILE).unlink(missing_ok=True)
 
 
-def _take(lock: BinaryIO) -> bool:
+def take(lock: BinaryIO) -> bool:
     """The lock goes with the open file, and that with the process; children do not inherit it."""
     try:
         if sys.platform == "win32":

@@ -59,6 +59,9 @@ async def run() -> int:
         return await serve(pipes, session)
     except Exception as error:  # noqa: BLE001  the top of the engine: reported to the agent, with a traceback if unknown
         return report_failure(pipes, session, error)
+    finally:
+        if session is not None:
+            await session.throttling.end()
 
 
 async def serve(pipes: Pipes, session: Session) -> int:
@@ -111,8 +114,8 @@ def heed(session: Session, command: Command) -> None:
             logger.info("resuming")
             session.resume()
         case Throttle():
-            logger.info("limits duty=%.2f threads=%s", command.duty, command.threads)
-            session.throttle(command)
+            logger.info("limits duty=%.2f power=%.2f threads=%s", command.duty, command.power, command.threads)
+            session.throttling.obey(command)
         case Rates(upload_bytes_per_s=upload, download_bytes_per_s=download):
             logger.info("line upload_bytes_per_s=%s download_bytes_per_s=%s", upload, download)
             session.limit_line(command)

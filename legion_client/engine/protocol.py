@@ -30,6 +30,7 @@ class Prepare(Message):
     listen_port: int = 0  # 0: any free port
     state_path: Path | None = None  # where a member of a run in rounds keeps its local state; None: nowhere
     device_kinds: tuple[str, ...] | None = None  # that may compute beside the CPU, as torch names them; None: all
+    power_note: Path | None = None  # see machine.card_power; None: the card's own power limit is not to be set
 
 
 class Train(Message):
@@ -91,6 +92,8 @@ class Throttle(Message):
 
     kind: Literal["throttle"] = "throttle"
     duty: Annotated[float, Field(gt=0, le=1)] = 1.0  # part of the time that is computed
+    # Of what the card's power limit allows: by that limit, or else by computing for so much less of the time.
+    power: Annotated[float, Field(gt=0, le=1)] = 1.0
     threads: Annotated[int, Field(ge=1)] | None = None  # None: as many as there are cores
     gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None  # of the card's memory; None: all of it
 

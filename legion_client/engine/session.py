@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
-
 from legion.checkpoint.shards import read_slice
 from legion.codec.on_device import encoder_for
 from legion.codec.registry import by_name
@@ -37,7 +35,7 @@ from legion.model.build import Blueprint, blueprint
 from legion.model.init import fill, theta_0
 from legion.outer.courier import Courier
 from legion.outer.member import Place
-from legion.train.device import best_device, card_problem, describe
+from legion.train.device import best_device, card_problem, card_uuid, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace
 from legion.train.rounds import RoundTraining
@@ -52,12 +50,12 @@ from legion_client.engine.protocol import (
     Pause,
     Prepare,
     Rates,
-    Throttle,
     Train,
     Wrote,
 )
 from legion_client.engine.rounds import Rounds
 from legion_client.engine.speaker import Report, Speaker, parts_of
+from legion_client.engine.throttling import Throttling
 
 logger = logging.getLogger(__name__)
 NO_SERVICE_S = 1.0  # for the step under way, where the others cannot go on while we rest
@@ -77,6 +75,7 @@ class Session:
         self._stop_asked = self._rest_asked = False
         self._pause_heard_at: float | None = None
         self._pace = Pace(self._held)
+        self.throttling = Throttling(self._pace, self._device, card_uuid(self._device), prepare.power_note)
         self._told = (0, 0)  # bytes sent and received
         self.member: Member | None = None
         self.rounds = Rounds(report)
@@ -92,6 +91,7 @@ class Session:
 
     async def prepare(self) -> None:
         """Load the data, build the model on meta, listen; then say so."""
+        self.throttling.begin()
         self._loader, self._blueprint = await on_compute_thread(self._load)
         self.network: PeerNetwork = await listen(self._identity, self._prepare.listen_host, self._prepare.listen_port)
         self._report(
@@ -196,7 +196,7 @@ class Session:
         )
         tokens = self._fill_slice(command, layout, exchange.group.rank, zero)
         speaker = Speaker(command.plan, exchange.group.rank, zero.slice, self._prepare.work_dir, self._report)
-        with self._loader:
+        with self.throttling.computing(), self._loader:
             self._blueprint.model.to(self._device)
             training = self._training = Training(
                 config,
@@ -278,11 +278,7 @@ class Session:
     def resume(self) -> None:
         self._rest_asked = self._stop_asked and self._rest_asked
         self._pace.resume()
-
-    def throttle(self, limits: Throttle) -> None:
-        self._pace.limit(duty=limits.duty, threads=limits.threads)
-        if self._device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(limits.gpu_memory_fraction or 1.0, self._device)
+        self.throttling.holds(False)
 
     def limit_line(self, rates: Rates) -> None:
         line = self.network.rounds.line
@@ -302,6 +298,7 @@ class Session:
             self._report(Moved(sent_bytes=self._told[0] - sent, received_bytes=self._told[1] - received))
 
     def _held(self) -> None:
+        self.throttling.holds(True)
         heard_at = self._pause_heard_at
         self._report(Held(after_s=0.0 if heard_at is None else time.monotonic() - heard_at))
 

@@ -5,6 +5,7 @@ How often each is read while the agent asks every `TICK_S`, and why:
     every 2 s    idle, screen, game, programs and load, mains or battery: a pause is due within 3 s of what causes it
     every 4 s    heat: a processor warms up in seconds, and slowing down comes before pausing
     every 2 s    graphics cards while we compute on one, else every 10 s, a laptop's that may sleep every 60 s
+    every 2 s    whether an engine that was killed has left a card's power limit lowered: the card is its owner's again
     every 15 s   metered, free disk: change by a person's hand or slowly
     every 30 s   charge of the battery: percents take minutes
     every 60 s   the month's traffic is saved; it is counted in memory
@@ -21,6 +22,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from legion_client.machine.card_power import Note
 from legion_client.machine.disk import Disk
 from legion_client.machine.gpu import Gpus, NvidiaGpus, unread
 from legion_client.machine.gpu_other import other_gpus
@@ -32,6 +34,7 @@ from legion_client.machine.readings import GpuReading, Readings
 from legion_client.machine.sensing import Clock, Pace, Slot
 from legion_client.machine.sources import Sources
 from legion_client.machine.volume import MonthlyVolume
+from legion_client.paths import Home
 
 if sys.platform == "linux":
     from legion_client.machine.sources_linux import open_sources
@@ -86,6 +89,7 @@ class Sensors:
         self._cards: tuple[GpuReading, ...] = ()  # that were seen last
         self._space = Slot("disk", Disk(home), SPACE, clock)
         self._month = Slot("monthly volume", volume, QUICK, clock)
+        self._left_lowered: Slot[None] = Slot("power limit left lowered", Note(Home(home).power_note), GPU, clock)
 
     async def read(self) -> Readings:
         """What is known now, after reading what is due; takes `WAIT_S` at most and never raises."""
@@ -115,6 +119,7 @@ class Sensors:
             self._month,
             self._gpus,
             self._space,
+            self._left_lowered,
         )
 
     def _readings(self) -> Readings:

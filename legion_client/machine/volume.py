@@ -82,7 +82,7 @@ class MonthlyVolume:
             content = _content(self._months)
             self._changed = False
         try:
-            _write(self._path, content)
+            write_whole(self._path, content)
         except OSError as error:
             self._changed = True
             if not self._cannot_save:
@@ -126,7 +126,7 @@ def _parse(text: str) -> Iterator[tuple[str, Traffic]]:
         yield month, traffic
 
 
-def _write(path: Path, content: str) -> None:
+def write_whole(path: Path, content: str) -> None:
     """Whole or not at all, also if the power fails meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

@@ -107,7 +107,7 @@ class Graphics(_Heat, frozen=True):
     )
     power_percent: Annotated[Whole, Field(ge=10, le=100)] = setting(
         100,
-        "Power of a card to use on average, of its own limit: it rests in between, the limit itself is not set.",
+        "Power of a card to use: by the card's own limit where this computer permits it, else by rests in between.",
         "%",
     )
     time_percent: Share = setting(100, "Share of the time to compute on graphics cards.", "%")

@@ -888,7 +888,7 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Power of a card to use on average, of its own limit: it rests in between, the limit itself is not set.</source>
+        <source>Power of a card to use: by the card&apos;s own limit where this computer permits it, else by rests in between.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

@@ -60,6 +60,13 @@ def describe(device: torch.device) -> Device:
             return Device(kind="cpu", name=processor_name(), memory_bytes=psutil.virtual_memory().total)
 
 
+def card_uuid(device: torch.device) -> str | None:
+    """As NVIDIA's driver names the card, whatever it is numbered here; None for what is not NVIDIA's."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return None
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+
+
 def multiplies_bf16(device: torch.device) -> bool:
     """Whether bf16 matrix products are native there, so that they gain time and not only lose bits."""
     if device.type == "cuda":

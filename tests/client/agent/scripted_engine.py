@@ -3,9 +3,9 @@
     python scripted_engine.py SCRIPT.json
 
 The script: steps (how many), die_at, fail_at (with slug and message), card_problem, gate_at (a step; before it the
-engine opens the FIFO `gate` beside the script and so waits for the test), hear (what it is told to train goes to
-`train.json` beside the script), slice_size (bytes), ignore_stop, survive_input, print, nonsense. Pipe, exit codes and
-signals are real.
+engine opens the FIFO `gate` beside the script and so waits for the test), hear (how it is prepared and told to train
+goes to `prepare.json` and `train.json` beside the script), slice_size (bytes), ignore_stop, survive_input, print,
+nonsense. Pipe, exit codes and signals are real.
 """
 
 import hashlib
@@ -114,6 +114,8 @@ def main() -> None:
                     port = listener.getsockname()[1]
                 shape = json.loads(Path(sys.argv[1]).with_name("shape.json").read_text())
                 WORK_DIRS.append(prepare.work_dir)
+                if script.get("hear"):
+                    Path(sys.argv[1]).with_name("prepare.json").write_text(line)
                 device = Device(kind="cpu", name="scripted", memory_bytes=1)
                 say(Listening(port=port, shape=shape, device=device, card_problem=script.get("card_problem")))
             case Train() as command:

@@ -1,6 +1,5 @@
 """The agent's state machine: the way through a run, every way out of it, and what holds for any order of events."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from legion.errors import EngineDied, LegionError, PeerLost, RunError, StepAborted, WorkerRevoked
+from legion.errors import EngineDied, LegionError, PeerLost, RunError, WorkerRevoked
 from legion.ids import ClusterId, Epoch, RunId, WorkerId
 from legion.messages import Endpoint, Member, ModelShape, Plan, TensorShape, UnitShape, WorkerState
 from legion_client.agent.life import (
@@ -55,8 +54,6 @@ from legion_client.agent.lifecycle import (
     LEAVE_S,
     PREPARE_S,
     STEP_S,
-    STOP_S,
-    YIELD_S,
     transition,
 )
 from legion_client.agent.rejoin import WayBack
@@ -268,70 +265,6 @@ def test_a_member_of_a_cluster_leaves_it_to_the_others() -> None:
     # Resumed before it had ended: it ends all the same, and comes back.
     state, actions = follow(ResumeAsked(), EngineLeft(), state=state)
     assert (state, actions) == (State(Phase.JOINING), [PrepareAgain()])
-
-
-SERVE = Wish("a game runs", frees_memory=True, serves=True)
-
-
-def serving(wish: Wish = SERVE) -> State:
-    state, actions = follow(*TO_READY, PlanArrived(in_rounds(3)), PauseAsked(wish))
-    after_s = YIELD_S if wish.frees_memory else HOLD_S
-    assert actions[-2:] == [SendPause(wish.reason, serves=True), SetDeadline(Phase.SERVING, after_s)]
-    assert (state.phase, state.said, state.wish) == (Phase.SERVING, "training", wish)
-    return state
-
-
-@pytest.mark.parametrize("wish", [SERVE, replace(SERVE, frees_memory=False)])
-def test_a_member_of_a_cluster_serves_until_its_round_ends(wish: Wish) -> None:
-    state, actions = follow(EngineHeld(), state=serving(wish))
-    assert actions == [SetDeadline(Phase.SERVING, HOLD_S)]
-    again, actions = follow(ResumeAsked(), state=state)
-    assert (again.phase, again.wish, actions) == (Phase.TRAINING, None, [SendResume()])
-    state, actions = follow(EngineLeft(), state=state)
-    assert (state.phase, state.wish, actions) == (Phase.PAUSED, wish, [EndEngine()])
-
-
-def test_a_card_that_is_not_freed_in_time_ends_the_service() -> None:
-    state, actions = follow(DeadlinePassed(Phase.SERVING), state=serving())
-    rest_s = FREE_S - YIELD_S
-    assert actions == [SendStop(SERVE.reason, 0.0, rests=True), SetDeadline(Phase.PAUSING, rest_s)]
-    late, actions = follow(DeadlinePassed(Phase.PAUSING), state=state)
-    assert (late.phase, actions) == (Phase.PAUSED, [KillEngine(), EndEngine()])
-
-
-def test_nobody_is_served_for_longer_than_a_pause_keeps_its_engine() -> None:
-    state, actions = follow(EngineHeld(), DeadlinePassed(Phase.SERVING), state=serving())
-    assert (state.phase, actions[-1]) == (Phase.PAUSING, SetDeadline(Phase.PAUSING, STOP_S))
-
-
-@pytest.mark.parametrize(("wish", "within_s"), [(PAUSE, STOP_S), (FREE, FREE_S)])
-def test_a_wish_that_serves_nobody_ends_the_service(wish: Wish, within_s: float) -> None:
-    assert wish.is_more_than(SERVE)
-    state, actions = follow(PauseAsked(wish), state=serving())
-    assert (state.phase, state.wish, actions[-1]) == (Phase.PAUSING, wish, SetDeadline(Phase.PAUSING, within_s))
-
-
-def test_more_reasons_to_rest_change_nothing_for_one_that_serves() -> None:
-    state = serving(replace(SERVE, frees_memory=False))
-    assert SERVE.is_more_than(state.wish)
-    assert follow(PauseAsked(SERVE), state=state) == (replace(state, wish=SERVE), [])
-
-
-@pytest.mark.parametrize("error", [PeerLost("gone"), StepAborted("nobody computes")])
-def test_a_cluster_that_ends_ends_the_service(error: LegionError) -> None:
-    state, actions = follow(EngineFailed(error, lost_peer=WorkerId("b" * 32)), state=serving())
-    assert (state.phase, state.crashes, actions) == (Phase.PAUSED, (), [EndEngine()])
-
-
-def test_a_run_that_completes_meanwhile_is_complete() -> None:
-    assert follow(EngineFinished(), state=serving())[0].phase is Phase.FINISHING
-
-
-def test_whoever_trains_alone_serves_nobody() -> None:
-    state, _ = follow(*TO_READY, PlanArrived(in_rounds()), PauseAsked(SERVE))
-    assert state.phase is Phase.PAUSING
-    state, _ = follow(*TO_READY, PlanArrived(in_rounds()), PauseAsked(replace(SERVE, frees_memory=False)))
-    assert state.phase is Phase.HOLDING
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from legion.messages import Device
 from legion_client.agent.orders import HOLD_S, NO_CARD, Offer, Unusable, device_kinds, offer, orders, seen
+from legion_client.engine.protocol import Throttle
 from legion_client.machine.policy import GpuLimit, Limits, Pause, Run, decide
 from legion_client.machine.presence import State
 from legion_client.machine.readings import GpuReading, Readings
@@ -85,11 +86,11 @@ def test_limits_of_the_device_that_computes() -> None:
     on_cpu = orders(run(), "cpu", NO_CARD)
     assert on_cpu.wish is None
     assert on_cpu.throttle is not None
-    assert (on_cpu.throttle.duty, on_cpu.throttle.threads, on_cpu.throttle.gpu_memory_fraction) == (0.7, 3, None)
+    assert on_cpu.throttle == Throttle(duty=0.7, threads=3)
     on_card = orders(run(CARD), "cuda", "1")
     assert on_card.wish is None
     assert on_card.throttle is not None
-    assert (on_card.throttle.duty, on_card.throttle.gpu_memory_fraction) == (pytest.approx(0.4), 0.9)
+    assert on_card.throttle == Throttle(duty=0.5, power=0.8, threads=3, gpu_memory_fraction=0.9)
 
 
 def test_an_engine_moves_to_what_it_may_use() -> None:

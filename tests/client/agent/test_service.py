@@ -26,7 +26,7 @@ from legion_client.agent.progress import Progress
 from legion_client.agent.room import Room
 from legion_client.agent.service import Agent
 from legion_client.agent.traffic import Traffic
-from legion_client.engine.protocol import Rates, Train
+from legion_client.engine.protocol import Prepare, Rates, Train
 from legion_client.machine.probe import hardware
 from legion_client.machine.reasons import sentence
 from legion_client.machine.volume import MonthlyVolume
@@ -356,3 +356,5 @@ async def test_what_an_engine_before_kept_is_offered_if_it_fits(
     told = Train.model_validate_json((tmp_path / "train.json").read_bytes())
     assert (told.local_state, told.resume_slice) == (None if run_id else home.local_state, None)
     assert home.local_state.exists() == (run_id is None)
+    prepared = Prepare.model_validate_json((tmp_path / "prepare.json").read_bytes())
+    assert (prepared.state_path, prepared.power_note) == (home.local_state, home.power_note)

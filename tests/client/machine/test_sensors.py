@@ -1,6 +1,7 @@
 """All sensors of Linux at once, with a private bus and X server for a desktop; and what it costs to read them."""
 
 import asyncio
+import functools
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ import pytest
 from legion_client.machine import sensors as sensors_module
 from legion_client.machine import sources_macos, sources_other, sources_windows
 from legion_client.machine.bus import Bus
+from legion_client.machine.card_power import Lowered, Note
 from legion_client.machine.games_linux import GameMode
 from legion_client.machine.gpu import Gpus
 from legion_client.machine.network_linux import MeteredConnection
@@ -21,6 +23,8 @@ from legion_client.machine.readings import GpuReading, Readings
 from legion_client.machine.sensing import FIRST_RETRY_S, Pace
 from legion_client.machine.sensors import TICK_S, Sensors, either, open_sensors
 from legion_client.machine.volume import MonthlyVolume
+from legion_client.paths import Home
+from tests.client.machine.fake_nvml import FakeNvml
 from tests.client.machine.fake_service import SILENCE, FakeService, Refusal, Values
 from tests.client.machine.private_desktop import MessageBus, Screen
 
@@ -179,6 +183,19 @@ async def test_cards_whose_driver_takes_its_time_are_not_gone(
         now += FIRST_RETRY_S
         found = await until(sensors, lambda found: found.gpu_problem is None)
         assert found.gpus[0].celsius == 70.0
+
+
+async def test_a_power_limit_that_an_engine_left_lowered_is_put_back(
+    volume: MonthlyVolume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml, note = FakeNvml.with_cards(tmp_path / "driver.json", "GPU-1"), Home(tmp_path).power_note
+    nvml.set_by_others("GPU-1", 120_000)
+    Note(note, nvml).write(Lowered(card="GPU-1", before_mw=200_000, ours_mw=120_000))
+    monkeypatch.setattr(sensors_module, "Note", functools.partial(Note, nvml=nvml))
+    sources = sources_other.open_sources({}, time.monotonic)
+    async with open_sensors(tmp_path, volume, sources=sources) as sensors:
+        await until(sensors, lambda _: not note.exists())
+    assert nvml.limits == {"GPU-1": 200_000}
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,23 @@
 """What a member computes on, and in which precision."""
 
+from types import SimpleNamespace
+from uuid import UUID
+
 import psutil
 import pytest
 import torch
 
 from legion.config import ClusterConfig
 from legion.train import device
-from legion.train.device import autocast, best_device, card_problem, describe, multiplies_bf16, peak_rss_bytes
+from legion.train.device import (
+    autocast,
+    best_device,
+    card_problem,
+    card_uuid,
+    describe,
+    multiplies_bf16,
+    peak_rss_bytes,
+)
 
 CPU = torch.device("cpu")
 
@@ -43,6 +54,16 @@ def test_why_no_card_is_chosen_is_told_where_one_may_be(monkeypatch: pytest.Monk
     assert "finds no MPS device" in str(card_problem(("mps",)))
     monkeypatch.setattr(device, "cuda_problem", lambda: "too old")
     assert card_problem() == card_problem(("cuda",)) == "too old"
+
+
+def test_only_a_card_of_nvidias_has_the_name_that_its_driver_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    card, properties = torch.device("cuda"), SimpleNamespace(uuid=UUID(int=7))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert card_uuid(card) == "GPU-00000000-0000-0000-0000-000000000007"
+    assert card_uuid(CPU) is card_uuid(torch.device("mps")) is None
+    monkeypatch.setattr(torch.version, "hip", "6.2")
+    assert card_uuid(card) is None
 
 
 def test_precision_is_what_the_run_says() -> None:
