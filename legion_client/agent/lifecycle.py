@@ -100,15 +100,20 @@ def _forward(state: State, event: Downloaded | EngineListens | PlanArrived | Sli
         case Phase.PREPARING, EngineListens():
             return replace(state, phase=Phase.READY), (SetDeadline(Phase.READY, DOZE_S),)
         case Phase.READY, PlanArrived(plan, kept):
-            return _planned(replace(state, plan=plan, kept=kept), plan)
+            return _planned(_member(state, plan, kept=kept), plan)
         case Phase.DOZING, PlanArrived(plan, kept):
-            waking = replace(state, phase=Phase.WAKING, plan=plan, kept=kept)
+            waking = replace(_member(state, plan, kept=kept), phase=Phase.WAKING)
             return waking, (StartEngine(), SetDeadline(Phase.WAKING, WAKE_S))
         case Phase.WAKING, EngineListens() if state.plan is not None:
             return _planned(state, state.plan)
         case Phase.LOADING, SliceBuilt(path, back) if state.plan is not None:
             return replace(state, phase=Phase.TRAINING), (SendTrain(state.plan, path, back),)
     return state, ()
+
+
+def _member(state: State, plan: Plan, *, kept: bool) -> State:
+    """Whom an engine before had lost may be here again: to report that of this plan would end it."""
+    return replace(state, plan=plan, kept=kept, lost_peer=None)
 
 
 def _planned(state: State, plan: Plan) -> Next:

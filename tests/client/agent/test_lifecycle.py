@@ -164,6 +164,9 @@ def test_a_cluster_among_others_that_loses_a_member_comes_back() -> None:
     state, actions = follow(*TO_READY, PlanArrived(of_many), EngineFailed(PeerLost("b left"), lost))
     assert actions[-1:] == [PrepareAgain()]
     assert (state.phase, state.plan, state.lost_peer, state.error) == (Phase.JOINING, None, lost, None)
+    # It may be back: a plan that has it again is not given up for what was.
+    again, _ = follow(*TO_READY, PlanArrived(of_many), state=state)
+    assert (again.phase, again.lost_peer) == (Phase.TRAINING, None)
     # Its own process is on its way out: that is no news.
     assert follow(EngineGone(DEATH), state=state) == (state, [])
     # What is not a peer's fault ends it as everywhere.
