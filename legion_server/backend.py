@@ -6,7 +6,7 @@ import socket
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from legion_server.store.sql import SqlStore
 logger = logging.getLogger(__name__)
 
 EVERYWHERE = ("0.0.0.0", "::", "")
+MOST_PROBES = 4  # bursts at a time: more would measure our line, not the workers'
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -56,6 +57,7 @@ class Backend:
     blobs: Blobs
     datasets: Datasets
     metrics: Metrics
+    probes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_PROBES))
 
     def invite(self, token: str) -> Invite:
         return Invite(invite_host(self.settings), self.settings.port, token, self.authority.fingerprint)

@@ -1,10 +1,11 @@
 """The server's REST interface as typed calls. Transport errors and problem responses come out as LegionErrors."""
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -18,6 +19,7 @@ from legion.messages import (
     Heartbeat,
     HeartbeatReply,
     Plan,
+    ProbeReply,
     Problem,
     RenewReply,
     RenewRequest,
@@ -25,7 +27,7 @@ from legion.messages import (
 from legion.reports import CreditView, LossCurve, MetricsReport, MetricsView
 from legion.rounds import Handover, RootReport, RoundsPage, SpanReport
 from legion_client.agent.cache import Download
-from legion_client.agent.metered import MeteredTransport
+from legion_client.agent.metered import UNHELD, MeteredTransport
 from legion_client.agent.traffic import Traffic
 from legion_client.engine.protocol import SliceWritten
 
@@ -83,6 +85,12 @@ class Coordinator:
     async def leave(self) -> None:
         """The server forgets where we are; the enrolment stays valid."""
         await self._call("DELETE", f"/workers/{self.worker_id}")
+
+    async def probe(self, size_bytes: int) -> ProbeReply:
+        """A burst of so much, past the volunteer's limits: what they are a share of is measured so."""
+        burst = os.urandom(size_bytes)  # which nobody on the way compresses
+        response = await self._call("POST", "/network/probe", content=burst, extensions={UNHELD: True})
+        return parsed(response, ProbeReply)
 
     async def config(self) -> RunConfig:
         return await self._get("/training/config", RunConfig)
@@ -186,9 +194,11 @@ class Coordinator:
         path: str,
         headers: dict[str, str] | None = None,
         content: bytes | AsyncIterator[bytes] | None = None,
+        extensions: dict[str, Any] | None = None,
     ) -> httpx.Response:
+        request = self._http.stream(method, path, headers=headers, content=content, extensions=extensions)
         with self._naming():
-            async with self._http.stream(method, path, headers=headers, content=content) as response:
+            async with request as response:
                 # Before the body is read: whoever answers may close the connection with its last byte.
                 local_address = response.extensions["network_stream"].get_extra_info("client_addr")
                 await response.aread()

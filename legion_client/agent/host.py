@@ -20,6 +20,7 @@ from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, join
 from legion_client.agent.face import in_full
 from legion_client.agent.guard import Guard, Watch, nobody_watches, nothing_comes, watching
 from legion_client.agent.journal import Journal
+from legion_client.agent.known import beside_sensors
 from legion_client.agent.memberships import BROKE_OFF, FOR_GOOD, JOINED, LEFT, NO_LONGER, UNKEPT, Ends, ended
 from legion_client.agent.orders import Offer, Orders, Unusable, offer, orders
 from legion_client.agent.room import Room
@@ -30,12 +31,13 @@ from legion_client.agent.standing import Standing
 from legion_client.agent.supervisor import COMMAND
 from legion_client.agent.telling import Teller
 from legion_client.agent.traffic import Traffic
+from legion_client.agent.uplink import Uplink
 from legion_client.control.messages import Said
 from legion_client.machine.notices import Coming
 from legion_client.machine.policy import Decision, Pause, Run, line_limits
 from legion_client.machine.probe import hardware
 from legion_client.machine.readings import Readings
-from legion_client.machine.reasons import Active, Reason
+from legion_client.machine.reasons import Active
 from legion_client.machine.volume import MonthlyVolume
 from legion_client.paths import Home
 from legion_client.settings import Settings, SettingsFile
@@ -43,7 +45,6 @@ from legion_client.settings import Settings, SettingsFile
 logger = logging.getLogger(__name__)
 
 LAST_LOOK_S = 1.0
-RESTING = (life.Phase.READY, life.Phase.DOZING, life.Phase.HOLDING, life.Phase.PAUSED, life.Phase.ENDED)
 
 
 class Host:
@@ -73,6 +74,7 @@ class Host:
         self.standing = Standing(home.activity / "standing.json", lambda: self.teller.changed())
         self.teller = Teller(self.journal)
         self.volume = MonthlyVolume(home.activity / "traffic.json")
+        self.uplink = Uplink(home.activity / "uplink.json")
         self.agent: Agent | None = None
         self.enrolment: Enrolment | None = None
         self.decision: Decision | None = None
@@ -174,7 +176,13 @@ class Host:
             await self._run(watch, stays=stays)
 
     async def _run(self, watch: Watch, *, stays: bool) -> None:
-        self._guard = Guard(watch.read, self._look_up, self._known, self._decided, at_rest=lambda: self.at_rest)
+        self._guard = Guard(
+            self.uplink.beside(watch.read, lambda: self.agent is None or self.agent.state.alone),
+            self._look_up,
+            self._known,
+            self._decided,
+            at_rest=lambda: self.at_rest,
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 beside = [
@@ -254,17 +262,25 @@ class Host:
             agent.on_change = self._changed
             if self._orders is not None:
                 self._apply(self._orders)
-            asking = asyncio.create_task(self.standing.ask(server), name="standing")
+            beside = [asyncio.create_task(self.standing.ask(server), name="standing")]
+            if self.polite:
+                beside.append(asyncio.create_task(self.uplink.keep(server, self._line_is_free), name="uplink"))
             try:
                 await agent.run()
             finally:
-                asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
                 self.agent = None
                 self.teller.changed()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_LOOK_S):
                     await self.standing.look(server)  # the last work counts too
+
+    def _line_is_free(self) -> bool:
+        """It may be used, and training does not."""
+        allowed = self.decision is not None and self.decision.network
+        return allowed and self.agent is not None and self.agent.state.phase in life.QUIET
 
     # What the policy decides.
 
@@ -283,24 +299,15 @@ class Host:
         return self.rules
 
     def _known(self) -> Sequence[Active]:
-        known = self._unusable.reasons(self.agent.attempt if self.agent is not None else None)
-        if self._coming is Coming.SHUTDOWN:
-            known.append(Active(Reason.SHUTTING_DOWN))
-        if self.file.problem:
-            reason = Reason.SETTINGS_MISTAKE if self.file.usable else Reason.SETTINGS_UNUSABLE
-            known.append(Active(reason, figures={"problem": self.file.problem}))
         state = self.agent.state if self.agent is not None else None
+        known = self._unusable.reasons(self.agent.attempt if self.agent is not None else None)
         # Of this membership; or of several, each of which ended with one.
         trouble, crashes = (state.trouble, state.crashes) if state is not None else (None, ())
         if trouble is None and self._ends.hopeless:
             trouble, crashes = self.trouble, self._ends.crashes
-        if trouble is not None:
-            figures: dict[str, str | int] = {"times": len(crashes), "problem": str(trouble)}
-            known.append(Active(Reason.ENGINE_FAILED, figures=figures))
+        known += beside_sensors(self._coming, self.file, trouble, len(crashes), finished=self.finished)
         if (lacking := self.room.lacking()) is not None:
             known.append(lacking)
-        if self.finished:
-            known.append(Active(Reason.FINISHED))
         return known
 
     def _decided(self, decision: Decision, readings: Readings) -> None:
@@ -336,7 +343,7 @@ class Host:
 
     @property
     def at_rest(self) -> bool:
-        return self.agent is None or self.agent.state.phase in RESTING
+        return self.agent is None or self.agent.state.phase in life.AT_REST
 
     @property
     def engine_pid(self) -> int | None:
@@ -364,7 +371,7 @@ class Host:
         self._have_finished(state)
         if (before.trouble, before.finishing) != (state.trouble, state.finishing):
             self.look_again()
-        if before.phase in RESTING and state.phase not in RESTING and self._guard is not None:
+        if before.phase in life.AT_REST and state.phase not in life.AT_REST and self._guard is not None:
             self._guard.look_again()  # what was read may be as old as nothing was to be stopped
         self.teller.moved(before, state)
 

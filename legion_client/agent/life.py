@@ -56,6 +56,9 @@ class Phase(StrEnum):
 BUSY = (Phase.PREPARING, Phase.READY, Phase.WAKING, Phase.LOADING, Phase.TRAINING, Phase.SERVING, Phase.HOLDING)
 # There is nothing of a run yet that an engine would have to say goodbye to, or the others to be told of.
 UNPLANNED = (Phase.JOINING, Phase.PREPARING, Phase.READY, Phase.DOZING)
+# Nothing is computed that would have to be stopped.
+AT_REST = (Phase.READY, Phase.DOZING, Phase.HOLDING, Phase.PAUSED, Phase.ENDED)
+QUIET = (Phase.JOINING, Phase.PREPARING, *AT_REST)  # little or nothing goes over the line
 
 _SAID: dict[Phase, WorkerState] = {
     Phase.JOINING: "joining",

@@ -6,6 +6,8 @@ import httpx
 
 from legion_client.agent.traffic import Direction, Traffic
 
+UNHELD = "legion.unheld"  # extension of a request whose body is counted, and not held to the limit
+
 
 class MeteredTransport(httpx.AsyncBaseTransport):
     """Bytes of heads and bodies as HTTP has them: what TLS and TCP add, a few percent, is not counted."""
@@ -16,7 +18,8 @@ class MeteredTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self._upload.valve.count(_head_bytes(request.url.raw_path, request.headers))
-        request.stream = _Metered(_body(request.stream), self._upload, _size(request.headers))
+        held = UNHELD not in request.extensions
+        request.stream = _Metered(_body(request.stream), self._upload, _size(request.headers), held=held)
         response = await self._inner.handle_async_request(request)
         self._download.valve.count(_head_bytes(b"", response.headers))
         response.stream = _Metered(_body(response.stream), self._download, _size(response.headers))
@@ -29,7 +32,10 @@ class MeteredTransport(httpx.AsyncBaseTransport):
 class _Metered(httpx.AsyncByteStream):
     """A body. Of one that comes, the next bytes are not read before the last have passed: TCP holds the server back."""
 
-    def __init__(self, body: httpx.AsyncByteStream, direction: Direction, size_bytes: int) -> None:
+    def __init__(
+        self, body: httpx.AsyncByteStream, direction: Direction, size_bytes: int, *, held: bool = True
+    ) -> None:
+        self._held = held
         self._body = body
         self._direction = direction
         self._size_bytes = size_bytes
@@ -38,6 +44,10 @@ class _Metered(httpx.AsyncByteStream):
         valve = self._direction.valve
         with self._direction.moving(self._size_bytes):
             async for chunk in self._body:
+                if not self._held:
+                    valve.count(len(chunk))
+                    yield chunk
+                    continue
                 start = 0
                 while piece := chunk[start : start + valve.piece_bytes(len(chunk))]:
                     start += len(piece)

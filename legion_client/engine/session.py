@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from legion.checkpoint.shards import read_slice
+from legion.codec.api import AnyCodec
 from legion.codec.on_device import encoder_for
 from legion.codec.registry import by_name
 from legion.comm.api import Group
@@ -228,8 +229,9 @@ class Session:
         self, command: Train, training: Training, zero: Zero3, place: Place, courier: Courier
     ) -> RoundTraining:
         config, path = self._prepare.config, self._prepare.state_path
-        anchor, encoder = self._first_anchor(command), encoder_for(self._device)
-        returned = started(config, place, command, anchor, zero.slice, courier, encoder)
+        returned = started(
+            config, place, command, self._first_anchor(command), zero.slice, courier, self._encoder_of_contributions
+        )
         keeper = LocalState(path, config, place, returned.member, zero, self._report) if path is not None else None
         return RoundTraining(
             config,
@@ -241,6 +243,10 @@ class Session:
             optimizer_steps=returned.optimizer_steps,
             keeper=keeper,
         )
+
+    def _encoder_of_contributions(self, codec: AnyCodec) -> AnyCodec:
+        """On our card, unless its memory was asked for."""
+        return codec if self._pace.serving else encoder_for(self._device)(codec)
 
     def _fill_slice(self, command: Train, layout: Layout, rank: Rank, zero: Zero3) -> int:
         """theta_0, or the state of a checkpoint; the tokens the run has seen so far."""

@@ -171,9 +171,7 @@ class Network(Section, frozen=True):
     """What the connection gives."""
 
     pause_when_metered: Switch = setting(True, "Pause while the connection costs by volume.")
-    upload_percent: Share = setting(
-        80, "Most of the measured upload speed to use. Not heeded yet: nothing measures it.", "%"
-    )
+    upload_percent: Share = setting(80, "Most of the measured upload speed to use.", "%")
     upload_kb_per_s: Rate = setting(0, "Fastest upload; 0: no limit.", "kB/s")
     download_kb_per_s: Rate = setting(0, "Fastest download; 0: no limit.", "kB/s")
     month_gb: Gigabytes = setting(0.0, "Most to send and receive in a calendar month; 0: no limit.", "GB")

@@ -9,6 +9,7 @@ from legion.config import Sha256
 from legion.ids import ClusterId, Epoch, RunId, WorkerId
 
 PROTOCOL = 1
+PROBE_BYTES = 4 * 2**20  # the largest burst that a worker measures its line with
 HEARTBEAT_S = 30.0
 OFFLINE_AFTER_S = 90.0
 
@@ -92,6 +93,13 @@ class EnrolReply(Message):
     certificate_pem: str  # the worker's, for 30 days
     authority_pem: str
     token: str  # bearer token of this worker, for REST
+
+
+class ProbeReply(Message):
+    """How a burst came."""
+
+    received_bytes: int
+    bytes_per_s: float | None  # of its second half; None of what came in one piece
 
 
 class RenewRequest(Message):

@@ -664,7 +664,7 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Most of the measured upload speed to use. Not heeded yet: nothing measures it.</source>
+        <source>Most of the measured upload speed to use.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

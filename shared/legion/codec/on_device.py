@@ -110,14 +110,14 @@ def _largest(chunks: Tensor, kept: int) -> Tensor:
 
 def _int8(chunks: Tensor) -> Tensor:
     blocks = chunks.view(-1, int8.BLOCK)
-    scale = _not_negligible(blocks.abs().amax(1) / 127)
+    scale = _not_negligible(_part(blocks.abs().amax(1), 127))
     steps = _steps(blocks, scale)
     return torch.cat([_bytes(scale, len(chunks)), _bytes(steps, len(chunks))], dim=1)
 
 
 def _int4(chunks: Tensor) -> Tensor:
     blocks = chunks.view(-1, int4.BLOCK)
-    halves, scale = _bf16(_not_negligible(blocks.abs().amax(1) / 7), 0xFFFF)
+    halves, scale = _bf16(_not_negligible(_part(blocks.abs().amax(1), 7)), 0xFFFF)
     q_NC = _steps(blocks, scale).add_(8).view(torch.uint8).view(-1, CHUNK)
     packed = q_NC[:, : int4.HALF] | (q_NC[:, int4.HALF :] << 4)
     return torch.cat([_bytes(halves, len(chunks)), packed], dim=1)
@@ -160,6 +160,11 @@ ENCODERS: dict[str, Encode] = {"bf16": _bf16_nearest, "int8": _int8, "int4": _in
 def _steps(blocks: Tensor, scale: Tensor) -> Tensor:
     """How many scales every element is, int8; no scale, no steps."""
     return (blocks / torch.where(scale == 0, torch.inf, scale)[:, None]).round_().to(torch.int8)
+
+
+def _part(largest: Tensor, steps: int) -> Tensor:
+    """By a tensor: CUDA multiplies by the reciprocal of a number, which rounds twice."""
+    return largest / torch.full_like(largest, steps)
 
 
 def _not_negligible(scale: Tensor) -> Tensor:
