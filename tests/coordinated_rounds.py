@@ -20,7 +20,7 @@ SHAPE = ModelShape(
         UnitShape(name=f"u{size}", tensors=(TensorShape(name=f"w{size}", shape=(size,)),)) for size in (20_000, 1, 9000)
     )
 )
-HARDWARE = Hardware(os="Linux", cpu_count=1, memory_bytes=1, free_disk_bytes=1, legion_version="0")
+HARDWARE = Hardware(os="Linux", cpu_count=1, memory_bytes=2**30, free_disk_bytes=1, legion_version="0")
 NOTHING = Stored()
 SEQ_LEN = 8
 

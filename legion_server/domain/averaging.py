@@ -4,6 +4,7 @@ waiting -> training -> finishing -> complete, as in `runs`; but a lost member en
 ends with the last committed round; the run is complete when the last anchor is a checkpoint.
 """
 
+import contextlib
 from dataclasses import dataclass, field, replace
 
 from legion.config import config_digest
@@ -160,7 +161,10 @@ def _lose(moment: Moment, workers: Workers) -> None:
 
 
 def _grow(moment: Moment, workers: Workers, stored: Stored) -> None:
-    """Ready workers form new clusters, which enter with the next round; with this one, if nobody else is in it."""
+    """Ready workers form new clusters, which enter with the next round; with this one, if nobody else is in it.
+
+    Those that cannot share the model wait on: a run is not failed for who comes later.
+    """
     run, rounds = moment.run, moment.rounds
     if rounds is None:
         return
@@ -173,7 +177,8 @@ def _grow(moment: Moment, workers: Workers, stored: Stored) -> None:
     candidates = [worker for worker_id, worker in workers.items() if worker_id not in again]
     ready = clusters.free(candidates, run.clusters, config_digest(run.config), rounds.shape)
     for members in clusters.groups(ready, clusters.cluster_size(run.config.cluster)):
-        _add(moment, members, number, stored)
+        with contextlib.suppress(ConfigInvalid):
+            _add(moment, members, number, stored)
 
 
 def _advance(moment: Moment, now: float) -> None:

@@ -10,6 +10,8 @@ from legion.layout import Layout
 from legion.messages import Member, ModelShape, Plan
 from legion_server.domain.membership import Worker
 
+GIB = 2**30
+
 
 def candidates(workers: Iterable[Worker], digest: str | None = None) -> list[Worker]:
     """The workers that could start now, ordered by id: the order must not depend on who came first.
@@ -35,16 +37,25 @@ def agreeing(ready: Sequence[Worker]) -> list[Worker]:
     return max(groups.values(), key=len, default=[])  # groups stand in order of their smallest id: max keeps the first
 
 
-def check_split(members: Sequence[Worker]) -> None:
-    """ConfigInvalid when the model has fewer chunks than the plan would have members."""
+def check_split(config: RunConfig, members: Sequence[Worker]) -> None:
+    """ConfigInvalid when the model has too few chunks for so many members, or is too much for the memory of one."""
     for shape in {worker.shape for worker in members if worker.shape is not None}:
-        Layout(shape.sizes, tuple(worker.share for worker in members))
+        layout = Layout(shape.sizes, tuple(worker.share for worker in members))
+        for rank, worker in zip(layout.ranks, members, strict=True):
+            needed = config.optimizer.state_bytes(layout.owned(rank), layout.total)
+            if needed > worker.hardware.memory_bytes:
+                has = worker.hardware.memory_bytes / GIB
+                raise ConfigInvalid(
+                    f"weights, gradient and optimizer state take {needed / GIB:.1f} GiB of {worker.label}, "
+                    f"which has {has:.1f} GiB of memory",
+                    hint="Train a smaller model, put more workers into a cluster, or leave this one out.",
+                )
 
 
 def make_plan(run_id: RunId, config: RunConfig, epoch: Epoch, first_step: int, members: Sequence[Worker]) -> Plan:
     """ConfigInvalid when these members cannot share the model."""
     config.optimizer.require_members(len(members))
-    check_split(members)
+    check_split(config, members)
     shape = members[0].shape
     if shape is None:
         raise ConfigInvalid("a member of the plan has not built the model")

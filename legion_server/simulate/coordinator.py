@@ -29,7 +29,7 @@ SHORT_ROUND_S: Final = 120.0  # as the service: below, heartbeats are as frequen
 WAITING_HEARTBEAT_S: Final = 5.0
 MOST_RECORDS: Final = 64  # in one answer
 STUCK_ROUNDS: Final = 20.0  # in deadlines: nothing was committed for so long
-HARDWARE: Final = Hardware(os="simulated", cpu_count=1, memory_bytes=0, free_disk_bytes=0, legion_version="")
+HARDWARE: Final = Hardware(os="simulated", cpu_count=1, memory_bytes=2**50, free_disk_bytes=0, legion_version="")
 
 Committed = Callable[[RoundRecord], None]
 Published = Callable[[RoundPlan], None]

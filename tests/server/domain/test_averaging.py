@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from coordinated_rounds import Table, a_worker, config_of
+from coordinated_rounds import HARDWARE, Table, a_worker, config_of
 
 from legion.ids import RunId, WorkerId
 from legion.messages import ModelShape, TensorShape, UnitShape
@@ -56,6 +56,16 @@ def test_who_built_another_model_than_the_run_does_not_join() -> None:
     table.workers[WorkerId("c" * 32)] = a_worker("c", shape=OTHER)
     table.tick()
     assert len(table.run.clusters) == 2
+
+
+def test_who_is_too_small_for_the_model_does_not_join_and_ends_no_run() -> None:
+    table = Table(config_of(2), "ab")
+    small = HARDWARE.model_copy(update={"memory_bytes": 100})
+    table.workers[WorkerId("c" * 32)] = a_worker("c", hardware=small)
+    table.workers[WorkerId("d" * 32)] = a_worker("d")
+    table.tick()
+    assert table.run.phase == "training"
+    assert [plan.members[0].worker_id[0] for plan in table.run.clusters] == ["a", "b", "d"]
 
 
 def ended() -> Table:

@@ -47,6 +47,22 @@ def test_more_members_than_chunks(make_worker: MakeWorker) -> None:
         make_plan(RunId("run-1"), RunConfig(), Epoch(1), 0, [make_worker(letter) for letter in "abcde"])
 
 
+@pytest.mark.parametrize(("name", "needed"), [("adamw", 16 * 2 * 4096), ("onebit_adam", 16 * 2 * 4096 + 8 * 4 * 4096)])
+def test_what_the_optimizer_keeps_must_fit(make_worker: MakeWorker, name: str, needed: int) -> None:
+    config = merge(RunConfig(), {"optimizer": {"name": name}})
+
+    def members(memory_bytes: int) -> list[Worker]:
+        small = make_worker("b").hardware.model_copy(update={"memory_bytes": memory_bytes})
+        return [make_worker("a"), make_worker("b", hardware=small)]
+
+    assert len(make_plan(RunId("run-1"), config, Epoch(1), 0, members(needed)).members) == 2
+    with pytest.raises(
+        ConfigInvalid, match=r"take 0.0 GiB of pc-b \(bbbbbbbb\), which has 0.0 GiB of memory"
+    ) as caught:
+        make_plan(RunId("run-1"), config, Epoch(1), 0, members(needed - 1))
+    assert "smaller model" in caught.value.hint
+
+
 def test_an_optimizer_for_one_member(make_worker: MakeWorker) -> None:
     muon = merge(RunConfig(), {"optimizer": {"name": "muon"}})
     members = [make_worker("a"), make_worker("b")]

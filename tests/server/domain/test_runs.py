@@ -204,7 +204,7 @@ class Life(RuleBasedStateMachine):
         self.workers[WorkerId(letter * 32)] = Worker(
             WorkerId(letter * 32),
             letter,
-            Hardware(os="x", cpu_count=1, memory_bytes=1, free_disk_bytes=1, legion_version="0"),
+            Hardware(os="x", cpu_count=1, memory_bytes=2**30, free_disk_bytes=1, legion_version="0"),
             "0" * 64,
             0.0,
             self.now,
