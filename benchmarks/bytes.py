@@ -20,6 +20,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
@@ -40,6 +41,7 @@ from legion_server.simulate.run import Simulation
 PARAMETERS = 1.2e9
 H = 32  # steps of a round, for the ratios
 STEPS = 2  # that are made
+CHURN, CHURN_ROUNDS = 0.2, 8
 FLUSH_EVERY = 16  # rounds
 MOST_UP = 0.75  # bit a parameter and round
 MEASURED = 4  # participants
@@ -85,13 +87,18 @@ def spent(found: Course, parameters: float) -> dict[str, float]:
     """Bits a parameter in the whole run; mean of all workers, but for `most`."""
     table, bits = found.bytes_by_kind(), 8 / parameters
     every = {f"{kind}, {way}": table[kind][f"{way}_mean"] * bits for kind in KINDS for way in ("up", "down")}
-    return every | {
-        "contribution, most": table["contribution"]["up_max"] * bits,
-        "update down": table["serving"]["down_mean"] * bits,
-        "total up": (table["total"]["up_mean"] - table["checkpoint"]["up_mean"]) * bits,
-        "total up, most": (table["total"]["up_max"] - table["checkpoint"]["up_max"]) * bits,
-        "total down": table["total"]["down_mean"] * bits,
-    }
+    most = {f"{kind}, {way}, most": table[kind][f"{way}_max"] * bits for kind in KINDS for way in ("up", "down")}
+    return (
+        every
+        | most
+        | {
+            "update down": table["serving"]["down_mean"] * bits,
+            "total up": (table["total"]["up_mean"] - table["checkpoint"]["up_mean"]) * bits,
+            "total up, most": (table["total"]["up_max"] - table["checkpoint"]["up_max"]) * bits,
+            "total down": table["total"]["down_mean"] * bits,
+            "total down, most": table["total"]["down_max"] * bits,
+        }
+    )
 
 
 def rounds_of(
@@ -122,20 +129,45 @@ def simulated(participants: int, folder: Path) -> list[Row]:
     mean = ((FLUSH_EVERY - 1) * usual["total up"] + flush["total up"]) / FLUSH_EVERY
     rarely = math.ceil((flush["total up"] - usual["total up"]) / (MOST_UP - usual["total up"]))
     unit, who = "bit/parameter", f"{participants} participants"
-    most = f"most {usual['contribution, most']:.4f}; the own span does not travel"
+    most = {name.removesuffix(", most"): f"most {bits:.4f}" for name, bits in usual.items() if name.endswith(", most")}
+    own = f"{most['contribution, up']}; the own span does not travel"
     found = [
-        Row(f"{who}: contribution up", usual["contribution, up"], unit, "<= 0.17", most),
-        Row(f"{who}: update down", usual["update down"], unit, "<= 0.6"),
+        Row(f"{who}: contribution up", usual["contribution, up"], unit, "<= 0.17", own),
+        Row(f"{who}: update up", usual["serving, up"], unit, note=most["serving, up"]),
+        Row(f"{who}: update down", usual["update down"], unit, "<= 0.6", most["serving, down"]),
         Row(f"{who}: total up", usual["total up"], unit, f"<= {MOST_UP}", "mean, without storage seeding"),
         Row(f"{who}: total up, most", usual["total up, most"], unit),
-        Row(f"{who}: total down", usual["total down"], unit),
-        Row(f"{who}: storage seeding up", usual["checkpoint, up"], unit, note="each update once"),
-        Row(f"{who}: control up", usual["control, up"], unit, note="plans, records, heartbeats, frames"),
+        Row(f"{who}: total down", usual["total down"], unit, note=most["total down"]),
+        Row(
+            f"{who}: storage seeding up",
+            usual["checkpoint, up"],
+            unit,
+            note=f"{most['checkpoint, up']}; each update once",
+        ),
+        Row(f"{who}: control up", usual["control, up"], unit, note=f"{most['control, up']}; texts and frames"),
+        Row(
+            f"{who}: control down",
+            usual["control, down"],
+            unit,
+            note=f"{most['control, down']}; plans, records, frames",
+        ),
         Row(f"{who}: flush, total up", flush["total up"], unit, note="of such a round, and of the last"),
         Row(f"{who}: total up, {FLUSH_EVERY} rounds with a flush", mean, unit, note="a round, as by default"),
         Row(f"{who}: rounds for a flush", rarely, "", note=f"rounds.flush_every for a mean total up <= {MOST_UP}"),
     ]
-    return found + ratios(who, {name: usual[name] for name in ("contribution, up", "total up", "total down")})
+    found += ratios(who, {name: usual[name] for name in ("contribution, up", "total up", "total down")})
+    return [*found, *joining(participants, folder)]
+
+
+def joining(participants: int, folder: Path) -> list[Row]:
+    """Of a run in which workers leave and come back: in a whole run, as it falls on few."""
+    options = replace(options_of(participants, CHURN_ROUNDS, PARAMETERS), churn=CHURN)
+    table, bits = course(options, folder).bytes_by_kind()["join"], 8 / PARAMETERS
+    note = f"most {table['down_max'] * bits:.4f}; {CHURN_ROUNDS} rounds, {CHURN:.0%} leave and return in each"
+    return [
+        Row(f"{participants} participants: join down, a run", table["down_mean"] * bits, "bit/parameter", note=note),
+        Row(f"{participants} participants: join up, a run", table["up_mean"] * bits, "bit/parameter"),
+    ]
 
 
 def ratios(who: str, bits: dict[str, float]) -> list[Row]:
