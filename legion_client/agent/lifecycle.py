@@ -150,10 +150,12 @@ def _pause(state: State, wish: Wish) -> Next:
             return _without_engine(state)
         case Phase.TRAINING if wish.serves and not state.alone and _others_go_on(state):
             serving = replace(state, phase=Phase.SERVING, computes_nothing=False)
-            after_s = YIELD_S if wish.frees_memory else HOLD_S
+            after_s = YIELD_S if wish.frees_memory else STOP_S
             return serving, (SendPause(wish.reason, serves=True), SetDeadline(Phase.SERVING, after_s))
+        case Phase.SERVING if wish.serves and wish.frees_memory and not state.computes_nothing:
+            return state, (SetDeadline(Phase.SERVING, YIELD_S),)
         case Phase.SERVING if wish.serves:
-            return state, ()  # what it had on a card is freed, or soon
+            return state, ()
         case Phase.TRAINING | Phase.SERVING | Phase.HOLDING if wish.frees_memory:
             return _end_to_rest(state, wish.reason, 0.0, FREE_S)
         case Phase.TRAINING | Phase.SERVING if not state.alone and _others_go_on(state):
@@ -240,7 +242,7 @@ def _engine_ended(state: State, event: EngineFinished | EngineLeft | EngineFaile
             return _leave(state)
         case EngineFinished():
             return replace(state, phase=Phase.FINISHING), (Drain(),)
-        case EngineLeft() if state.phase in (Phase.SERVING, Phase.PAUSING):
+        case EngineLeft() if state.phase in (Phase.TRAINING, Phase.SERVING, Phase.PAUSING):
             return _depart(state)
         case EngineLeft():
             return _leave(state)

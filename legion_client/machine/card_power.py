@@ -38,6 +38,7 @@ class Lowered(BaseModel, frozen=True, extra="forbid"):
     card: str  # as NVIDIA's driver names it: GPU-...
     before_mw: PositiveInt
     ours_mw: PositiveInt
+    being_set: bool = False  # what the card makes of it is not known yet
 
     @property
     def share(self) -> float:
@@ -179,7 +180,7 @@ class PowerLimit:
     def _set(self, handle: Any, wanted: Lowered) -> Lowered:
         """What has become of it: a card may round. The note is there before, so that no kill comes in between."""
         nvml: Any = self._nvml
-        self._note.write(wanted)
+        self._note.write(wanted.model_copy(update={"being_set": True}))
         try:
             nvml.nvmlDeviceSetPowerManagementLimit(handle, wanted.ours_mw)
             present_mw = int(nvml.nvmlDeviceGetPowerManagementLimit(handle))
@@ -190,8 +191,7 @@ class PowerLimit:
             self._note.settle()
             raise DriverFailed("the card does not take it")
         lowered = wanted.model_copy(update={"ours_mw": present_mw})
-        if lowered != wanted:
-            self._note.write(lowered)
+        self._note.write(lowered)
         return lowered
 
     def _let_go(self) -> None:
@@ -213,7 +213,7 @@ def put_back(nvml: Any, lowered: Lowered) -> None:
         logger.info("power limit is of a card that is gone card=%s", lowered.card)
         return
     present_mw = nvml.nvmlDeviceGetPowerManagementLimit(handle)
-    if present_mw == lowered.ours_mw:
+    if present_mw == lowered.ours_mw or (lowered.being_set and present_mw < lowered.before_mw):
         nvml.nvmlDeviceSetPowerManagementLimit(handle, lowered.before_mw)
         logger.info("power limit put back card=%s watts=%.0f", lowered.card, lowered.before_mw / WATT_MW)
 

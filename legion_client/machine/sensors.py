@@ -5,7 +5,8 @@ How often each is read while the agent asks every `TICK_S`, and why:
     every 2 s    idle, screen, game, programs and load, mains or battery: a pause is due within 3 s of what causes it
     every 4 s    heat: a processor warms up in seconds, and slowing down comes before pausing
     every 2 s    graphics cards while we compute on one, else every 10 s, a laptop's that may sleep every 60 s
-    every 2 s    whether an engine that was killed has left a card's power limit lowered: the card is its owner's again
+    every 2 s    whether an engine that was killed has left a card's power limit lowered: the card is its owner's again;
+                 less often after a driver's failure
     every 15 s   metered, free disk: change by a person's hand or slowly
     every 30 s   charge of the battery: percents take minutes
     every 60 s   the month's traffic is saved; it is counted in memory

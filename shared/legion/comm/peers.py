@@ -39,6 +39,7 @@ T = TypeVar("T")
 Reply = TypeVar("Reply", bound=Parsed)
 FIRST_CONTACT_S = 120.0  # members learn of a plan up to a few heartbeats apart
 SILENT_S = 5.0  # without a watch or an answer, after there was one: lost
+LAST_WORD_S = 1.0  # for the end of a watch, after the farewell
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # pauses between tries; the last repeats
 COMPLETE = "complete"  # the farewell of a member that has nothing left to do
 PAUSED = "paused"  # that of one whose volunteer has it rest: what it did is kept, and the others go on from there
@@ -283,6 +284,7 @@ class GrpcLink:
                 presence = self._parsed(Presence, message)
                 if presence.leaving:
                     self._take_leave(presence.reason)
+                    await _until_end(call)
                     return contact, None
             return contact, PeerLost(f"{self._peer} has stopped")
         except grpc.aio.AioRpcError as error:
@@ -301,6 +303,14 @@ class GrpcLink:
             self._member.changes.fail(PeerPaused(f"{self._peer} was paused by its volunteer"), peer=self._peer)
         elif reason != COMPLETE:
             self._member.changes.fail(PeerLost(f"{self._peer} left: {reason}"), peer=self._peer)
+
+
+async def _until_end(call: Any) -> None:
+    """Of a call that has said all: whoever cancels it now has the other end log that its last word was not taken."""
+    with contextlib.suppress(TimeoutError, grpc.aio.AioRpcError):
+        async with asyncio.timeout(LAST_WORD_S):
+            while await call.read() is not grpc.aio.EOF:
+                pass
 
 
 def peer_error(peer: WorkerId, error: grpc.aio.AioRpcError | TimeoutError) -> LegionError:

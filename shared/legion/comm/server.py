@@ -19,7 +19,7 @@ from legion.comm.api import Ballot, Batches
 from legion.comm.frames import Opening, PartWriter, decode_opening, frame_count, frames_of
 from legion.comm.mailbox import Delivery
 from legion.comm.member import Member, naming
-from legion.errors import LegionError, NotFinite, PartInvalid
+from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, StepAborted
 from legion.identity import host_name
 from legion.ids import Rank, Step, UnitId, WorkerId
 from legion.proto.peer_pb2 import (
@@ -83,6 +83,9 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
             try:
                 return await handler(member, caller, requests, context)
             except LegionError as error:
+                if error is member.changes.failure and isinstance(error, PeerLost | StepAborted):
+                    # Nothing of ours is wrong: we leave, and our farewell says why.
+                    await context.abort(grpc.StatusCode.UNAVAILABLE, "this member leaves")
                 await refuse(context, error)
             except grpc.aio.InternalError as error:
                 # The connection is gone: nobody is left to tell. As an error gRPC would log it with a traceback.

@@ -133,7 +133,7 @@ class Training:
         """One optimizer step of the cluster."""
         self._zero.begin(work.batch_count)
         loss_sum, tokens, micro_batches = 0.0, 0, 0
-        while (index := self._next_batch(work)) is not None:
+        while (index := self._next_batch(work, idle=not micro_batches)) is not None:
             batch = self._loader.blocks_from(work.first_block + index * self._loader.blocks_each)
             self._prefetch(work, index)
             with self._zero.backward_of(index, batch.tokens), autocast(self._config.cluster, self._device):
@@ -156,14 +156,18 @@ class Training:
         self._listener.step_done(record)
         return outcome
 
-    def _next_batch(self, work: Assignment) -> int | None:
-        """Claimed only when it may be computed: a claim that rests would keep the others waiting."""
+    def _next_batch(self, work: Assignment, *, idle: bool) -> int | None:
+        """Claimed only when it may be computed: a claim that rests would keep the others waiting.
+
+        `idle`: nothing was computed in this step.
+        """
         self.pace.between()
         if not self.pace.serving:
             return self._exchange.claim(work.step, work.batch_count)
         self._zero.let_go()
         self._exchange.rest(work.step, work.batch_count)
-        self.pace.rests()
+        if idle or self._config.cluster.reduce_every == "micro_batch":  # else gradients are still on the device
+            self.pace.rests()
         return None
 
     def _prefetch(self, work: Assignment, index: int) -> None:
@@ -183,16 +187,22 @@ class Training:
         loss_sum, tokens = 0.0, 0
         with self._zero.evaluation(), autocast(self._config.cluster, self._device):
             for number in mine:
-                self.pace.between()
+                self._go_on()
                 batch = self._loader.validation_batch(number, most)
                 loss_sum += float(self._loss_sum(batch))
                 tokens += batch.tokens
             if self._writer is not None and group.rank == 0:
-                self._writer.write(self._model, self.steps_done, self.pace.between)
+                self._writer.write(self._model, self.steps_done, self._go_on)
         verdict = self._zero.vote_evaluation(Batches(mine, tokens), count, loss_sum)
         self._listener.evaluated(
             EvaluationRecord(step=self.steps_done, loss=verdict.loss_sum / verdict.tokens, tokens=verdict.tokens)
         )
+
+    def _go_on(self) -> None:
+        """With an evaluation, which nobody takes over from who is to rest."""
+        self.pace.between()
+        if self.pace.serving:
+            raise StepAborted("the evaluation was given up, as this computer rests")
 
     def _loss_sum(self, batch: MicroBatch) -> Tensor:
         """Cross-entropy in nats, summed over the batch's tokens."""

@@ -52,12 +52,14 @@ class Pace:
         """From the next micro-batch on; whoever heeds it says `rests`."""
         with self._changed:
             self._serving, self._told = True, False
+            self._changed.notify_all()
 
     def rests(self) -> None:
         """On the compute thread: it serves, and what it computed last is on its way."""
-        if not self._told:
-            self._told = True
-            self._on_held()
+        with self._changed:
+            if self._serving and not self._told:
+                self._told = True
+                self._on_held()
 
     def pause(self, *, after_contribution: bool = False) -> None:
         """From the next micro-batch on nothing is computed; or first once a contribution is made."""
@@ -103,7 +105,7 @@ class Pace:
             self._hold()
             duty = self._duty
             # The clock may be a virtual one that only moves with work: without a limit nothing is waited for.
-            if duty < 1.0:
+            if duty < 1.0 and not self._serving:
                 self._rest_until(self._clock() + (self._clock() - self._since) * (1 - duty) / duty)
             self._hold()
             self._raise_if_given_up()
@@ -121,8 +123,12 @@ class Pace:
         self._raise_if_given_up()
 
     def _rest_until(self, moment: float) -> None:
-        while not self._paused and not self.given_up and self._duty < 1.0 and (left := moment - self._clock()) > 0:
+        while self._limited and (left := moment - self._clock()) > 0:
             self._changed.wait(left)
+
+    @property
+    def _limited(self) -> bool:
+        return self._duty < 1.0 and not (self._paused or self._serving or self.given_up)
 
     def _raise_if_given_up(self) -> None:
         if self.given_up:

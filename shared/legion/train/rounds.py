@@ -66,7 +66,8 @@ class RoundTraining:
         try:
             self._turns()
         except (PeerLost, StepAborted) as error:  # an aborted step changes nothing: what was done before it is whole
-            if not (isinstance(error, StepAborted) and self._training.pace.given_up):
+            pace = self._training.pace
+            if not (isinstance(error, StepAborted) and (pace.given_up or pace.serving)):
                 self._leave()
                 raise
         self._zero.stop()
@@ -109,7 +110,7 @@ class RoundTraining:
         if first is None:
             self._rounds.wait()
             self._training.pace.idled()
-            if self._training.stopping.is_set():
+            if self._training.stopping.is_set() or (self._training.pace.serving and self._rounds.contributed):
                 return
             self._training.pace.between()  # moving to the anchor is work too
             self._zero.wait_at_border(self._rounds)

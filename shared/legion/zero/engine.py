@@ -175,8 +175,13 @@ class Zero3:
     def let_go(self) -> None:
         """Nothing more is computed in this step: weights that are here or on their way go, and the card's memory."""
         self._release_all()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        match self._device.type:
+            case "cuda":
+                torch.cuda.empty_cache()
+            case "mps":
+                torch.mps.empty_cache()
+            case "xpu":
+                torch.xpu.empty_cache()
 
     def finish(self, loss_sum: float, lr: float, *, last: bool = False, border: Border | None = None) -> Committed:
         """Vote and, on commit, update. StepAborted if any member could not finish.

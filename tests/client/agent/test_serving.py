@@ -17,6 +17,7 @@ from legion_client.agent.life import (
     PauseAsked,
     Phase,
     PlanArrived,
+    PrepareAgain,
     ResumeAsked,
     SendPause,
     SendResume,
@@ -33,7 +34,7 @@ SERVE = Wish("a game runs", frees_memory=True, serves=True)
 
 def serving(wish: Wish = SERVE) -> State:
     state, actions = follow(*TO_READY, PlanArrived(in_rounds(3)), PauseAsked(wish))
-    after_s = YIELD_S if wish.frees_memory else HOLD_S
+    after_s = YIELD_S if wish.frees_memory else STOP_S
     assert actions[-2:] == [SendPause(wish.reason, serves=True), SetDeadline(Phase.SERVING, after_s)]
     assert (state.phase, state.said, state.wish) == (Phase.SERVING, "training", wish)
     return state
@@ -69,10 +70,18 @@ def test_a_wish_that_serves_nobody_ends_the_service(wish: Wish, within_s: float)
     assert (state.phase, state.wish, actions[-1]) == (Phase.PAUSING, wish, SetDeadline(Phase.PAUSING, within_s))
 
 
-def test_more_reasons_to_rest_change_nothing_for_one_that_serves() -> None:
+def test_who_serves_frees_its_card_in_time_when_that_is_asked_for_later() -> None:
     state = serving(replace(SERVE, frees_memory=False))
     assert SERVE.is_more_than(state.wish)
-    assert follow(PauseAsked(SERVE), state=state) == (replace(state, wish=SERVE), [])
+    in_time = [SetDeadline(Phase.SERVING, YIELD_S)]
+    assert follow(PauseAsked(SERVE), state=state) == (replace(state, wish=SERVE), in_time)
+    held, _ = follow(EngineHeld(), state=state)
+    assert follow(PauseAsked(SERVE), state=held) == (replace(held, wish=SERVE), [])
+
+
+def test_who_resumes_while_its_engine_leaves_comes_back() -> None:
+    state, actions = follow(EngineHeld(), ResumeAsked(), EngineLeft(), state=serving())
+    assert (state.phase, state.error, actions[-1]) == (Phase.JOINING, None, PrepareAgain())
 
 
 @pytest.mark.parametrize("error", [PeerLost("gone"), StepAborted("nobody computes")])

@@ -163,8 +163,9 @@ def test_who_waits_for_others_while_it_rests_can_be_stopped(engines: Engines, te
     assert isinstance(resting.reports[-1], Left)
     with opened(resting.only(StateSaved).path) as kept:
         kept.check()
-    for engine in (other, alone):
-        engine.kill()
+    other.send(Resume())
+    assert other.wait_for(Failed).slug == "peer-paused", "nothing is wrong with those who are left"
+    alone.kill()
 
 
 def test_where_nobody_can_take_over_its_work_a_resting_member_leaves(engines: Engines, text_data: Dataset) -> None:

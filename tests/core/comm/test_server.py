@@ -29,7 +29,7 @@ from legion.comm import server
 from legion.comm.credentials import channel_credentials
 from legion.comm.frames import encode_frame
 from legion.comm.server import EPOCH_KEY, SERVICE
-from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost
+from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, StepAborted
 from legion.layout import CHUNK, Layout
 from legion.proto.peer_pb2 import BallotMessage, ClaimRequest, FetchRequest, PartHeader, WatchRequest
 
@@ -300,12 +300,14 @@ async def test_a_failed_member_answers_with_its_failure(tmp_path: Path) -> None:
         assert error.details() == f"not-finite: {culprit}"
 
 
-async def test_a_failure_that_is_nobodys_fault_here_is_aborted_not_invalid(tmp_path: Path) -> None:
+@pytest.mark.parametrize("why", [PeerLost("cyd cannot be reached"), StepAborted("given up, as we leave")])
+async def test_who_leaves_without_a_fault_blames_nobody_who_asks(tmp_path: Path, why: LegionError) -> None:
+    """Its farewell says why; until that comes, others try again."""
     async with joined(tmp_path) as nodes, channel_as(nodes[1].identity, nodes[0]) as channel:
-        nodes[0].member.changes.fail(PeerLost("cyd cannot be reached"))
+        nodes[0].member.changes.fail(why)
         call = channel.unary_unary(SERVICE + "Claim")(ClaimRequest().SerializeToString(), metadata=metadata())
         error = await refusal(call)
-        assert (error.code(), error.details()) == (grpc.StatusCode.ABORTED, "peer-lost: cyd cannot be reached")
+        assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "this member leaves")
 
 
 async def test_a_fault_of_our_own_is_told_and_logged(

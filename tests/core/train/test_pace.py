@@ -109,6 +109,23 @@ def test_who_serves_goes_on_but_says_once_that_it_rests() -> None:
     assert pace.given_up  # there is nothing under way to be finished
 
 
+def test_who_serves_does_not_keep_to_a_limit_of_time() -> None:
+    clock, held = Clock(), threading.Event()
+    pace = Pace(held.set, clock)
+    pace.limit(duty=0.05, threads=None)
+    clock.now_s += 1000.0
+    thread, outcome = between_in_a_thread(pace)
+    pace.serve()  # ends a rest of 19,000 s
+    thread.join(WAIT_S)
+    clock.now_s += 1000.0  # that others computed for
+    pace.between()
+    assert outcome == [None]
+    assert not held.is_set()
+    pace.resume()
+    pace.rests()  # late: nothing rests any more
+    assert not held.is_set()
+
+
 def test_a_limit_that_is_lifted_ends_its_rest() -> None:
     clock = Clock()
     pace = Pace(clock=clock)
