@@ -85,6 +85,15 @@ def test_another_share_is_one_of_what_was_found(nvml: FakeNvml, begun: Begun) ->
     assert nvml.limits[OURS] == 180_000
 
 
+@pytest.mark.parametrize("present_mw", [120_000, 118_500, DEFAULT_MW])
+def test_a_kill_before_the_card_has_told_what_it_made_of_the_limit(nvml: FakeNvml, path: Path, present_mw: int) -> None:
+    note = Note(path, nvml)
+    note.write(LOWERED.model_copy(update={"being_set": True}))
+    nvml.set_by_others(OURS, present_mw)
+    note.read()
+    assert (nvml.limits, path.exists()) == (WHOLE, False)
+
+
 def test_no_less_than_the_card_takes(nvml: FakeNvml, begun: Begun, path: Path) -> None:
     limit = begun()
     assert limit.keep_to(0.1) == LEAST_MW / DEFAULT_MW
