@@ -1,10 +1,10 @@
-"""How soon nothing is computed any more: after a pause, a program that goes first, another schedule, a shutdown.
+"""How soon nothing is computed any more: after a pause, a program that goes first, the battery, a shutdown ...
 
 Everything is real and on this machine: `legion-server serve` with a run in rounds, and `legion-client --no-gui` with a
-volunteer's rules. The clock starts when the request is sent, the program is started, the setting is changed, or SIGTERM
-is. It stops with the last processor time that the engine's process used: looked at every 20 ms, until it has used next
-to none for 0.3 s, or is gone. Beside a busy machine's other programs the engine, which has the lowest priority, takes
-longer to be heard.
+volunteer's rules. The clock starts when the request is sent, the program is started, the setting is changed, SIGTERM
+is, or a battery's files say so (as root: see `volunteer.battery`). It stops with the last processor time that the
+engine's process used: looked at every 20 ms, until it has used next to none for 0.3 s, or is gone. Beside a busy
+machine's other programs the engine, which has the lowest priority, takes longer to be heard.
 
 python benchmarks/pausing.py [--repeats 8] [--json FILE]
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 from rows import Row, parser, show, status_of
+from volunteer.battery import Battery, missing
 from volunteer.processes import running
 from volunteer.server import client, config, reached, server
 
@@ -115,6 +116,28 @@ async def by_schedule(volunteer: Volunteer) -> AsyncIterator[None]:
     await volunteer.control.request(ChangeSettings(values={"schedule.enabled": False}))
 
 
+def by_battery(battery: Battery) -> "Cause":
+    @contextlib.asynccontextmanager
+    async def unplugged(_: Volunteer) -> AsyncIterator[None]:
+        battery.plug(False)
+        yield
+        battery.plug(True)
+
+    return unplugged
+
+
+async def memory_back(volunteer: Volunteer, repeats: int) -> list[float]:
+    """Seconds until the engine is gone, of a pause that leaves it nothing to do."""
+    taken = []
+    for _ in range(repeats):
+        engine, began = await volunteer.engine(), time.perf_counter()
+        await volunteer.control.request(ChangeSettings(values={"modes.network": "never"}))
+        await asyncio.to_thread(engine.wait)
+        taken.append(time.perf_counter() - began)
+        await volunteer.control.request(ChangeSettings(values={"modes.network": None}))
+    return taken
+
+
 Cause = Callable[[Volunteer], contextlib.AbstractAsyncContextManager[None]]
 
 
@@ -129,12 +152,17 @@ async def stills(volunteer: Volunteer, cause: Cause, repeats: int) -> list[float
     return taken
 
 
-async def measured(volunteer: Volunteer, repeats: int, end: Callable[[], None]) -> list[Row]:
+async def measured(volunteer: Volunteer, battery: Battery | None, repeats: int, end: Callable[[], None]) -> list[Row]:
     await volunteer.control.request(ChangeSettings(values={"programs.resume_after_s": 0}))
     found = [row("pause by hand", await stills(volunteer, by_hand, repeats), 2.0)]
     few = max(2, repeats // 3)
     found.append(row("another schedule", await stills(volunteer, by_schedule, few), 3.0))
     found.append(row("a program that goes first", await stills(volunteer, by_program, few), 3.0))
+    if battery is not None:
+        found.append(row("the battery", await stills(volunteer, by_battery(battery), few), 3.0))
+    gone = await memory_back(volunteer, few)
+    note = f"median {statistics.median(gone):.2f} of {len(gone)}; its process is gone"
+    found.append(Row("a pause that asks for the memory: longest until it is back", max(gone), "s", "<= 5", note))
     await volunteer.control.request(ChangeSettings(values={"programs.resume_after_s": None}))
     await volunteer.engine()
     async with by_program(volunteer):
@@ -173,9 +201,15 @@ def main() -> int:
             text = ",".join(value) if isinstance(value, list) else str(value)
             client(home, "settings", "set", f"{setting}={text}")
         command = [sys.executable, "-m", "legion_client", "--home", str(home), "--no-gui"]
+        battery = None
+        if reason := missing():
+            print(f"Without the battery: {reason}.", file=sys.stderr)
+        else:
+            battery = Battery(folder / "power_supply")
+            command = battery.seen_by(command)
         agent = ends.enter_context(running(command, dict(os.environ)))
         reached(home, "training")
-        rows = asyncio.run(measured(Volunteer(home), options.repeats, agent.terminate))
+        rows = asyncio.run(measured(Volunteer(home), battery, options.repeats, agent.terminate))
     return show("From the request to no more compute", rows, options.json)
 
 
