@@ -12,17 +12,24 @@ CODEC = os.environ.get("DISTURBED_CODEC")  # of this worker's contributions
 ROOTS_FILE = os.environ.get("DISTURBED_ROOTS")  # a line of JSON for each anchor that an engine of this worker reached
 
 if CODEC and ROOTS_FILE and "legion_client.engine" in sys.orig_argv:
+    from collections.abc import Callable
+
     from legion.codec.registry import any_by_name
+    from legion.comm.api import Work
     from legion.outer.courier import Courier
     from legion.rounds import RootReport
 
     codec, roots_file = any_by_name(CODEC), Path(ROOTS_FILE)
     applied = Courier.applied
 
-    def noted(self: Courier, report: RootReport) -> None:
-        with roots_file.open("a") as file:
-            file.write(json.dumps({"round": report.round, "root": report.root}) + "\n")
-        applied(self, report)
+    def noted(self: Courier, made: Callable[[], RootReport]) -> Work[None]:
+        def written() -> RootReport:
+            report = made()
+            with roots_file.open("a") as file:
+                file.write(json.dumps({"round": report.round, "root": report.root}) + "\n")
+            return report
+
+        return applied(self, written)
 
     Courier.codec = lambda self: codec  # type: ignore[method-assign]
     Courier.applied = noted  # type: ignore[method-assign]
