@@ -10,6 +10,7 @@ from disturbed.volunteers import Site, Worker
 from legion.ids import WorkerId
 from legion.rounds import RoundPlan
 
+MOST_CRASHES = 2
 Way = Literal["engine", "client"]
 
 
@@ -17,7 +18,7 @@ Way = Literal["engine", "client"]
 class Kill:
     round: int
     worker: str
-    way: Way  # the engine alone, whose client then ends with an error; or the client and its engine
+    way: Way  # the engine alone, which its client starts again; or the client and its engine
 
 
 @dataclass(slots=True)
@@ -69,16 +70,19 @@ class Disturbance:
         reducers = [plan.reducer(span) for span in range(len(plan.spans)) if plan.reducer(span) in up]
         if not reducers:
             return
-        victim, way = up[self.chance.choice(reducers)], self._way
+        victim = up[self.chance.choice(reducers)]
+        way = self._way(victim.name)
         if way == "client":
             victim.kill()
         else:
             victim.kill_engine()
         self.kills.append(Kill(plan.round, victim.name, way))
 
-    @property
-    def _way(self) -> Way:
-        return "client" if len(self.kills) % 2 else "engine"
+    def _way(self, worker: str) -> Way:
+        """In turns; but a client whose engine dies three times in ten minutes waits for its volunteer."""
+        ways = [kill.way for kill in self.kills if kill.worker == worker]
+        hopeless = ways[-MOST_CRASHES:] == ["engine"] * MOST_CRASHES
+        return "client" if len(self.kills) % 2 or hopeless else "engine"
 
 
 async def paused(site: Site, worker: Worker, *, pause_s: float, period_s: float, periods: int) -> None:
