@@ -6,15 +6,18 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from identities import issue
 
 from legion.checkpoint.shards import read_info
+from legion.codec.on_device import OnDevice
+from legion.codec.registry import by_name
 from legion.config import config_digest
 from legion.errors import CheckpointInvalid, LegionError, PeerLost, RunError, StorageFailed, Unusable
 from legion.identity import Identity
 from legion.layout import Layout
 from legion.messages import Endpoint, Member, Message, ModelShape, Plan, TensorShape, UnitShape
-from legion_client.engine.protocol import Evaluated, Listening, Prepare, SliceWritten, StepDone, Train, Wrote
+from legion_client.engine.protocol import Evaluated, Listening, Pause, Prepare, SliceWritten, StepDone, Train, Wrote
 from legion_client.engine.session import Session, on_compute_thread
 from tests.client.engine.engine_processes import EPOCH, RUN, Dataset, plan_with, with_config
 
@@ -59,6 +62,21 @@ def plan_for(*members: Local, first_step: int = 0) -> Plan:
 @pytest.fixture
 def short(text_data: Dataset) -> Dataset:
     return with_config(text_data, steps=3, checkpoint={"every_steps": 2})
+
+
+def test_contributions_are_encoded_on_a_card_unless_its_memory_was_asked_for(
+    tmp_path: Path, short: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = with_config(short, cluster={"policy": "solo", "claims": "dynamic"}, rounds={"steps": 1})
+    session = Local(tmp_path, issue(tmp_path / "authority", 1)[0], rounds).session
+    codec = by_name("int4")
+    assert session._encoder_of_contributions(codec) is codec
+    monkeypatch.setattr(session, "_device", torch.device("cuda"))
+    assert isinstance(session._encoder_of_contributions(codec), OnDevice)
+    session.pause(Pause(reason="a game runs", serves=True))
+    assert session._encoder_of_contributions(codec) is codec
+    session.resume()
+    assert isinstance(session._encoder_of_contributions(codec), OnDevice)
 
 
 async def test_alone_from_theta_0_to_the_end(tmp_path: Path, short: Dataset) -> None:

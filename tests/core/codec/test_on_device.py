@@ -1,10 +1,13 @@
 """What a card encodes is what numpy would have written, bit for bit; torch's own CPU runs the same code everywhere."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from legion.codec import on_device
 from legion.codec.api import AnyCodec, Floats
@@ -50,6 +53,25 @@ def test_any_values_give_the_bytes_that_numpy_writes(codec: AnyCodec, names: lis
             OnDevice(codec, torch.device("cpu")).encode(values)
     else:
         assert bytes(OnDevice(codec, torch.device("cpu")).encode(values)) == wanted
+
+
+class NoReciprocals(TorchFunctionMode):
+    """Refuses to divide by a number, which CUDA does as a product with its reciprocal: a processor does not show it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.div, torch.Tensor.__truediv__, torch.div, torch.true_divide):
+            assert isinstance(args[1], torch.Tensor), "rounded twice on a card"
+            assert args[1].dim() > 0, "a number, too, as far as a card is concerned"
+        return func(*args, **(kwargs or {}))
+
+
+@every_codec
+def test_nothing_is_divided_by_a_number(codec: AnyCodec) -> None:
+    values = np.random.default_rng(4).standard_normal(2 * CHUNK, dtype=np.float32)
+    with pytest.raises(AssertionError, match="rounded twice"), NoReciprocals():
+        torch.ones(3) / 7
+    with NoReciprocals():
+        OnDevice(codec, torch.device("cpu")).encode(values)
 
 
 @every_codec
