@@ -1,7 +1,7 @@
 """What NVIDIA's driver says of its cards. A card that is gone and a driver that fails are readings, not errors.
 
 Asking wakes a laptop's sleeping card, and keeping the library open keeps it awake. So a card that may sleep is asked
-rarely and let go afterwards unless we compute on it, and one that sleeps is not asked at all.
+rarely and let go afterwards unless we compute on it, and one that sleeps is asked once, to know that it is there.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class NvidiaGpus:
     def read(self) -> Gpus | None:
         if self._nvml is None:
             return Gpus()
-        if not self._computing() and self._power.asleep:
+        if self._read_at is not None and not self._computing() and self._power.asleep:
             return dataclasses.replace(self._last, cards=tuple(unread(card) for card in self._last.cards))
         if not self._due():
             return self._last
@@ -67,6 +67,10 @@ class NvidiaGpus:
         if self._power.may_sleep and not self._computing():
             self._let_go(self._nvml)
         return self._last
+
+    def close(self) -> None:
+        if self._nvml is not None:
+            self._let_go(self._nvml)
 
     def _due(self) -> bool:
         if self._computing():

@@ -9,6 +9,10 @@ from legion_client.machine.gpu import DISPLAY_CLASS, PCI, word
 from legion_client.machine.readings import GpuReading
 
 INTEL = "0x8086"
+ROCM = (
+    "torch is a build for AMD's cards (ROCm), and nothing tells Legion of their heat, load and memory, so they do "
+    "not compute while your rules hold"
+)
 
 
 def other_gpus(
@@ -28,8 +32,14 @@ def other_gpus(
     return (GpuReading(0, "Intel GPU", kind="xpu"),)
 
 
+def build_problem(torch_version: str | None = None) -> str | None:
+    """Why no card is found although torch may have one, in a sentence; None where it is a build that we know."""
+    build = _torch_version() if torch_version is None else torch_version
+    return f"{ROCM}." if "+rocm" in build else None
+
+
 def _torch_version() -> str:
-    """Of what is installed; builds for Intel's cards say so in it."""
+    """Of what is installed; builds for Intel's and AMD's cards say so in it."""
     try:
         return metadata.version("torch")
     except metadata.PackageNotFoundError:

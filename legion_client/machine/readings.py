@@ -1,6 +1,7 @@
 """What the sensors say about this computer at one moment. Whatever it does not tell is None, and stops nobody."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 def key(index: int, kind: str) -> str:
@@ -22,7 +23,7 @@ class GpuReading:
     driver: str | None = None
     # What our engine holds of this card, or held when it last computed: we yield when this no longer fits.
     engine_memory_bytes: int | None = None
-    kind: str = "cuda"  # as torch names it: cuda, mps, xpu
+    kind: Literal["cuda", "mps", "xpu"] = "cuda"  # as torch names it
     lost: bool = False  # it was there before and no longer answers; everything else is unknown
 
 

@@ -18,7 +18,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from typing import Any
 from legion_client.machine.card_power import Note
 from legion_client.machine.disk import Disk
 from legion_client.machine.gpu import Gpus, NvidiaGpus, unread
-from legion_client.machine.gpu_other import other_gpus
+from legion_client.machine.gpu_other import build_problem, other_gpus
 from legion_client.machine.lane import Lane
 from legion_client.machine.notices import Notice
 from legion_client.machine.probe import physical_cores
@@ -86,7 +86,7 @@ class Sensors:
         self._activity = Slot("programs", processes, QUICK, clock)
         self._heat = Slot("processor temperature", sources.heat, HEAT, clock)
         self._gpus = Slot("graphics cards", gpus, GPU, clock)
-        self._without_driver = other_gpus()
+        self._without_driver, self._build_problem = other_gpus(), build_problem()
         self._cards: tuple[GpuReading, ...] = ()  # that were seen last
         self._space = Slot("disk", Disk(home), SPACE, clock)
         self._month = Slot("monthly volume", volume, QUICK, clock)
@@ -144,13 +144,9 @@ class Sensors:
             game=either(screen.game if screen else None, self._game.value),
             metered=self._metered.value,
             month_bytes=self._month.value,
-            gpus=(*gpus.cards, *self._numbered_after(gpus.cards)),
-            gpu_problem=gpus.problem,
+            gpus=(*gpus.cards, *numbered_after(gpus.cards, self._without_driver)),
+            gpu_problem=" ".join(filter(None, (gpus.problem, self._build_problem))) or None,
         )
-
-    def _numbered_after(self, cards: tuple[GpuReading, ...]) -> Iterator[GpuReading]:
-        first = max((card.index for card in cards), default=-1) + 1
-        return (dataclasses.replace(card, index=first + place) for place, card in enumerate(self._without_driver))
 
     def _seen(self) -> Gpus:
         """A driver that is slow to answer, or fails to, has not lost its cards."""
@@ -158,6 +154,21 @@ class Sensors:
             return Gpus(tuple(unread(card) for card in self._cards), SLOW_DRIVER if self._cards else None)
         self._cards = self._gpus.value.cards
         return self._gpus.value
+
+
+def numbered_after(cards: Sequence[GpuReading], others: Sequence[GpuReading]) -> Iterator[GpuReading]:
+    """Those that no driver has numbered."""
+    first = max((card.index for card in cards), default=-1) + 1
+    return (dataclasses.replace(card, index=first + place) for place, card in enumerate(others))
+
+
+def cards_once(environment: Mapping[str, str] = os.environ) -> Gpus:
+    """All cards, asked for once, where nobody reads sensors. May take seconds."""
+    nvidia = NvidiaGpus(frozenset, lambda: False, mask=environment.get("CUDA_VISIBLE_DEVICES"))
+    found = nvidia.read() or Gpus()
+    nvidia.close()
+    problem = " ".join(filter(None, (found.problem, build_problem()))) or None
+    return Gpus((*found.cards, *numbered_after(found.cards, other_gpus())), problem)
 
 
 def either(one: bool | None, other: bool | None) -> bool | None:

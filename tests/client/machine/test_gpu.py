@@ -265,6 +265,12 @@ def test_laptops_card_is_let_go_and_not_woken(nvml: Nvml, tmp_path: Path) -> Non
     watched.computing = True
     assert watched.read().cards[0].watts == 215.5
     assert nvml.open == 1
+    status.write_text("suspended\n")
+    another = Watched(nvml, tmp_path)
+    assert [card.name for card in another.read().cards] == ["RTX 4090"], "one that nobody has seen is looked for once"
+    asked = nvml.asked
+    assert another.read().cards[0].watts is None
+    assert nvml.asked == asked
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from legion_client.machine.gpu_other import other_gpus
+from legion_client.machine.gpu_other import build_problem, other_gpus
 
 
 @pytest.fixture
@@ -36,3 +36,13 @@ def test_what_torch_may_compute_on(
 
 def test_a_build_for_intel_without_its_graphics_has_none(tmp_path: Path) -> None:
     assert other_gpus(system="linux", torch_version="2.8.0+xpu", pci=tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "says"),
+    [("2.8.0+rocm6.4", True), ("2.8.0+rocmsdk20250801", True), ("2.8.0+cu128", False), ("2.8.0", False), ("", False)],
+)
+def test_a_build_for_amd_is_a_problem_that_is_said(torch_version: str, says: bool) -> None:
+    problem = build_problem(torch_version)
+    assert (problem is not None) is says
+    assert problem is None or "ROCm" in problem
