@@ -8,12 +8,13 @@ from urllib.parse import urlsplit
 import legion
 from legion.errors import Unusable
 from legion.identity import Invite
-from legion.messages import Device
 from legion_client.agent.face import look
 from legion_client.agent.host import Host
+from legion_client.agent.life import Phase
 from legion_client.control.messages import (
     Axis,
     CurveIs,
+    DeviceNow,
     Happening,
     Mode,
     ModeNow,
@@ -22,6 +23,7 @@ from legion_client.control.messages import (
     Status,
     Why,
 )
+from legion_client.machine.hardware import Computing
 from legion_client.machine.reasons import Reason, why
 from legion_client.settings import change, read, values
 
@@ -132,6 +134,9 @@ class AgentDesk:
             return ModeNow()
         return ModeNow(mode=getattr(modes, axis), until=until.timestamp() if until else None)
 
-    def _devices(self) -> tuple[Device, ...]:
-        listening = self._host.agent.attempt.listening if self._host.agent else None
-        return (listening.device,) if listening else ()
+    def _devices(self) -> tuple[DeviceNow, ...]:
+        host, engine = self._host, None
+        if host.agent is not None and (listening := host.agent.attempt.listening) is not None:
+            engine = Computing(listening.device, host.cards, host.agent.state.phase is Phase.TRAINING)
+        reasons = host.decision.reasons if host.decision is not None else ()
+        return host.equipment.now(reasons, host.rules, engine)

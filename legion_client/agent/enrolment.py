@@ -94,6 +94,14 @@ class Enrolment:
         write_private(folder / ENROLMENT_FILE, json.dumps(remembered.model_dump()).encode())
 
 
+async def forget(folder: Path) -> None:
+    """The server and its token; the identity stays."""
+    try:
+        await asyncio.to_thread((folder / ENROLMENT_FILE).unlink, missing_ok=True)
+    except OSError as error:
+        raise StorageFailed(f"the enrolment cannot be removed: {error.strerror}") from error
+
+
 async def join(folder: Path, invite: Invite | None, name: str, hardware: Callable[[], Hardware]) -> Enrolment:
     """The enrolment in `folder`, made with `invite` if there is none yet, or if the server revoked the one there is.
 

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from legion.errors import LegionError, Refused, StorageFailed
+from legion.errors import LegionError, Refused
 from legion.identity import Invite
 from legion_client.agent import life
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.decided import Decided, by_hand
-from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, join
+from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, forget, join
+from legion_client.agent.equipment import Equipment
 from legion_client.agent.face import in_full
 from legion_client.agent.guard import Guard, Watch, nobody_watches, nothing_comes, watching
 from legion_client.agent.journal import Journal
@@ -75,6 +76,7 @@ class Host:
         self.teller = Teller(self.journal)
         self.volume = MonthlyVolume(home.activity / "traffic.json")
         self.uplink = Uplink(home.activity / "uplink.json")
+        self.equipment = Equipment(self.teller.changed)
         self.agent: Agent | None = None
         self.enrolment: Enrolment | None = None
         self.decision: Decision | None = None
@@ -149,18 +151,14 @@ class Host:
 
     async def leave(self) -> None:
         """The server is told, and forgotten; the identity stays."""
-        path = self.home.identity / ENROLMENT_FILE
-        if self.enrolment is None and not path.exists():
+        if self.enrolment is None and not (self.home.identity / ENROLMENT_FILE).exists():
             raise Refused("this computer takes part in no run", hint="Join one: legion-client join.")
         server = self.enrolment.base_url if self.enrolment else "its server"
         self.enrolment = self.trouble = None
         self._asked.set()
         if self.agent is not None:
             self.agent.stop("its volunteer leaves the run")
-        try:
-            await asyncio.to_thread(path.unlink, missing_ok=True)
-        except OSError as error:
-            raise StorageFailed(f"the enrolment cannot be removed: {error.strerror}") from error
+        await forget(self.home.identity)
         self.journal.add("left", Said(text=LEFT, values={"server": server}))
 
     async def enrol(self, invite: Invite | None) -> None:
@@ -176,13 +174,8 @@ class Host:
             await self._run(watch, stays=stays)
 
     async def _run(self, watch: Watch, *, stays: bool) -> None:
-        self._guard = Guard(
-            self.uplink.beside(watch.read, lambda: self.agent is None or self.agent.state.alone),
-            self._look_up,
-            self._known,
-            self._decided,
-            at_rest=lambda: self.at_rest,
-        )
+        read = self.uplink.beside(watch.read, lambda: self.agent is None or self.agent.state.alone)
+        self._guard = Guard(read, self._look_up, self._known, self._decided, at_rest=lambda: self.at_rest)
         try:
             async with asyncio.TaskGroup() as tasks:
                 beside = [
@@ -191,6 +184,7 @@ class Host:
                         self._guard.watch(),
                         sampling(self.samples, self.traffic, self._now),
                         self._heed_notices(watch),
+                        self.equipment.look(cards=not self.polite),
                     )
                 ]
                 try:
@@ -314,6 +308,7 @@ class Host:
         before, self.decision, self.readings = self.decision, decision, readings
         self.traffic.limit(*line_limits(self.rules, readings))
         if self.polite:
+            self.equipment.see(readings.gpus)
             self.room.measure(self.rules, readings)
         self._orders = orders(decision, self.device, self.cards, time.monotonic(), self._orders)
         if isinstance(decision, Run):

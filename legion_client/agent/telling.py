@@ -94,10 +94,11 @@ class Teller:
     def decided(self, before: Decision | None, now: Decision, resting_since: float | None) -> float | None:
         """Since when (s since 1970) the rules let nothing be computed; None while they do."""
         rests, rested = isinstance(now, Pause), isinstance(before, Pause)
-        slugs = [one.reason for one in now.reasons], [one.reason for one in before.reasons] if before else None
-        if slugs[0] != slugs[1] or rests != rested:
+        told = [(one.reason, one.gpu) for one in now.reasons]
+        told_before = [(one.reason, one.gpu) for one in before.reasons] if before else None
+        if told != told_before or rests != rested:
             self.changed()
-        if rests and (not rested or slugs[0][:1] != (slugs[1] or [])[:1]):
+        if rests and (before is None or not rested or now.reasons[0].reason != before.reasons[0].reason):
             self._journal.add("paused", said(now.reasons[0]))
         if not rests and rested and resting_since is not None and before is not None:
             minutes = round((time.time() - resting_since) / 60)

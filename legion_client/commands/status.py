@@ -14,7 +14,9 @@ from legion_client.commands.terminal import Json, home_of, show
 from legion_client.paths import Home
 
 if TYPE_CHECKING:
-    from legion_client.control.messages import Happening, RunNow, Status
+    from legion_client.control.messages import DeviceNow, Happening, RunNow, Status
+
+_DOES = {"computing": "computes now", "ready": "may compute"}
 
 
 def status(
@@ -78,10 +80,23 @@ def lines(now: "Status", at: float) -> Iterator[str]:
         ends = f" until {clock(mode.until, at)}" if mode.until is not None else ""
         yield f"{axis:<8}  {mode.mode}{ends}"
     for device in now.devices:
-        yield f"device    {device.name}, {device.memory_bytes / 1e9:.1f} GB"
+        yield f"device    {told(device)}"
     yield f"server    {now.server or 'none joined yet'}"
     if now.worker_id is not None:
         yield f"worker    {now.worker_id}{f' ({now.name})' if now.name else ''}"
+
+
+def told(device: "DeviceNow") -> str:
+    """What it is, and what it does or why it does nothing."""
+    parts = [device.name]
+    if device.index is not None:
+        parts.append(f"graphics card {device.index}")
+    if device.cores is not None:
+        parts.append(f"{device.cores} {'core' if device.cores == 1 else 'cores'}")
+    if device.memory_bytes is not None:
+        parts.append(f"{device.memory_bytes / 1e9:.1f} GB")
+    does = device.reasons[0].sentence if device.reasons else _DOES.get(device.state, device.state)
+    return f"{', '.join(parts)}: {does}"
 
 
 def _headline(now: "Status") -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from legion.messages import Device, Message
+from legion.messages import Message
 
 PROTOCOL = 1
 
@@ -16,6 +16,8 @@ Face = Literal["training", "syncing", "waiting", "paused", "warning", "offline"]
 Mode = Literal["auto", "always", "never"]
 Axis = Literal["cpu", "gpu", "network"]
 Level = Literal["info", "warning", "error"]
+# `ready`: it may compute, as far as it alone goes. `waiting`: for a rule of the moment. `off`: the volunteer said so.
+DeviceState = Literal["computing", "ready", "waiting", "off", "unusable"]
 
 
 class Said(Message):
@@ -48,6 +50,18 @@ class ModeNow(Message):
 
     mode: Mode = "auto"
     until: float | None = None  # s since 1970; None: until it is changed
+
+
+class DeviceNow(Message):
+    """The processor, or a graphics card, as this computer has it; whether an engine computes on it or not."""
+
+    kind: Literal["cpu", "cuda", "mps", "xpu"]
+    name: str
+    index: int | None = None  # of a card, as its driver and `graphics.excluded` number it
+    cores: int | None = None  # of the processor
+    memory_bytes: int | None = None  # None: nobody tells
+    state: DeviceState = "ready"
+    reasons: tuple[Why, ...] = ()  # that stop or slow it alone; a fault stands first
 
 
 class RunNow(Message):
@@ -125,7 +139,7 @@ class Status(Message):
     tokens_per_s: float = 0.0
     run: RunNow | None = None
     contribution: Contribution = Contribution()
-    devices: tuple[Device, ...] = ()
+    devices: tuple[DeviceNow, ...] = ()  # empty until they have been looked at
     progress: str = ""  # of what takes long: a download, the model being built
     progress_share: float | None = None  # 0 to 1
 

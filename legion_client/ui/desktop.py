@@ -107,8 +107,7 @@ class Desktop(QObject):
         from legion_client.control.messages import ChangeSettings, Join  # noqa: PLC0415  after the tray
         from legion_client.ui.wizard import Wizard  # noqa: PLC0415  its settings and sensors take a third of a second
 
-        status = self.conversation.status
-        wizard = Wizard(self.tools, () if status is None else status.devices, invite, self.window)
+        wizard = Wizard(self.tools, invite, self.window)
 
         def finish() -> None:
             chosen = wizard.outcome

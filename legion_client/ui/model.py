@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from legion_client.ui.words import Words, amount, memory, moment, percent, spoken
 
 if TYPE_CHECKING:  # their models take longer to make than a tray to show
-    from legion_client.control.messages import Axis, Face, Status, Why
+    from legion_client.control.messages import Axis, DeviceNow, Face, Status, Why
 
 Action = Literal[
     "pause", "snooze_15", "snooze_60", "snooze_240", "snooze_tomorrow", "resume", "finish", "gpu", "open",
@@ -49,9 +50,9 @@ class Reason:
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
     text: str
-    detail: str
+    detail: str  # what it has, what it does, or why it does nothing
     on: bool
-    is_gpu: bool
+    mark: str  # what the mark before it says, for who does not see it
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def view_of(words: Words, status: Status, now: float, since: float | None = None
         entries=entries(words, status),
         reasons=tuple(Reason(sentence(words, why, now), why.setting) for why in status.reasons),
         tiles=tiles(words, status),
-        devices=device_rows(words, status),
+        devices=device_rows(words, status, now),
         run_line=run_line(words, status),
         run_share=None if status.run is None or not status.run.steps else status.run.step / status.run.steps,
         run_facts=run_facts(words, status),
@@ -168,7 +169,7 @@ def entries(words: Words, status: Status | None) -> dict[Action, Entry]:
     known = status is not None
     joined = status is not None and status.server is not None
     held = status is not None and is_held(status)
-    has_gpu = status is not None and any(device.kind != "cpu" for device in status.devices)
+    has_gpu = status is not None and any(map(can_use, cards_of(status.devices)))
     finishing = status is not None and status.finishing
     return {
         "pause": Entry(words.tr("&Pause"), joined, not held),
@@ -250,19 +251,44 @@ def run_facts(words: Words, status: Status) -> tuple[Tile, ...]:
     )
 
 
-def device_rows(words: Words, status: Status) -> tuple[DeviceRow, ...]:
+def cards_of(devices: Sequence[DeviceNow]) -> list[DeviceNow]:
+    return [device for device in devices if device.kind != "cpu"]
+
+
+def can_use(device: DeviceNow) -> bool:
+    """Whether it is for the volunteer to say if it computes."""
+    return device.state != "unusable"
+
+
+def device_rows(words: Words, status: Status, now: float) -> tuple[DeviceRow, ...]:
     rows = []
+    many = len(cards_of(status.devices)) > 1
     for device in status.devices:
         axis: Axis = "cpu" if device.kind == "cpu" else "gpu"
         mode = status.modes.get(axis)
-        on = mode is None or mode.mode != "never"
-        detail = memory(words, device.memory_bytes)
-        rows.append(
-            DeviceRow(
-                device.name, detail if on else words.tr("{memory}, switched off", memory=detail), on, axis == "gpu"
-            )
-        )
+        on = device.state in ("computing", "ready") and (mode is None or mode.mode != "never")
+        facts = device_facts(words, device, numbered=many)
+        if device.reasons:
+            facts.append(sentence(words, device.reasons[0], now))
+        elif on and device.state == "computing":
+            facts.append(words.tr("computes now"))
+        elif not on:
+            facts.append(words.tr("switched off"))
+        mark = words.tr("may compute") if on else words.tr("does not compute")
+        rows.append(DeviceRow(device.name, " · ".join(facts), on, mark))
     return tuple(rows)
+
+
+def device_facts(words: Words, device: DeviceNow, *, numbered: bool) -> list[str]:
+    """`numbered`: with its number, which reasons and settings name, where there are several cards."""
+    facts = []
+    if device.cores is not None:
+        facts.append(words.count(device.cores, "{n} core", "{n} cores"))
+    if device.memory_bytes is not None:
+        facts.append(memory(words, device.memory_bytes))
+    if numbered and device.index is not None:
+        facts.append(words.tr("graphics card {number}", number=device.index))
+    return facts
 
 
 def pause_until(action: Action, now: float) -> float | None:

@@ -74,6 +74,21 @@ def row(spacing: int) -> QHBoxLayout:
     return layout
 
 
+def clear(layout: QVBoxLayout) -> None:
+    """Everything in it, with what lies in layouts in it."""
+    while (item := layout.takeAt(0)) is not None:
+        inner = item.layout()
+        if inner is not None:
+            while (part := inner.takeAt(0)) is not None:
+                if (widget := part.widget()) is not None:
+                    widget.hide()
+                    widget.deleteLater()
+            inner.deleteLater()
+        elif (widget := item.widget()) is not None:
+            widget.hide()
+            widget.deleteLater()
+
+
 class Page(QWidget):
     """One page of the window. `show_view` may be called while it is hidden; then it should only remember."""
 

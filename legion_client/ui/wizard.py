@@ -1,15 +1,17 @@
 """The first run: what Legion does, what it may use, who gets the credit, and when. Every page can be skipped."""
 
-from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import (
     QButtonGroup,
     QCheckBox,
     QDialog,
     QGridLayout,
     QHBoxLayout,
+    QLabel,
     QLineEdit,
     QRadioButton,
     QStackedWidget,
@@ -17,17 +19,24 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from legion.messages import Device
+from legion_client.control.messages import DeviceNow, Status
 from legion_client.machine.probe import physical_cores
+from legion_client.machine.reasons import Reason
 from legion_client.settings import Preset, Settings, effect, preset_values, with_preset
+from legion_client.ui.icons import icon
 from legion_client.ui.joining import InviteField, ServerCard
-from legion_client.ui.parts import TITLE, button, card, column, label, row
+from legion_client.ui.model import can_use, cards_of, device_facts
+from legion_client.ui.parts import TITLE, button, card, clear, column, label, row
 from legion_client.ui.tools import Tools
-from legion_client.ui.words import Words, memory
+from legion_client.ui.words import Words, spoken
 
 NAME_LENGTH = 64
 WIDTH = 38  # lines of text
 SERVER_CARD_LINES = 4  # what the first page grows by when an invite is pasted
+SETTINGS = {Reason.GPU_EXCLUDED, Reason.GPU_DISABLED, Reason.CPU_DISABLED}  # that a tick stands for
+MODES = {Reason.GPU_OFF, Reason.CPU_OFF}
+
+Place = tuple[str, int | None]  # of a device: its kind and, of a card, its driver's number
 
 
 class Outcome(NamedTuple):
@@ -92,46 +101,108 @@ class What(Step):
 
 
 class HardwareStep(Step):
-    """Each device with a tick, and how much of them."""
+    """Each device with a tick, or why it cannot be used, as the agent finds them; and how much of them."""
 
-    def __init__(self, tools: Tools, devices: Sequence[Device]) -> None:
+    changed = Signal()  # what it shows
+
+    def __init__(self, tools: Tools) -> None:
         words, unit = tools.words, tools.theme.unit
         super().__init__(
             tools, words.tr("What may Legion use?"), words.tr("You can change every detail in the preferences.")
         )
-        found = column(unit // 3)
-        self._cards: list[QCheckBox] = []
-        self._processor: QCheckBox | None = None
-        for device in devices:
-            tick = QCheckBox(f"{device.name}  ·  {memory(words, device.memory_bytes)}")
-            tick.setChecked(True)
-            found.addWidget(tick)
-            if device.kind == "cpu":
-                self._processor = tick
-            else:
-                self._cards.append(tick)
-        if not self._cards:
-            found.addWidget(
-                label(
-                    words.tr("No graphics card that can train was found, so the processor does it."),
-                    role="muted",
-                    wrap=True,
-                )
-            )
-        self.content.addWidget(card(tools.theme, found))
+        self._ticks: dict[Place, QCheckBox] = {}
+        self._chosen: dict[Place, bool] = {}  # by hand
+        self._left_out: list[int] = []  # cards without a tick that the volunteer has excluded before
+        self._shown: tuple[object, ...] | None = None
+        self._found = column(unit // 3)
+        self.content.addWidget(card(tools.theme, self._found))
         self.content.addWidget(label(words.tr("How much of it?"), bold=True))
         self.content.addWidget(self._make_presets(words, unit))
         self.content.addStretch(1)
+        self.show_status(tools.conversation.status)
+        tools.conversation.status_changed.connect(self.show_status)
+
+    def show_status(self, status: Status | None) -> None:
+        """Cards come when their driver answers, and go; what was ticked by hand stays."""
+        devices = () if status is None else status.devices
+        problem = "" if status is None else self._problem(status)
+        shown = (devices, problem)
+        if shown == self._shown:
+            return
+        self._shown = shown
+        clear(self._found)
+        self._ticks = {}
+        self._left_out = [device.index for device in devices if device.index is not None and is_excluded(device)]
+        cards = cards_of(devices)
+        for device in devices:
+            self._show_device(device, numbered=len(cards) > 1)
+        if not cards:
+            self._found.addWidget(label(problem, role="muted", wrap=True))
+        self._show_effects(cards_are_used=not devices or any(map(can_use, cards)))
+        order = (*self._ticks.values(), *self._choices.values())
+        for one, following in pairwise(order):
+            self.setTabOrder(one, following)
+        self.changed.emit()
 
     def values(self) -> dict[str, Any]:
         values: dict[str, Any] = preset_values(self.preset)
-        if self._cards:
-            values["graphics.enabled"] = any(tick.isChecked() for tick in self._cards)
-            left_out = [number for number, tick in enumerate(self._cards) if not tick.isChecked()]
-            values["graphics.excluded"] = left_out if values["graphics.enabled"] else None
-        if self._processor is not None:
-            values["processor.enabled"] = self._processor.isChecked()
+        ticked = {place: tick.isChecked() for place, tick in self._ticks.items()}
+        cards = {index: used for (kind, index), used in ticked.items() if kind != "cpu"}
+        if cards:
+            values["graphics.enabled"] = any(cards.values())
+            left_out = {index for index, used in cards.items() if not used and index is not None}
+            kept = {index for index in self._left_out if index not in cards}
+            values["graphics.excluded"] = sorted(left_out | kept) if values["graphics.enabled"] else None
+        for (kind, _), used in ticked.items():
+            if kind == "cpu":
+                values["processor.enabled"] = used
         return values
+
+    def _problem(self, status: Status) -> str:
+        """Why there is no card."""
+        words = self.tools.words
+        if not status.devices:
+            return words.tr("Looking for what this computer has…")
+        known = next((why for why in status.reasons if why.slug == Reason.GPU_PROBLEM), None)
+        if known is not None:
+            return spoken(words, known.said, known.sentence)
+        return words.tr("No graphics card that can train was found, so the processor does it.")
+
+    def _show_device(self, device: DeviceNow, *, numbered: bool) -> None:
+        words = self.tools.words
+        text = "  ·  ".join([device.name, *device_facts(words, device, numbered=numbered)])
+        slugs = {why.slug for why in device.reasons}
+        # A mode, unlike these, is no setting of this page: what it stops is said beside the tick.
+        told = [why for why in device.reasons if not can_use(device) or why.slug in MODES]
+        if can_use(device):
+            place = device.kind, device.index
+            tick = QCheckBox(text)
+            tick.setChecked(self._chosen.get(place, not slugs & SETTINGS))
+            tick.toggled.connect(partial(self._choose, place))
+            self._ticks[place] = tick
+            self._found.addWidget(tick)
+        else:
+            line = row(self.tools.theme.unit // 2)
+            mark = QLabel()
+            side = self.tools.theme.unit
+            mark.setPixmap(icon("cross", self.tools.theme.colors.muted).pixmap(side, side))
+            mark.setAccessibleName(words.tr("cannot be used"))
+            line.addWidget(mark)
+            line.addWidget(label(text), 1)
+            self._found.addLayout(line)
+        for why in told[:1]:
+            self._found.addWidget(label(spoken(words, why.said, why.sentence), role="muted", wrap=True))
+
+    def _choose(self, place: Place, checked: bool) -> None:
+        self._chosen[place] = checked
+
+    def _show_effects(self, *, cards_are_used: bool) -> None:
+        for preset, text in self._effects.items():
+            settings = with_preset(Settings(), preset)
+            graphics = settings.graphics.model_copy(update={"enabled": cards_are_used})
+            expected = effect(settings.model_copy(update={"graphics": graphics}), physical_cores())
+            text.setText(expected)
+            self._choices[preset].setAccessibleDescription(expected)
 
     @property
     def preset(self) -> Preset:
@@ -145,6 +216,7 @@ class HardwareStep(Step):
         }
         group = QButtonGroup(self)
         self._choices: dict[Preset, QRadioButton] = {}
+        self._effects: dict[Preset, QLabel] = {}
         grid = QGridLayout()
         grid.setHorizontalSpacing(unit)
         grid.setVerticalSpacing(unit // 2)
@@ -152,13 +224,15 @@ class HardwareStep(Step):
         for place, (preset, title) in enumerate(titles.items()):
             choice = QRadioButton(title)
             choice.setChecked(preset == "balanced")
-            expected = effect(with_preset(Settings(), preset), physical_cores())
-            choice.setAccessibleDescription(expected)
             group.addButton(choice)
-            self._choices[preset] = choice
+            self._choices[preset], self._effects[preset] = choice, label(role="muted", wrap=True)
             grid.addWidget(choice, place, 0, Qt.AlignmentFlag.AlignTop)
-            grid.addWidget(label(expected, role="muted", wrap=True), place, 1)
+            grid.addWidget(self._effects[preset], place, 1)
         return card(self.tools.theme, grid)
+
+
+def is_excluded(device: DeviceNow) -> bool:
+    return any(why.slug == Reason.GPU_EXCLUDED for why in device.reasons)
 
 
 class WhoStep(Step):
@@ -234,15 +308,13 @@ class WhenStep(Step):
 class Wizard(QDialog):
     """`outcome` after it was accepted."""
 
-    def __init__(
-        self, tools: Tools, devices: Sequence[Device], invite: str | None = None, parent: QWidget | None = None
-    ) -> None:
+    def __init__(self, tools: Tools, invite: str | None = None, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         unit, words = tools.theme.unit, tools.words
         self._words = words
         self.setWindowTitle(words.tr("Set up Legion"))
         self._skipped: set[int] = set()
-        self._what, self._hardware = What(tools, invite), HardwareStep(tools, devices)
+        self._what, self._hardware = What(tools, invite), HardwareStep(tools)
         self._who, self._when = WhoStep(tools), WhenStep(tools)
         self._steps: tuple[Step, ...] = (self._what, self._hardware, self._who, self._when)
         self._stack = QStackedWidget()
@@ -262,10 +334,8 @@ class Wizard(QDialog):
         layout.addLayout(self._make_buttons(unit))
         self.setLayout(layout)
         self.setMinimumWidth(unit * WIDTH)
-        # A dialog asks its pages for their size, not for their height at its width.
-        width = unit * (WIDTH - 3)
-        tallest = max(step.content.totalHeightForWidth(width) for step in self._steps)
-        self._stack.setMinimumHeight(tallest + unit * SERVER_CARD_LINES)
+        self._hardware.changed.connect(self._fit)
+        self._fit()
         self._show()
 
     @property
@@ -280,6 +350,12 @@ class Wizard(QDialog):
             None if asked is None or 0 in self._skipped else str(asked),
             None if len(self._steps) - 1 in self._skipped else self._when.at_login,
         )
+
+    def _fit(self) -> None:
+        """A dialog asks its pages for their size, not for their height at its width."""
+        unit = self._hardware.tools.theme.unit
+        tallest = max(step.content.totalHeightForWidth(unit * (WIDTH - 3)) for step in self._steps)
+        self._stack.setMinimumHeight(tallest + unit * SERVER_CARD_LINES)
 
     def _make_buttons(self, unit: int) -> QHBoxLayout:
         layout = row(unit // 2)

@@ -7,7 +7,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QMenu, QProgressBar, QVBoxLay
 
 from legion_client.ui.icons import icon, pixmap
 from legion_client.ui.model import DeviceRow, Reason, View
-from legion_client.ui.parts import TITLE, Figures, Page, Scrolled, button, card, column, empty_note, label, row
+from legion_client.ui.parts import TITLE, Figures, Page, Scrolled, button, card, clear, column, empty_note, label, row
 from legion_client.ui.tools import Tools
 
 PERCENT = 100
@@ -168,11 +168,10 @@ class HomePage(Page):
             colors = self._theme.colors
             drawing, color = ("check", colors.faces["training"]) if device.on else ("cross", colors.muted)
             mark.setPixmap(icon(drawing, color).pixmap(self._theme.unit, self._theme.unit))
-            mark.setAccessibleName(self._words.tr("in use") if device.on else self._words.tr("switched off"))
+            mark.setAccessibleName(device.mark)
             line.addWidget(mark)
             line.addWidget(label(device.text))
-            line.addWidget(label(device.detail, role="muted"))
-            line.addStretch(1)
+            line.addWidget(label(device.detail, role="muted", wrap=True), 1)
             self._devices.addLayout(line)
 
     def _draw_face(self) -> None:
@@ -190,18 +189,3 @@ def show_progress(bar: QProgressBar, share: float | None, visible: bool) -> None
     bar.setVisible(visible and share is not None)
     bar.setRange(0, PERCENT * 10)
     bar.setValue(round((share or 0) * PERCENT * 10))
-
-
-def clear(layout: QVBoxLayout) -> None:
-    """Everything in it, with what lies in layouts in it."""
-    while (item := layout.takeAt(0)) is not None:
-        inner = item.layout()
-        if inner is not None:
-            while (part := inner.takeAt(0)) is not None:
-                if (widget := part.widget()) is not None:
-                    widget.hide()
-                    widget.deleteLater()
-            inner.deleteLater()
-        elif (widget := item.widget()) is not None:
-            widget.hide()
-            widget.deleteLater()

@@ -632,6 +632,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Looking for what this computer has…</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Loss</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1500,6 +1504,18 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>cannot be used</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>computes now</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>does not compute</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>empty: no team</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1512,11 +1528,22 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>in use</source>
+        <source>graphics card {number}</source>
         <translation type="unfinished"></translation>
+    </message>
+    <message numerus="yes">
+        <source>{n} cores</source>
+        <translation type="unfinished">
+            <numerusform></numerusform>
+            <numerusform></numerusform>
+        </translation>
     </message>
     <message>
         <source>loss {loss}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>may compute</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1604,10 +1631,6 @@
     </message>
     <message>
         <source>{loss} on new text</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
-        <source>{memory}, switched off</source>
         <translation type="unfinished"></translation>
     </message>
     <message numerus="yes">

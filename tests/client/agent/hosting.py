@@ -30,13 +30,27 @@ async def hosted(
     """A host that takes part, until the block is left."""
     host = Host(Home(folder), Settings(name="tester"), polite=polite, engine_command=engine_command)
     await host.enrol(run.invite())
-    running = asyncio.create_task(host.run(stays=True))
+    async with running(host) as desk:
+        yield host, desk
+
+
+@asynccontextmanager
+async def without_a_run(folder: Path, *, polite: bool = True) -> AsyncIterator[tuple[Host, AgentDesk]]:
+    """A host that has joined nothing, until the block is left."""
+    host = Host(Home(folder), Settings(name="tester"), polite=polite)
+    async with running(host) as desk:
+        yield host, desk
+
+
+@asynccontextmanager
+async def running(host: Host) -> AsyncIterator[AgentDesk]:
+    run = asyncio.create_task(host.run(stays=True))
     try:
         async with asyncio.timeout(WAIT_S):
-            yield host, AgentDesk(host)
+            yield AgentDesk(host)
     finally:
         host.quit("the test is over")
-        await running
+        await run
 
 
 async def reaches(host: Host, *phases: life.Phase) -> None:

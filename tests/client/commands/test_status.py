@@ -1,12 +1,12 @@
 """The status as people read it."""
 
-from legion.messages import Device
 from legion_client.commands.durations import clock
 from legion_client.commands.status import lines
-from legion_client.control.messages import Contribution, ModeNow, RunNow, Status, Why
+from legion_client.control.messages import Contribution, DeviceNow, ModeNow, RunNow, Status, Why
 from tests.client.control.front_desk import WAITING
 
 NOW = 1_800_000_000.0
+LOST = Why(slug="graphics-lost", sentence="It no longer answers.")
 
 
 def test_little_is_known() -> None:
@@ -37,7 +37,11 @@ def test_everything_is_known() -> None:
             run_id="run-1", phase="training", step=1200, steps=4000, round=3, rounds=20, workers=38, loss=3.2714
         ),
         contribution=Contribution(accepted_tokens=8192, rank=39, ranked=412, share=0.0002),
-        devices=(Device(kind="cpu", name="CPU", memory_bytes=8_000_000_000),),
+        devices=(
+            DeviceNow(kind="cuda", name="RTX 3060", index=1, memory_bytes=12_000_000_000, state="computing"),
+            DeviceNow(kind="xpu", name="Intel GPU", index=2, state="unusable", reasons=(LOST,)),
+            DeviceNow(kind="cpu", name="CPU", cores=4, memory_bytes=8_000_000_000),
+        ),
         progress="model",
         progress_share=0.5,
     )
@@ -50,7 +54,9 @@ def test_everything_is_known() -> None:
         "speed     1,234 tokens/s",
         "accepted  8,192 tokens, place 39 of 412, 0.02% of the run",
         f"gpu       never until {clock(NOW + 60, NOW)}",
-        "device    CPU, 8.0 GB",
+        "device    RTX 3060, graphics card 1, 12.0 GB: computes now",
+        "device    Intel GPU, graphics card 2: It no longer answers.",
+        "device    CPU, 4 cores, 8.0 GB: may compute",
         "server    rig:8000",
         "worker    w-1 (attic)",
     ]

@@ -18,6 +18,7 @@ from PySide6.QtWidgets import QApplication
 
 from legion_client.paths import Home
 from legion_client.ui.app import application_of, attend
+from legion_client.ui.conversation import Seat
 from legion_client.ui.desktop import Desktop
 from legion_client.ui.language import QtWords
 from tests.client.ui.memory_desk import MemoryDesk, seat_of, with_history
@@ -51,16 +52,31 @@ class Stage:
     def run(
         self, play: Play, desk: MemoryDesk | None = None, *, wizard_done: bool = True, attached: bool = False
     ) -> None:
-        desk = desk or with_history(1_800_000_000.0)
+        seen = desk or with_history(1_800_000_000.0)
+
+        async def with_desk(desktop: Desktop) -> None:
+            await play(desktop, seen)
+
+        self.attend(partial(seat_of, seen), with_desk, wizard_done=wizard_done, attached=attached)
+
+    def attend(
+        self,
+        seat: Seat,
+        play: Callable[[Desktop], Awaitable[None]],
+        *,
+        wizard_done: bool = True,
+        attached: bool = False,
+    ) -> None:
+        """With the agent of this seat."""
         desktop = Desktop(self.application, self.home, QtWords(QLocale(QLocale.Language.English)), attached=attached)
         desktop.memory.keep(wizard_done=wizard_done)
         desktop.theme.choose("light")
 
         async def whole() -> None:
-            talk = asyncio.create_task(attend(desktop, partial(seat_of, desk)))
+            talk = asyncio.create_task(attend(desktop, seat))
             try:
                 await until(lambda: desktop.conversation.status is not None)
-                await play(desktop, desk)
+                await play(desktop)
             finally:
                 desktop.leave()
                 await talk

@@ -9,12 +9,12 @@ from typing import Any
 
 from legion.errors import Unusable
 from legion.identity import Invite
-from legion.messages import Device
 from legion_client.control.messages import (
     Axis,
     Contribution,
     CurveIs,
     CurvePoint,
+    DeviceNow,
     Happening,
     Mode,
     ModeNow,
@@ -42,8 +42,8 @@ TRAINING = Status(
     ),
     contribution=Contribution(accepted_tokens=24_182_784, rank=9, ranked=38, share=0.0224),
     devices=(
-        Device(kind="cuda", name="NVIDIA GeForce RTX 3060", memory_bytes=12 * 2**30),
-        Device(kind="cpu", name="AMD Ryzen 7 5800X, 8 cores", memory_bytes=32 * 2**30),
+        DeviceNow(kind="cuda", name="NVIDIA GeForce RTX 3060", index=0, memory_bytes=12 * 2**30, state="computing"),
+        DeviceNow(kind="cpu", name="AMD Ryzen 7 5800X", cores=8, memory_bytes=32 * 2**30),
     ),
 )  # fmt: skip
 WAITING = TRAINING.model_copy(

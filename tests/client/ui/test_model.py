@@ -5,8 +5,7 @@ from typing import get_args
 
 import pytest
 
-from legion.messages import Device
-from legion_client.control.messages import Face, ModeNow, Status, Why
+from legion_client.control.messages import DeviceNow, Face, ModeNow, Status, Why
 from legion_client.ui import model
 from legion_client.ui.model import Action, pause_until, view_of
 from legion_client.ui.pages.run import MOST_LINES, MOST_WIDTH, shown_lines
@@ -72,7 +71,7 @@ def test_finishing_is_marked_and_not_offered_twice() -> None:
 
 def test_graphics_are_only_offered_where_there_are_some() -> None:
     assert view().entries["gpu"].visible
-    only_cpu = (Device(kind="cpu", name="a processor", memory_bytes=2**30),)
+    only_cpu = (DeviceNow(kind="cpu", name="a processor", memory_bytes=2**30),)
     assert not view(devices=only_cpu).entries["gpu"].visible
 
 
@@ -81,7 +80,7 @@ def test_a_switched_off_card_is_not_ticked_and_says_so() -> None:
     assert shown.entries["gpu"].checked is False
     card, processor = shown.devices
     assert (card.on, processor.on) == (False, True)
-    assert card.detail == "12 GB, switched off"
+    assert card.detail == "12 GB · switched off"
 
 
 def test_all_reasons_are_listed_with_their_setting_and_end() -> None:
