@@ -21,7 +21,14 @@ from legion.identity import fingerprint
 from legion_client.agent.coordinator import Coordinator, naming_server
 from legion_client.agent.enrolment import Enrolment
 from legion_client.agent.supervisor import COMMAND
+from legion_client.commands.status import told
 from legion_client.control.client import Control
+from legion_client.control.messages import DeviceNow, Status
+from legion_client.machine.gpu_other import build_problem
+from legion_client.machine.hardware import devices, lasting, processor
+from legion_client.machine.readings import Readings
+from legion_client.machine.schedule import local_time
+from legion_client.machine.sensors import cards_once
 from legion_client.paths import Home
 from legion_client.settings import SettingsFile, read
 
@@ -51,12 +58,13 @@ async def examine(home: Home) -> list[Check]:
     """All checks, in the order in which they build on each other. Changes nothing."""
     settings = read(home.settings)
     known, identity = _identity(home)
-    agent, running = await _agent(home)
+    agent, status = await _agent(home)
     checks = [_home(home), _settings(settings), identity, agent]
     checks += await _server(known)
-    checks += [_disk(home, settings), _port(settings, running=running)]
+    checks += [_disk(home, settings), _port(settings, running=agent.state != "skipped")]
     checks.append(await _engine())
-    checks.append(await _graphics(_driver()))
+    checks.append(_without_driver(await _graphics(_driver())))
+    checks += await _devices(settings, status)
     return checks
 
 
@@ -92,14 +100,14 @@ def _identity(home: Home) -> tuple[Enrolment | None, Check]:
     return known, Check("identity", "ok", f"{known.worker_id} at {known.base_url}")
 
 
-async def _agent(home: Home) -> tuple[Check, bool]:
+async def _agent(home: Home) -> tuple[Check, Status | None]:
     try:
         status = await Control(home).status()
     except AgentNotRunning as error:
-        return Check("agent", "skipped", str(error)), False
+        return Check("agent", "skipped", str(error)), None
     except LegionError as error:
-        return Check("agent", "problem", str(error), error.hint), True
-    return Check("agent", "ok", f"Legion {status.version} runs: {status.headline}"), True
+        return Check("agent", "problem", str(error), error.hint), None
+    return Check("agent", "ok", f"Legion {status.version} runs: {status.headline}"), status
 
 
 async def _server(known: Enrolment | None) -> list[Check]:
@@ -233,6 +241,37 @@ async def _graphics(driver: Check) -> Check:
         return driver
     advice = "Update the driver, or install the build of torch that fits it (https://pytorch.org/get-started/locally)."
     return Check("graphics", "problem", f"{driver.found}: training cannot use it: {problem}", advice)
+
+
+def _without_driver(graphics: Check, problem: str | None = None) -> Check:
+    """`problem`: of a torch that is built for cards which no driver tells of."""
+    problem = build_problem() if problem is None else problem
+    if graphics.state != "skipped" or problem is None:
+        return graphics
+    advice = (
+        "They compute where no rules hold ('legion-client --no-gui' without a chosen rule); else the processor does."
+    )
+    return Check("graphics", "problem", problem.rstrip("."), advice)
+
+
+async def _devices(found: SettingsFile, status: Status | None) -> list[Check]:
+    """Each card and the processor, as the agent has them; or as they are found where none runs."""
+    if status is not None and status.devices:
+        return [_device(device) for device in status.devices]
+    cards = (await asyncio.to_thread(cards_once)).cards
+    reasons = lasting(found.settings, Readings(gpus=cards), local_time(time.time()))
+    return [_device(device) for device in devices(processor(), cards, reasons, found.settings)]
+
+
+def _device(device: DeviceNow) -> Check:
+    """What the volunteer has switched off is no problem, nor is what waits for a rule."""
+    name = "processor" if device.kind == "cpu" else f"card {device.index}"
+    if device.state == "unusable":
+        return Check(name, "problem", told(device), "Restart the computer, or exclude the card (graphics.excluded).")
+    if device.state == "off":
+        setting = device.reasons[0].setting
+        return Check(name, "skipped", told(device), f"{setting} decides that." if setting else "")
+    return Check(name, "ok", told(device))
 
 
 def _cards() -> int:
