@@ -116,8 +116,8 @@ def _told(device: Device, state: DeviceState, about: Sequence[Active]) -> Device
 
 
 def _told_by(about: Sequence[Active]) -> tuple[Why, ...]:
-    """Faults first: whoever removes another reason would only find them."""
-    found = sorted(ordered(list(about)), key=lambda one: one.reason not in FAULTS)
+    """Faults first, then choices: whoever waits for another reason to pass would only find them."""
+    found = sorted(ordered(list(about)), key=lambda one: (one.reason not in FAULTS, one.reason not in CHOICES))
     return tuple(why(one) for one in found)
 
 

@@ -267,13 +267,16 @@ def device_rows(words: Words, status: Status, now: float) -> tuple[DeviceRow, ..
         axis: Axis = "cpu" if device.kind == "cpu" else "gpu"
         mode = status.modes.get(axis)
         on = device.state in ("computing", "ready") and (mode is None or mode.mode != "never")
+        alone = sum(other.reasons[:1] == device.reasons[:1] for other in status.devices) == 1
         facts = device_facts(words, device, numbered=many)
-        if device.reasons:
+        if device.reasons and alone:
             facts.append(sentence(words, device.reasons[0], now))
-        elif on and device.state == "computing":
-            facts.append(words.tr("computes now"))
+        elif device.state == "waiting":  # what all cards wait for stands above them, once
+            facts.append(words.tr("waits"))
         elif not on:
             facts.append(words.tr("switched off"))
+        elif device.state == "computing":
+            facts.append(words.tr("computes now"))
         mark = words.tr("may compute") if on else words.tr("does not compute")
         rows.append(DeviceRow(device.name, " · ".join(facts), on, mark))
     return tuple(rows)

@@ -191,7 +191,9 @@ class HardwareStep(Step):
             line.addWidget(label(text), 1)
             self._found.addLayout(line)
         for why in told[:1]:
-            self._found.addWidget(label(spoken(words, why.said, why.sentence), role="muted", wrap=True))
+            reason = label(spoken(words, why.said, why.sentence), role="muted", wrap=True)
+            reason.setContentsMargins(self.tools.theme.unit * 3 // 2, 0, 0, 0)
+            self._found.addWidget(reason)
 
     def _choose(self, place: Place, checked: bool) -> None:
         self._chosen[place] = checked

@@ -150,14 +150,14 @@ class HomePage(Page):
             line = row(self._theme.unit // 2)
             # The headline is the first reason; its sentence stands there already.
             if self._view is None or reason.sentence != self._view.headline:
-                line.addWidget(label(reason.sentence, role="muted"))
+                line.addWidget(as_wide_as_its_text(label(reason.sentence, role="muted", wrap=True)), 1)
             if reason.setting is not None:
                 link = button(self._words.tr("Change this setting"), role="link")
                 link.setAccessibleName(self._words.tr("Change the setting {setting}", setting=reason.setting))
                 link.setCursor(Qt.CursorShape.PointingHandCursor)
                 link.clicked.connect(partial(self._actions.opened.emit, f"preferences:{reason.setting}"))
                 line.addWidget(link)
-            line.addStretch(1)
+            line.addStretch()
             self._reasons.addLayout(line)
 
     def _show_devices(self, devices: tuple[DeviceRow, ...]) -> None:
@@ -182,6 +182,12 @@ class HomePage(Page):
         self._face.setPixmap(pixmap(f"face-{self._view.face}", color, side, self.devicePixelRatioF()))
         self._face.setAccessibleName(self._view.word)
         self._word.setStyleSheet(f"color: {color}")
+
+
+def as_wide_as_its_text(text: QLabel) -> QLabel:
+    """At most: what stands behind it follows it at once, and where it is too long it takes another line."""
+    text.setMaximumWidth(text.fontMetrics().horizontalAdvance(text.text()) + text.fontMetrics().averageCharWidth())
+    return text
 
 
 def show_progress(bar: QProgressBar, share: float | None, visible: bool) -> None:

@@ -1531,6 +1531,10 @@
         <source>graphics card {number}</source>
         <translation type="unfinished"></translation>
     </message>
+    <message>
+        <source>waits</source>
+        <translation type="unfinished"></translation>
+    </message>
     <message numerus="yes">
         <source>{n} cores</source>
         <translation type="unfinished">

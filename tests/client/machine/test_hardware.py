@@ -62,8 +62,8 @@ def test_what_slows_a_card_is_said_and_stops_it_not() -> None:
 
 
 def test_a_fault_is_said_before_what_the_volunteer_can_change() -> None:
-    card = found(active(Reason.GPU_OFF), active(Reason.GPU_EXCLUDED, 2), active(Reason.GPU_LOST, 2))[1]
-    assert [why.slug for why in card.reasons] == ["graphics-lost", "graphics-off", "graphics-excluded"]
+    card = found(active(Reason.GPU_HOT, 2), active(Reason.GPU_EXCLUDED, 2), active(Reason.GPU_LOST, 2))[1]
+    assert [why.slug for why in card.reasons] == ["graphics-lost", "graphics-excluded", "graphics-hot"]
 
 
 def test_a_processor_that_shall_not_compute_says_so_while_cards_do() -> None:

@@ -83,6 +83,32 @@ def test_a_switched_off_card_is_not_ticked_and_says_so() -> None:
     assert card.detail == "12 GB · switched off"
 
 
+def test_every_device_says_what_it_does_or_what_stops_it() -> None:
+    hot = Why(slug="graphics-hot", sentence="Graphics card 1 is hot.")
+    in_use = Why(slug="graphics-in-use", sentence="Graphics cards wait.")
+    first, processor = TRAINING.devices
+    second = first.model_copy(update={"index": 1, "state": "waiting", "reasons": (hot,)})
+    shown = view(devices=(first, second, processor)).devices
+    assert [(row.detail, row.on) for row in shown] == [
+        ("12 GB · graphics card 0 · computes now", True),
+        ("12 GB · graphics card 1 · Graphics card 1 is hot.", False),
+        ("8 cores · 32 GB", True),
+    ]
+    both = [card.model_copy(update={"state": "waiting", "reasons": (in_use,)}) for card in (first, second)]
+    assert [row.detail for row in view(devices=(*both, processor)).devices[:2]] == [
+        "12 GB · graphics card 0 · waits",
+        "12 GB · graphics card 1 · waits",
+    ]
+
+
+def test_a_card_that_cannot_be_used_is_nothing_to_switch() -> None:
+    lost = TRAINING.devices[0].model_copy(update={"state": "unusable"})
+    assert not view(devices=(lost,)).entries["gpu"].visible
+    off = TRAINING.devices[0].model_copy(update={"state": "off"})
+    entry = view(devices=(off,), modes={"gpu": ModeNow(mode="never")}).entries["gpu"]
+    assert (entry.visible, entry.checked) == (True, False)
+
+
 def test_all_reasons_are_listed_with_their_setting_and_end() -> None:
     until = datetime(2027, 3, 2, 8, 0).timestamp()
     why = Why(slug="schedule", sentence="Waiting: outside of your hours.", setting="schedule.monday", until=until)
