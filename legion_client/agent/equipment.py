@@ -23,7 +23,7 @@ class Equipment:
         """Once. `cards`: at them too, because no sensor does."""
         self._processor = await asyncio.to_thread(processor)
         if cards:
-            self._cards = (await asyncio.to_thread(cards_once)).cards
+            self._cards = (await cards_once()).cards
         self._on_change()
 
     def see(self, cards: tuple[GpuReading, ...]) -> None:

@@ -258,7 +258,7 @@ async def _devices(found: SettingsFile, status: Status | None) -> list[Check]:
     """Each card and the processor, as the agent has them; or as they are found where none runs."""
     if status is not None and status.devices:
         return [_device(device) for device in status.devices]
-    cards = (await asyncio.to_thread(cards_once)).cards
+    cards = (await cards_once()).cards
     reasons = lasting(found.settings, Readings(gpus=cards), local_time(time.time()))
     return [_device(device) for device in devices(processor(), cards, reasons, found.settings)]
 

@@ -57,6 +57,11 @@ class Patience:
     def resting(self) -> bool:
         return self._failures > 0 and self._clock() < self._retry_at
 
+    @property
+    def is_tried(self) -> bool:
+        """The source failed the last time."""
+        return self._failures > 0
+
     def failed(self, reason: str) -> None:
         self._failures += 1
         wait_s = retry_after_s(self._failures)
@@ -110,6 +115,11 @@ class Slot(Generic[T]):
         if self._busy or self._patience.resting:
             return False
         return self._began is None or self._clock() - self._began >= EARLY * self.pace.period_s
+
+    @property
+    def fails(self) -> bool:
+        """It raised, or was cut off, the last time."""
+        return self._patience.is_tried
 
     def begin(self) -> None:
         self._busy = True

@@ -151,7 +151,8 @@ class Sensors:
     def _seen(self) -> Gpus:
         """A driver that is slow to answer, or fails to, has not lost its cards."""
         if self._gpus.value is None:
-            return Gpus(tuple(unread(card) for card in self._cards), SLOW_DRIVER if self._cards else None)
+            silent = bool(self._cards) or self._gpus.fails
+            return Gpus(tuple(unread(card) for card in self._cards), SLOW_DRIVER if silent else None)
         self._cards = self._gpus.value.cards
         return self._gpus.value
 
@@ -162,13 +163,27 @@ def numbered_after(cards: Sequence[GpuReading], others: Sequence[GpuReading]) ->
     return (dataclasses.replace(card, index=first + place) for place, card in enumerate(others))
 
 
-def cards_once(environment: Mapping[str, str] = os.environ) -> Gpus:
-    """All cards, asked for once, where nobody reads sensors. May take seconds."""
-    nvidia = NvidiaGpus(frozenset, lambda: False, mask=environment.get("CUDA_VISIBLE_DEVICES"))
-    found = nvidia.read() or Gpus()
-    nvidia.close()
-    problem = " ".join(filter(None, (found.problem, build_problem()))) or None
-    return Gpus((*found.cards, *numbered_after(found.cards, other_gpus())), problem)
+class Once:
+    """All cards, of whichever driver: for a single look."""
+
+    def __init__(self, mask: str | None) -> None:
+        self._nvidia = NvidiaGpus(frozenset, lambda: False, mask=mask)
+
+    def read(self) -> Gpus:
+        found = self._nvidia.read() or Gpus()
+        self._nvidia.close()
+        return Gpus((*found.cards, *numbered_after(found.cards, other_gpus())), found.problem)
+
+
+async def cards_once(environment: Mapping[str, str] = os.environ) -> Gpus:
+    """All cards, where nobody reads sensors. A driver that hangs is left behind in its thread, after its limit."""
+    lane = Lane()
+    slot = Slot("graphics cards", Once(environment.get("CUDA_VISIBLE_DEVICES")), GPU, time.monotonic)
+    try:
+        await asyncio.wait(lane.start([slot]), timeout=GPU.limit_s)
+    finally:
+        await lane.close()
+    return Gpus(problem=SLOW_DRIVER) if slot.value is None else slot.value
 
 
 def either(one: bool | None, other: bool | None) -> bool | None:

@@ -185,6 +185,29 @@ async def test_cards_whose_driver_takes_its_time_are_not_gone(
         assert found.gpus[0].celsius == 70.0
 
 
+async def test_a_driver_that_never_answers_is_said_and_holds_up_nobody(
+    volume: MonthlyVolume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    class Driver:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def read(self) -> Gpus:
+            over.wait()
+            return Gpus()
+
+    monkeypatch.setattr(sensors_module, "NvidiaGpus", Driver)
+    monkeypatch.setattr(sensors_module, "GPU", Pace(TICK_S, limit_s=0.3))
+    sources = sources_other.open_sources({}, time.monotonic)
+    async with open_sensors(tmp_path, volume, sources=sources) as sensors:
+        found = await until(sensors, lambda found: found.gpu_problem is not None)
+        assert (found.gpus, found.gpu_problem) == ((), sensors_module.SLOW_DRIVER)
+    assert await sensors_module.cards_once() == Gpus(problem=sensors_module.SLOW_DRIVER)
+    over.set()
+
+
 async def test_a_power_limit_that_an_engine_left_lowered_is_put_back(
     volume: MonthlyVolume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
