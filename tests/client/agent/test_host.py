@@ -38,12 +38,14 @@ async def test_pause_and_resume_by_the_desk(run: RunningServer, tmp_path: Path) 
         before = await trains(host)
         pid = host.engine_pid
         assert pid is not None
-        assert desk.status().face == "training"
+        status = await seen(desk, lambda status: status.devices and status.devices[-1].cores)
+        assert (status.face, status.devices[-1].kind, status.devices[-1].state) == ("training", "cpu", "computing")
         await desk.pause(None)
         await rests(pid)
         assert host.engine_pid == pid, "a short pause keeps the engine"
         status = await seen(desk, lambda status: status.face == "paused")
         assert (status.headline, status.reasons[0].slug, status.tokens_per_s) == ("Paused by you.", "paused", 0.0)
+        assert (await seen(desk, lambda status: status.devices[-1].state != "computing")).devices[-1].state == "ready"
         await seen_by_server(run, "paused")
         await desk.resume()
         assert await trains(host) > before, "no step is lost"
