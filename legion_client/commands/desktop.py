@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from legion.errors import AgentNotRunning, AlreadyRunning, ProtocolMismatch, Refused, Unusable
+from legion.errors import AgentNotRunning, AlreadyRunning, NoDisplay, ProtocolMismatch, Refused, Unusable
 from legion_client.control.instance import is_announced
 from legion_client.paths import Home
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 NO_QT = "there is no window here: PySide6 is not installed"
 NO_QT_HINT = "Install it with pip install 'legion-training[ui]', or use 'legion-client --no-gui'."
+NO_LIBRARY_HINT = (
+    "On Debian and Ubuntu: 'apt install libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1 libglib2.0-0'. "
+    "Or run 'legion-client --no-gui', which needs no window."
+)
 ANNOUNCED_S = 5.0  # from an agent's lock to its address, on a computer that has much else to do
 AGAIN_S = 0.1
 
@@ -46,6 +50,7 @@ def run(
             attached = False
     if find_spec("PySide6") is None or find_spec("qasync") is None:
         raise Unusable(NO_QT, hint=NO_QT_HINT)
+    _require_libraries()
     from legion_client.ui import app
     from legion_client.ui.doorbell import Doorbell
 
@@ -60,6 +65,16 @@ def run(
         invite=link,
         doorbell=doorbell,
     )
+
+
+def _require_libraries() -> None:
+    """Qt needs some of the system already when it is imported; NoDisplay where one is missing."""
+    try:
+        importlib.import_module("legion_client.ui.app")
+    except ImportError as error:
+        if ".so" not in str(error):
+            raise
+        raise NoDisplay(f"Qt cannot be loaded: {error}", hint=NO_LIBRARY_HINT) from error
 
 
 @asynccontextmanager

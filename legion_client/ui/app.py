@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication, QSystemTrayIcon
 from legion_client.paths import Home
 from legion_client.ui.conversation import Seat
 from legion_client.ui.desktop import Desktop
+from legion_client.ui.display import require_display
 from legion_client.ui.doorbell import Doorbell
 from legion_client.ui.garbage import Garbage
 from legion_client.ui.icons import program_icon
@@ -120,6 +121,7 @@ def application_of() -> QApplication:
     QApplication.setDesktopFileName("legion")
     application = QApplication.instance()
     if not isinstance(application, QApplication):
+        require_display()
         application = QApplication(sys.argv[:1])
     application.setQuitOnLastWindowClosed(False)
     application.setWindowIcon(program_icon())
