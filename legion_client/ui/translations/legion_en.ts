@@ -780,6 +780,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Open legion:// links with Legion</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Open the folder</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1033,6 +1037,10 @@
     </message>
     <message>
         <source>Start it again and resume the run from its last checkpoint.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Start it in a desktop session, or run &apos;legion-client --no-gui&apos;, which needs no window.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

@@ -86,5 +86,6 @@ def _garbage_of_here_goes_here() -> Iterator[None]:
 @pytest.fixture
 def stage(qapp: QApplication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("HOME", str(tmp_path))
     return Stage(application_of(), Home(tmp_path / "home"))

@@ -27,6 +27,7 @@ def app(home: Path, bus: MessageBus, screen: Screen, *arguments: str) -> Iterato
     """`legion-client` on that desktop."""
     environment = os.environ | screen.environment
     environment |= {"DBUS_SESSION_BUS_ADDRESS": bus.address, "QT_QPA_PLATFORM": "xcb", "LEGION_HOME": str(home)}
+    environment |= {"XDG_CONFIG_HOME": str(home / "config"), "XDG_DATA_HOME": str(home / "data")}
     with ending_well(environment, *arguments) as program:
         yield program
         while not (home / "control" / "address.json").exists():  # by then it heeds signals
