@@ -6,7 +6,7 @@ The tray comes first: what it needs not is imported after it is seen, the agent 
 import asyncio
 import importlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -54,17 +54,14 @@ def run(
     from legion_client.ui import app
     from legion_client.ui.doorbell import Doorbell
 
-    if attached:
-        return app.run(home, lambda: _far(home), background=background, invite=link, attached=True)
     doorbell = Doorbell()
 
-    return app.run(
-        home,
-        lambda: near(home, settings, doorbell.ring, keep_log, link),
-        background=background,
-        invite=link,
-        doorbell=doorbell,
-    )
+    def seat() -> AbstractAsyncContextManager["Control | Near"]:
+        if attached:
+            return far(home, doorbell.ring, link)
+        return near(home, settings, doorbell.ring, keep_log, link)
+
+    return app.run(home, seat, background=background, invite=link, doorbell=doorbell, attached=attached)
 
 
 def _require_libraries() -> None:
@@ -114,7 +111,8 @@ async def _show_soon(home: Home, link: str | None) -> None:
 
 
 @asynccontextmanager
-async def _far(home: Home) -> "AsyncIterator[Control]":
+async def far(home: Home, ring: Callable[[str | None], None], link: str | None) -> "AsyncIterator[Control]":
+    """An agent in another process, which has no window but ours."""
     from legion_client.control.client import Control
 
-    yield Control(home)
+    yield Control(home, shown=ring, invite=link)

@@ -38,8 +38,8 @@ def run(
 
     `seat` gives the agent, and is entered after the tray is seen; leaving it must end an agent of this process in good
     order. `background`: without the window, where a tray comes soon. `invite`: asked about as soon as the agent is
-    there. `doorbell`: rung by the desk of an agent in this process. `attached`: the agent is another process and
-    outlives us.
+    there. `doorbell`: rung by the agent when a second start wants the window. `attached`: the agent is another
+    process and outlives us.
     """
     application = application_of()
     if (language := translator()) is not None:
