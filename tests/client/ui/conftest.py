@@ -18,6 +18,7 @@ from PySide6.QtWidgets import QApplication
 
 from legion_client.paths import Home
 from legion_client.ui.app import application_of, attend
+from legion_client.ui.conversation import Seat
 from legion_client.ui.desktop import Desktop
 from legion_client.ui.language import QtWords
 from tests.client.ui.memory_desk import MemoryDesk, seat_of, with_history
@@ -49,15 +50,22 @@ class Stage:
         self.home = home
 
     def run(
-        self, play: Play, desk: MemoryDesk | None = None, *, wizard_done: bool = True, attached: bool = False
+        self,
+        play: Play,
+        desk: MemoryDesk | None = None,
+        *,
+        wizard_done: bool = True,
+        attached: bool = False,
+        seat: Seat | None = None,
     ) -> None:
+        """`seat`: of another agent than the desk."""
         desk = desk or with_history(1_800_000_000.0)
         desktop = Desktop(self.application, self.home, QtWords(QLocale(QLocale.Language.English)), attached=attached)
         desktop.memory.keep(wizard_done=wizard_done)
         desktop.theme.choose("light")
 
         async def whole() -> None:
-            talk = asyncio.create_task(attend(desktop, partial(seat_of, desk)))
+            talk = asyncio.create_task(attend(desktop, seat or partial(seat_of, desk)))
             try:
                 await until(lambda: desktop.conversation.status is not None)
                 await play(desktop, desk)
