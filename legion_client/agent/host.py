@@ -71,8 +71,8 @@ class Host:
         self._volunteer = Decided(home.settings)
         self.journal = Journal(home.activity / "happenings.jsonl")
         self.samples = Samples(home.activity / "samples.sqlite")
-        self.standing = Standing(home.activity / "standing.json", lambda: self.teller.changed())
         self.teller = Teller(self.journal)
+        self.standing = Standing(home.activity / "standing.json", self.teller.changed, self.teller.credited)
         self.volume = MonthlyVolume(home.activity / "traffic.json")
         self.uplink = Uplink(home.activity / "uplink.json")
         self.agent: Agent | None = None

@@ -1184,6 +1184,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>The run accepted {tokens} tokens of this computer&apos;s work; {total} in all.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>The run is complete; what is left is being sent.</source>
         <translation type="unfinished"></translation>
     </message>
