@@ -27,7 +27,6 @@ def app(home: Path, bus: MessageBus, screen: Screen, *arguments: str) -> Iterato
     """`legion-client` on that desktop."""
     environment = os.environ | screen.environment
     environment |= {"DBUS_SESSION_BUS_ADDRESS": bus.address, "QT_QPA_PLATFORM": "xcb", "LEGION_HOME": str(home)}
-    environment |= {"XDG_CONFIG_HOME": str(home / "config"), "XDG_DATA_HOME": str(home / "data")}
     with ending_well(environment, *arguments) as program:
         yield program
         while not (home / "control" / "address.json").exists():  # by then it heeds signals
@@ -66,6 +65,14 @@ def test_a_tray_that_is_there_gets_the_icon_at_once(
     with fake_tray(message_bus.socket) as tray, app(tmp_path / "home", message_bus, screen, "--background") as program:
         while REGISTERED not in tray.asked:
             assert program.poll() is None
+
+
+def test_a_first_start_with_a_window_takes_links(tmp_path: Path, message_bus: MessageBus, screen: Screen) -> None:
+    entry = tmp_path / "home.data" / "applications" / "legion-link.desktop"
+    with fake_tray(message_bus.socket), app(tmp_path / "home", message_bus, screen) as program:
+        while not (entry.exists() and entry.read_text()):
+            assert program.poll() is None
+    assert f"Exec={sys.executable} -m legion_client --link %u\n" in entry.read_text()
 
 
 def test_that_there_is_no_tray_is_told_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
