@@ -9,11 +9,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from legion.errors import StorageFailed, Unusable
-
-if sys.platform == "win32":
-    import winreg
+from legion_client import registry
 
 NAME = "Legion"
 XDG_FILE = "legion.desktop"
@@ -28,18 +27,16 @@ def is_known(system: str) -> bool:
     return system in SYSTEMS
 
 
-def command() -> tuple[str, ...]:
-    """What is started: this program, without its window."""
-    if getattr(sys, "frozen", False):
-        return (sys.executable, "--background")
-    return (sys.executable, "-m", "legion_client", "--background")
+def program() -> tuple[str, ...]:
+    """How this program is started, without options."""
+    return (sys.executable,) if getattr(sys, "frozen", False) else (sys.executable, "-m", "legion_client")
 
 
 def is_on() -> bool:
     """What cannot be read counts as off."""
     try:
         if sys.platform == "win32":
-            return _windows_is_on()
+            return _windows_is_on(registry.module())
         if sys.platform == "darwin":
             return not bool(plistlib.loads(_agent_file().read_bytes()).get("Disabled", False))
         return _xdg_is_on(_xdg_file().read_text(encoding="utf-8"))
@@ -51,10 +48,10 @@ def switch(on: bool, started: Sequence[str] = ()) -> None:
     """`started`: the command, by default this program's. StorageFailed when the entry cannot be changed."""
     if not is_known(sys.platform):
         raise Unusable(f"Legion cannot start by itself on {sys.platform}", hint="Add it to what your session starts.")
-    arguments = tuple(started) or command()
+    arguments = tuple(started) or (*program(), "--background")
     try:
         if sys.platform == "win32":
-            _windows_switch(on, arguments)
+            _windows_switch(registry.module(), on, arguments)
         elif sys.platform == "darwin":
             _file_switch(_agent_file(), agent_entry(arguments) if on else None)
         else:
@@ -68,7 +65,7 @@ def switch(on: bool, started: Sequence[str] = ()) -> None:
 
 def xdg_entry(arguments: Sequence[str]) -> str:
     """Desktop Application Autostart Specification 0.5; the delay lets the panel come first."""
-    line = " ".join(_xdg_quoted(argument) for argument in arguments)
+    line = " ".join(xdg_quoted(argument) for argument in arguments)
     return (
         "[Desktop Entry]\nType=Application\nVersion=1.5\n"
         f"Name={NAME}\nComment=Give idle time to train a language model together\n"
@@ -105,7 +102,7 @@ def _xdg_is_on(text: str) -> bool:
     return keys.get("Hidden") != "true" and keys.get("X-GNOME-Autostart-enabled", "true") == "true"
 
 
-def _xdg_quoted(argument: str) -> str:
+def xdg_quoted(argument: str) -> str:
     """Desktop Entry Specification, "The Exec key": reserved characters in double quotes, % doubled."""
     escaped = argument.replace("%", "%%")
     if shlex.quote(argument) == argument:
@@ -124,26 +121,17 @@ def _file_switch(path: Path, content: bytes | None) -> None:
     path.write_bytes(content)
 
 
-if sys.platform == "win32":
+def _windows_is_on(winreg: Any) -> bool:
+    """The Task Manager's switch: an odd first byte means disabled."""
+    if registry.read(winreg, RUN_KEY, NAME) is None:
+        return False
+    state = registry.read(winreg, APPROVED_KEY, NAME)
+    return not (isinstance(state, bytes) and state and state[0] & 1)
 
-    def _windows_is_on() -> bool:
-        """The Task Manager's switch: an odd first byte means disabled."""
-        with winreg.OpenKey(winreg.HKEY_CURRENT_USER, RUN_KEY) as key:
-            winreg.QueryValueEx(key, NAME)
-        try:
-            with winreg.OpenKey(winreg.HKEY_CURRENT_USER, APPROVED_KEY) as key:
-                state = winreg.QueryValueEx(key, NAME)[0]
-        except FileNotFoundError:
-            return True
-        return not (isinstance(state, bytes) and state and state[0] & 1)
 
-    def _windows_switch(on: bool, arguments: Sequence[str]) -> None:
-        with winreg.CreateKey(winreg.HKEY_CURRENT_USER, RUN_KEY) as key:
-            if on:
-                winreg.SetValueEx(key, NAME, 0, winreg.REG_SZ, " ".join(f'"{part}"' for part in arguments))
-        for place in (APPROVED_KEY,) if on else (RUN_KEY, APPROVED_KEY):
-            try:
-                with winreg.OpenKey(winreg.HKEY_CURRENT_USER, place, 0, winreg.KEY_SET_VALUE) as key:
-                    winreg.DeleteValue(key, NAME)
-            except FileNotFoundError:
-                continue
+def _windows_switch(winreg: Any, on: bool, arguments: Sequence[str]) -> None:
+    if on:
+        registry.write(winreg, RUN_KEY, NAME, registry.command_line(arguments))
+    else:
+        registry.remove(winreg, RUN_KEY, NAME)
+    registry.remove(winreg, APPROVED_KEY, NAME)

@@ -15,6 +15,7 @@ import typer
 
 from legion.errors import LegionError, Unusable
 from legion_client.commands import bench, doctor, identity, joining, logs, settings, status, steering
+from legion_client.commands.terminal import Json, show
 from legion_client.paths import Home
 
 if TYPE_CHECKING:
@@ -121,12 +122,14 @@ def generate(
     tokens: Annotated[int, typer.Option(min=1, help="How many tokens to add.")] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: always the most likely token.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
+    as_json: Json = False,
 ) -> None:
     """Continue a text with a trained model."""
     # torch takes seconds to import and the agent must never have it.
     from legion_client.generate import generate as continue_text
 
-    print(continue_text(checkpoint, prompt, tokens=tokens, temperature=temperature, seed=seed))
+    text = continue_text(checkpoint, prompt, tokens=tokens, temperature=temperature, seed=seed)
+    show(as_json, {"text": text, "prompt": prompt, "temperature": temperature, "seed": seed}, text)
 
 
 def main() -> None:

@@ -53,6 +53,9 @@ class Journal:
         """The newest `most` of those behind `number`, oldest first."""
         return [happening for happening in self._happenings if happening.number > number][-most:]
 
+    def newest(self, kind: str) -> Happening | None:
+        return next((happening for happening in reversed(self._happenings) if happening.kind == kind), None)
+
     def _read(self) -> list[str]:
         try:
             return self._path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -24,9 +24,16 @@ NOTHING = CreditView(run_id=RunId(""), tokens=0, rank=None, workers=0)
 class Standing:
     """Belongs to the event loop's thread."""
 
-    def __init__(self, path: Path, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        changed: Callable[[], None] = lambda: None,
+        credited: Callable[[CreditView], None] = lambda _credit: None,
+    ) -> None:
+        """`credited` hears of every answer about our own part."""
         self._path = path
         self._changed = changed
+        self._credited = credited
         self._credit = self._saved = _load(path)
         self._run_tokens = 0
         self.run: RunNow | None = None
@@ -54,6 +61,7 @@ class Standing:
         try:
             self._tell(await server.metrics())
             self._credit = await server.credit()
+            self._credited(self._credit)
         except LegionError as error:
             logger.debug("standing not known reason=%s", error)
         self.save()

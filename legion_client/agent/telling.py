@@ -6,6 +6,9 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 
 from legion.errors import LegionError
+from legion.reports import CreditView
+from legion_client.agent.acceptance import SENTENCE as ACCEPTED
+from legion_client.agent.acceptance import Acceptance
 from legion_client.agent.journal import Journal
 from legion_client.agent.life import Phase, State
 from legion_client.control.messages import Happening, Said, Status
@@ -40,7 +43,7 @@ _LAST_WORDS = "Its last words: {words}"
 SENTENCES = (
     *(text for _, text in _ENTERED.values()),
     *_TRAINS,
-    *(_RESUMED, _AWAY, _BACK, _CRASHED, _FAILED, _LAST_WORDS),
+    *(_RESUMED, _AWAY, _BACK, _CRASHED, _FAILED, _LAST_WORDS, ACCEPTED),
 )
 
 
@@ -59,6 +62,7 @@ class Teller:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._acceptance = Acceptance(journal)
         self._followers: set[Follower] = set()
         self._away_since: float | None = None  # s since 1970
         journal.on_happening = self._happened
@@ -119,6 +123,10 @@ class Teller:
             minutes = max(1, round((time.time() - self._away_since) / 60))
             self._away_since = None
             self._journal.add("server-back", Said(text=_BACK, values={"minutes": minutes}))
+
+    def credited(self, credit: CreditView) -> None:
+        """What the server has accepted of ours by now."""
+        self._acceptance.count(credit)
 
     def moved(self, before: State, state: State) -> None:
         self.changed()

@@ -6,11 +6,11 @@ The tray comes first: what it needs not is imported after it is seen, the agent 
 import asyncio
 import importlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from legion.errors import AgentNotRunning, AlreadyRunning, ProtocolMismatch, Refused, Unusable
+from legion.errors import AgentNotRunning, AlreadyRunning, NoDisplay, ProtocolMismatch, Refused, Unusable
 from legion_client.control.instance import is_announced
 from legion_client.paths import Home
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 NO_QT = "there is no window here: PySide6 is not installed"
 NO_QT_HINT = "Install it with pip install 'legion-training[ui]', or use 'legion-client --no-gui'."
+NO_LIBRARY_HINT = (
+    "On Debian and Ubuntu: 'apt install libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1 libglib2.0-0'. "
+    "Or run 'legion-client --no-gui', which needs no window."
+)
 ANNOUNCED_S = 5.0  # from an agent's lock to its address, on a computer that has much else to do
 AGAIN_S = 0.1
 
@@ -46,20 +50,28 @@ def run(
             attached = False
     if find_spec("PySide6") is None or find_spec("qasync") is None:
         raise Unusable(NO_QT, hint=NO_QT_HINT)
+    _require_libraries()
     from legion_client.ui import app
     from legion_client.ui.doorbell import Doorbell
 
-    if attached:
-        return app.run(home, lambda: _far(home), background=background, invite=link, attached=True)
     doorbell = Doorbell()
 
-    return app.run(
-        home,
-        lambda: near(home, settings, doorbell.ring, keep_log, link),
-        background=background,
-        invite=link,
-        doorbell=doorbell,
-    )
+    def seat() -> AbstractAsyncContextManager["Control | Near"]:
+        if attached:
+            return far(home, doorbell.ring, link)
+        return near(home, settings, doorbell.ring, keep_log, link)
+
+    return app.run(home, seat, background=background, invite=link, doorbell=doorbell, attached=attached)
+
+
+def _require_libraries() -> None:
+    """Qt needs some of the system already when it is imported; NoDisplay where one is missing."""
+    try:
+        importlib.import_module("legion_client.ui.app")
+    except ImportError as error:
+        if ".so" not in str(error):
+            raise
+        raise NoDisplay(f"Qt cannot be loaded: {error}", hint=NO_LIBRARY_HINT) from error
 
 
 @asynccontextmanager
@@ -99,7 +111,8 @@ async def _show_soon(home: Home, link: str | None) -> None:
 
 
 @asynccontextmanager
-async def _far(home: Home) -> "AsyncIterator[Control]":
+async def far(home: Home, ring: Callable[[str | None], None], link: str | None) -> "AsyncIterator[Control]":
+    """An agent in another process, which has no window but ours."""
     from legion_client.control.client import Control
 
-    yield Control(home)
+    yield Control(home, shown=ring, invite=link)

@@ -4,7 +4,7 @@ import asyncio
 import hmac
 import secrets
 from asyncio import StreamReader, StreamWriter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from legion_client.control.messages import (
     ANSWERS,
     PROTOCOL,
     Answer,
+    Attach,
     Follow,
     GetStatus,
     Happened,
@@ -25,6 +26,7 @@ from legion_client.control.messages import (
     Hello,
     Refused,
     Request,
+    Show,
     Status,
     StatusIs,
     Welcome,
@@ -47,8 +49,14 @@ class Lost:
 class Control:
     """Speaks to the agent of a home. Every request has a connection of its own: there is nothing to keep or close."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(
+        self, home: Home, *, shown: Callable[[str | None], None] | None = None, invite: str | None = None
+    ) -> None:
+        """`shown`: whoever follows is the agent's window, and this is called when a second start wants it, with an
+        invite or None. `invite`: what another window of this agent, if there is one, asks about in our place."""
         self._home = home
+        self._shown = shown
+        self._invite = invite
 
     async def request(self, request: Request, *, within_s: float = ANSWER_S) -> Answer:
         """The agent's answer. Raises what the agent refused with, AgentNotRunning when there is none, ProtocolMismatch
@@ -69,7 +77,8 @@ class Control:
     async def follow(self) -> AsyncGenerator[Status | Happening | Lost, None]:
         """The status and every change, for ever: an agent that goes away is told as Lost and looked for again.
 
-        Raises what trying again does not help against: another version, another user.
+        AlreadyRunning, when another window has the place, is told too. Raises what trying again does not help against:
+        another version, another user.
         """
         wait_s, told = AGAIN_S, False
         while True:
@@ -89,13 +98,16 @@ class Control:
         """The status and every change until the agent goes away, which is AgentNotRunning."""
         try:
             async with self._connected() as (reader, writer):
-                await send(writer, Follow())
+                await send(writer, Follow() if self._shown is None else Attach(invite=self._invite))
                 while True:
                     answer = await _next_answer(reader)
+                    self._invite = None  # this window has its place, and asks itself
                     if isinstance(answer, StatusIs):
                         yield answer.status
                     elif isinstance(answer, Happened):
                         yield answer.happening
+                    elif isinstance(answer, Show) and self._shown is not None:
+                        self._shown(answer.invite)
         except (OSError, TimeoutError) as error:
             raise _silent(error) from error
 

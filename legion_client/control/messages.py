@@ -178,6 +178,15 @@ class Follow(Message):
     kind: Literal["follow"] = "follow"
 
 
+class Attach(Message):
+    """Follow, as the window of an agent that has none: what is to be shown comes there, as Show.
+
+    An agent has one window. Another one is refused with AlreadyRunning, after the first got `invite` to ask about."""
+
+    kind: Literal["attach"] = "attach"
+    invite: str | None = None
+
+
 class Pause(Message):
     """Until `until` (s since 1970), or until Resume."""
 
@@ -241,7 +250,8 @@ class GetSamples(Message):
 
 
 class Show(Message):
-    """Raise the window; with an invite, ask there whether to join with it."""
+    """Raise the window; with an invite, ask there whether to join with it. The agent hands it on to a window that is
+    attached."""
 
     kind: Literal["show"] = "show"
     invite: str | None = None
@@ -263,6 +273,7 @@ class Quit(Message):
 Request = Annotated[
     GetStatus
     | Follow
+    | Attach
     | Pause
     | Resume
     | Finish
@@ -335,7 +346,7 @@ class Refused(Message):
 
 
 Answer = Annotated[
-    Welcome | StatusIs | Happened | HappeningsAre | SamplesAre | CurveIs | SettingsAre | Done | Refused,
+    Welcome | StatusIs | Happened | HappeningsAre | SamplesAre | CurveIs | SettingsAre | Show | Done | Refused,
     Field(discriminator="kind"),
 ]
 

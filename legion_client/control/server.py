@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 import legion
-from legion.errors import LegionError, ProtocolMismatch, TooManyRequests, Unusable
+from legion.errors import AlreadyRunning, LegionError, ProtocolMismatch, TooManyRequests, Unusable
 from legion.errors import Refused as RefusedError
 from legion_client.control.address import Address, is_stranger
 from legion_client.control.desk import Desk
@@ -25,6 +25,7 @@ from legion_client.control.listener import announce, bind, withdraw
 from legion_client.control.messages import (
     PROTOCOL,
     REQUESTS,
+    Attach,
     ChangeSettings,
     Done,
     Finish,
@@ -98,6 +99,7 @@ class _Counter:
         self._desk = desk
         self._address = address
         self._open: set[asyncio.Task[None]] = set()
+        self._window: StreamWriter | None = None  # attached, in another process
         self._closed = False
 
     def begin(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -162,10 +164,33 @@ class _Counter:
             problem = error.errors(include_url=False, include_input=False)[0]["msg"]
             await send(writer, refusal(Unusable(f"the agent does not understand that request: {problem}")))
             return
-        if isinstance(request, Follow):
+        match request:
+            case Follow():
+                await self._tell_changes(reader, writer)
+            case Attach(invite=invite):
+                await self._attach(invite, reader, writer)
+            case Show():
+                await send(writer, await self._shown(request))
+            case _:
+                await send(writer, await answered(self._desk, request))
+
+    async def _attach(self, invite: str | None, reader: StreamReader, writer: StreamWriter) -> None:
+        if self._window is not None and isinstance(await self._shown(Show(invite=invite)), Done):
+            raise AlreadyRunning("this agent has a window already", hint="It was raised.")
+        self._window = writer
+        try:
             await self._tell_changes(reader, writer)
-        else:
-            await send(writer, await answered(self._desk, request))
+        finally:
+            if self._window is writer:
+                self._window = None
+
+    async def _shown(self, request: Show) -> BaseModel:
+        """By the window that is attached, else by the desk's own."""
+        if self._window is not None:
+            with suppress(OSError, TimeoutError):  # it died, and its connection ends in a moment
+                await send(self._window, request)
+                return Done()
+        return await answered(self._desk, request)
 
     async def _tell_changes(self, reader: StreamReader, writer: StreamWriter) -> None:
         """Until the follower goes away; it says nothing more."""

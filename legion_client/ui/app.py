@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QApplication, QSystemTrayIcon
 from legion_client.paths import Home
 from legion_client.ui.conversation import Seat
 from legion_client.ui.desktop import Desktop
+from legion_client.ui.display import require_display
 from legion_client.ui.doorbell import Doorbell
 from legion_client.ui.garbage import Garbage
 from legion_client.ui.icons import program_icon
@@ -37,8 +38,8 @@ def run(
 
     `seat` gives the agent, and is entered after the tray is seen; leaving it must end an agent of this process in good
     order. `background`: without the window, where a tray comes soon. `invite`: asked about as soon as the agent is
-    there. `doorbell`: rung by the desk of an agent in this process. `attached`: the agent is another process and
-    outlives us.
+    there. `doorbell`: rung by the agent when a second start wants the window. `attached`: the agent is another
+    process and outlives us.
     """
     application = application_of()
     if (language := translator()) is not None:
@@ -120,6 +121,7 @@ def application_of() -> QApplication:
     QApplication.setDesktopFileName("legion")
     application = QApplication.instance()
     if not isinstance(application, QApplication):
+        require_display()
         application = QApplication(sys.argv[:1])
     application.setQuitOnLastWindowClosed(False)
     application.setWindowIcon(program_icon())

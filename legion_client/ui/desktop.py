@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ class Desktop(QObject):
         self._seconds.setInterval(SECOND_MS)
         self._seconds.timeout.connect(self._count)
         self._watch: TrayWatch | None = None
+        self._links_tried = False
         self.conversation.status_changed.connect(self._take)
         self.conversation.lost.connect(self._lose)
         self.actions.opened.connect(lambda _: self.raise_window())
@@ -193,6 +195,8 @@ class Desktop(QObject):
             self._seconds.start()
         else:
             self._seconds.stop()
+        if self._window is not None and self._window.isVisible():
+            self._take_links()
         is_new = status.server is None and not self.memory.now.wizard_done
         if is_new and self.dialog is None and self._window is not None and self._window.isVisible():
             self.set_up(None)
@@ -258,6 +262,21 @@ class Desktop(QObject):
             autostart.switch(on)
         except LegionError as error:
             self.conversation.refused.emit(error)
+
+    def _take_links(self) -> None:
+        """Once: what the volunteer changes afterwards holds."""
+        if self.memory.now.takes_links or self._links_tried:
+            return
+        from legion_client import links  # noqa: PLC0415  after the tray
+
+        self._links_tried = True
+        if not links.is_known(sys.platform):
+            return
+        try:
+            links.switch(True, takes_over=False)
+            self.memory.keep(takes_links=True)
+        except LegionError as error:
+            logger.warning("links are not taken error=%s", error)
 
     def _open(self, dialog: QDialog, accepted: Callable[[], None], rejected: Callable[[], None]) -> None:
         """One dialog at a time; a newer question takes the place of an older one."""

@@ -1,4 +1,4 @@
-"""How the agent's desk reaches the window of its own process. Without Qt."""
+"""How the agent reaches its window, in its own process or attached to it. Without Qt."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from legion.errors import Refused
 
 
 class Doorbell:
-    """The desk rings (`Desk.show`), the app answers. Refused while nobody does."""
+    """The desk (`Desk.show`) or the socket rings, the app answers. Refused while nobody does."""
 
     def __init__(self) -> None:
         self._answer: Callable[[str | None], None] | None = None

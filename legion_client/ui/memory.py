@@ -26,6 +26,7 @@ class Remembered:
     told_closing: bool = False
     quits_unasked: bool = False
     wizard_done: bool = False
+    takes_links: bool = False  # has asked the system for them, which the volunteer may have undone since
     sees_advanced: bool = False
 
 

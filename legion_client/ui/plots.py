@@ -80,6 +80,7 @@ class Plot(QWidget):
         self._table = QTableWidget()
         self._table.setAccessibleName(title)
         self._table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self._table.setTabKeyNavigation(False)  # Tab leaves it, the arrow keys go through it
         self._table.verticalHeader().hide()
         self._nothing = label(tools.words.tr("Nothing has been measured yet."), role="muted")
         self._nothing.setAlignment(Qt.AlignmentFlag.AlignCenter)

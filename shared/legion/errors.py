@@ -279,6 +279,16 @@ class AlreadyRunning(Unavailable):
     exit_code = 44
 
 
+class NoDisplay(Unavailable):
+    """Qt would end the program: a library that draws windows is missing, or no display answers."""
+
+    slug = "no-display"
+    title = "No window can be opened here"
+    hint = "Start it in a desktop session, or run 'legion-client --no-gui', which needs no window."
+    retryable = False
+    exit_code = 45
+
+
 class RunError(LegionError):
     slug = "run"
     title = "The run cannot go on"

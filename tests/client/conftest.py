@@ -114,9 +114,12 @@ def shared_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[R
 
 @contextlib.contextmanager
 def ending_well(environment: Mapping[str, str], *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """`legion-client` for the time of the block; then it must end on SIGTERM, with 0 and without a traceback."""
+    """`legion-client` for the time of the block; then it must end on SIGTERM, with 0 and without a traceback.
+
+    What its window tells the desktop lies beside its home, not in that of whoever runs the tests."""
+    folders = {f"XDG_{kind}_HOME": f"{environment['LEGION_HOME']}.{kind.lower()}" for kind in ("CONFIG", "DATA")}
     command = [sys.executable, "-m", "legion_client", *arguments]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen(command, env={**environment, **folders}, stderr=subprocess.PIPE, text=True) as program:
         try:
             yield program
         finally:

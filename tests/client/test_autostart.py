@@ -1,4 +1,4 @@
-"""Starting at login, on Linux: the entry, its quoting, and the switches of others."""
+"""Starting at login: the entry, its quoting, and the switches of others; Windows' registry is played."""
 
 import plistlib
 import sys
@@ -8,6 +8,7 @@ import pytest
 
 from legion.errors import StorageFailed
 from legion_client import autostart
+from tests.client.played_registry import PlayedRegistry
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at XDG's folder")
 
@@ -54,3 +55,34 @@ def test_the_launch_agent_starts_once_at_login() -> None:
     assert told["ProgramArguments"] == ["/Applications/Legion.app/legion", "--background"]
     assert told["RunAtLoad"] is True
     assert "KeepAlive" not in told
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> PlayedRegistry:
+    registry = PlayedRegistry()
+    monkeypatch.setitem(sys.modules, "winreg", registry)
+    monkeypatch.setattr(sys, "platform", "win32")
+    return registry
+
+
+def test_windows_run_key(played: PlayedRegistry) -> None:
+    assert not autostart.is_on()
+    autostart.switch(False)  # a Windows on which nothing ever wanted to start has no such key
+    autostart.switch(True, [r"C:\Program Files\Legion\legion.exe", "--background"])
+    assert autostart.is_on()
+    assert played.keys[autostart.RUN_KEY] == {"Legion": r'"C:\Program Files\Legion\legion.exe" "--background"'}
+    autostart.switch(False)
+    assert not autostart.is_on()
+    assert played.keys[autostart.RUN_KEY] == {}
+
+
+def test_windows_own_switch_counts_and_is_put_back(played: PlayedRegistry) -> None:
+    autostart.switch(True)
+    approved = {"Legion": b"\x03" + bytes(11), "Other": b"\x02" + bytes(11)}
+    played.keys[autostart.APPROVED_KEY] = approved
+    assert not autostart.is_on()
+    autostart.switch(True)
+    assert autostart.is_on()
+    assert set(approved) == {"Other"}
+    approved["Legion"] = b"\x02" + bytes(11)
+    assert autostart.is_on()

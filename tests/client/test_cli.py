@@ -5,13 +5,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from legion.errors import InviteInvalid, Unusable, every_error
 from legion.identity import Invite
-from legion_client.cli import main
+from legion_client.cli import app, main
 from legion_client.commands.doctor import PROBLEM
 from legion_client.commands.joining import read_invite
 from legion_client.paths import Home
@@ -51,6 +54,20 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "home").exists()
+
+
+def every_command(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    parts = getattr(command, "commands", {})
+    for part, below in parts.items():
+        yield from every_command(below, f"{name} {part}")
+    if not parts:
+        yield name, command
+
+
+def test_every_command_knows_json() -> None:
+    found = dict(every_command(get_command(app), "legion-client"))
+    assert {"legion-client status", "legion-client settings set", "legion-client generate"} <= found.keys()
+    assert [name for name, command in found.items() if not any("--json" in one.opts for one in command.params)] == []
 
 
 def test_a_computer_that_has_joined_nothing(tmp_path: Path) -> None:

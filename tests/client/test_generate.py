@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,19 @@ def test_a_seed_gives_one_text(checkpoint: Path) -> None:
     assert texts(1) == texts(1)
     assert len({texts(seed) for seed in range(4)}) == 4
     assert texts(1, 1e-6) == texts(2, 1e-6) == texts(1, 0)
+
+
+def test_a_program_gets_the_text_as_json(folder: Path) -> None:
+    """Alone on standard output, whatever transformers says."""
+    command = [sys.executable, "-m", "legion_client", "generate", "--checkpoint", str(folder), "--prompt", "é{"]
+    done = subprocess.run(
+        [*command, "--tokens", "3", "--seed", "2", "--json"], capture_output=True, text=True, check=True
+    )
+    expected = generate(folder, "é{", tokens=3, temperature=0.8, seed=2)
+    assert json.loads(done.stdout) == {"text": expected, "prompt": "é{", "temperature": 0.8, "seed": 2}
+    shutil.rmtree(folder)
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert (done.returncode, json.loads(done.stdout)["error"]["slug"]) == (5, "checkpoint-invalid")
 
 
 @pytest.mark.parametrize("prompt", ["", "a", "a" * (CONTEXT - 1), "a" * CONTEXT, "é" * CONTEXT * 3])

@@ -11,7 +11,7 @@ from PySide6.QtGui import QKeySequence, QShortcut, QShowEvent
 from PySide6.QtWidgets import QCheckBox, QFrame, QGridLayout, QLabel, QLineEdit, QPushButton, QWidget
 
 from legion.errors import LegionError
-from legion_client import autostart
+from legion_client import autostart, links
 from legion_client.control.messages import ChangeSettings, GetSettings, SettingsAre
 from legion_client.settings import Setting, describe
 from legion_client.ui.hours import WeekPicker, setting_of
@@ -197,12 +197,15 @@ class PreferencesPage(Page):
         self._at_login = QCheckBox(words.tr("Start Legion when I log in"))
         self._at_login.setEnabled(autostart.is_known(sys.platform))
         self._at_login.toggled.connect(self._switch_autostart)
+        self._links = QCheckBox(words.tr("Open legion:// links with Legion"))
+        self._links.setEnabled(links.is_known(sys.platform))
+        self._links.toggled.connect(self._switch_links)
         asks = QCheckBox(words.tr("Ask before quitting, because that stops training"))
         asks.setChecked(not self._tools.memory.now.quits_unasked)
         asks.toggled.connect(lambda on: self._tools.memory.keep(quits_unasked=not on))
         self._trouble = label(role="error", wrap=True)
         self._trouble.hide()
-        for widget in (self._at_login, asks, self._trouble):
+        for widget in (self._at_login, self._links, asks, self._trouble):
             layout.addWidget(widget)
         self._start = card(self._tools.theme, layout)
         return self._start
@@ -214,10 +217,18 @@ class PreferencesPage(Page):
             self._trouble.setText(f"{error} {error.hint}")
         self._trouble.setVisible(on != autostart.is_on())
 
+    def _switch_links(self, on: bool) -> None:
+        try:
+            links.switch(on)
+        except LegionError as error:
+            self._trouble.setText(f"{error} {error.hint}")
+        self._trouble.setVisible(on != links.is_on())
+
     def _ask(self) -> None:
-        self._at_login.blockSignals(True)
-        self._at_login.setChecked(autostart.is_on())
-        self._at_login.blockSignals(False)
+        for box, on in ((self._at_login, autostart.is_on()), (self._links, links.is_on())):
+            box.blockSignals(True)
+            box.setChecked(on)
+            box.blockSignals(False)
         self._tools.conversation.send(GetSettings(), self._take)
 
     def _take(self, answer: BaseModel) -> None:

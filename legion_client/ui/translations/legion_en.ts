@@ -784,6 +784,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Open legion:// links with Legion</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Open the folder</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1040,6 +1044,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Start it in a desktop session, or run &apos;legion-client --no-gui&apos;, which needs no window.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Start it: &apos;legion-client&apos;, or &apos;legion-client --no-gui&apos; without a window.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1177,6 +1185,10 @@
     </message>
     <message>
         <source>The round is finished, as you asked.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The run accepted {tokens} tokens of this computer&apos;s work; {total} in all.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

@@ -1,6 +1,7 @@
 """A home's agent with a real server and real engines: rests when it is asked to, comes back, keeps what was learned."""
 
 import asyncio
+import sys
 import time
 from pathlib import Path
 
@@ -179,6 +180,8 @@ async def test_a_program_that_goes_first_stops_and_starts_everything(
         assert pid is not None
         engine = psutil.Process(pid)
         assert engine.nice() == 3
+        if sys.platform == "linux":
+            assert engine.ionice().ioclass == psutil.IOPRIO_CLASS_IDLE
         playing = await asyncio.create_subprocess_exec(program, "600")
         try:
             status = await seen(desk, lambda status: status.face == "waiting" and status.reasons)

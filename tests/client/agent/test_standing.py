@@ -36,6 +36,9 @@ async def test_the_curve_begins_with_the_first_step(
             assert desk.status().face == "training"
         given = Contribution(accepted_tokens=1024 * STEPS, rank=1, ranked=1, share=0.5)
         await seen(desk, lambda status: status.contribution == given)
+        (line,) = [one for one in await desk.happenings(0, 100) if one.kind == "accepted"]
+        assert line.sentence.startswith("The run accepted ")
+        assert 0 < int(line.said[0].values["total"]) <= 1024 * STEPS
         whole = await desk.curve(500)
         assert [point.step for point in whole.training] == list(range(1, STEPS + 1))
         assert whole.training[0].loss == 4.9

@@ -111,6 +111,7 @@ class FrontDesk:
         if not self.has_window:
             raise Refused("this agent has no window")
         self.shown.append(invite)
+        self.becomes(headline=f"Shown: {invite}")
 
     async def quit(self) -> None:
         self.ended.set()

@@ -128,6 +128,45 @@ async def test_a_window_is_raised_where_there_is_one(served: tuple[FrontDesk, Ho
     assert desk.shown == ["legion://x"]
 
 
+async def test_an_agent_has_one_window_that_is_attached(served: tuple[FrontDesk, Home]) -> None:
+    _, home = served
+    first, second = Window(home), Window(home, invite="legion://an.invite")
+    with pytest.raises(Refused):
+        await Control(home).request(Show())
+    async with first.attached() as told:
+        assert isinstance(await anext(told), Status)
+        assert isinstance(await Control(home).request(Show(invite="legion://b")), Done)
+        async with second.attached() as refused:
+            lost = await anext(refused)
+        assert isinstance(lost, Lost)
+        assert isinstance(lost.error, AlreadyRunning)
+        home_again = asyncio.ensure_future(anext(told))  # reads what was sent
+        while len(first.shown) < 2:  # noqa: ASYNC110  another connection brings it
+            await asyncio.sleep(0)
+        home_again.cancel()
+        assert first.shown == ["legion://b", "legion://an.invite"]
+        with contextlib.suppress(asyncio.CancelledError):
+            await home_again
+    while True:  # once the agent has seen that the first went away
+        async with second.attached() as told:
+            if isinstance(await anext(told), Status):
+                break
+    assert second.shown == []
+
+
+class Window:
+    """A follower that stands for the agent's window."""
+
+    def __init__(self, home: Home, invite: str | None = None) -> None:
+        self.shown: list[str | None] = []
+        self._control = Control(home, shown=self.shown.append, invite=invite)
+
+    @contextlib.asynccontextmanager
+    async def attached(self) -> AsyncIterator[AsyncIterator[Any]]:
+        async with contextlib.aclosing(self._control.follow()) as told:
+            yield told
+
+
 async def test_what_the_desk_refuses_comes_out_as_it_went_in(
     served: tuple[FrontDesk, Home], caplog: pytest.LogCaptureFixture
 ) -> None:

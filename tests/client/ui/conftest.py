@@ -50,14 +50,21 @@ class Stage:
         self.home = home
 
     def run(
-        self, play: Play, desk: MemoryDesk | None = None, *, wizard_done: bool = True, attached: bool = False
+        self,
+        play: Play,
+        desk: MemoryDesk | None = None,
+        *,
+        wizard_done: bool = True,
+        attached: bool = False,
+        seat: Seat | None = None,
     ) -> None:
+        """`seat`: of another agent than the desk."""
         seen = desk or with_history(1_800_000_000.0)
 
         async def with_desk(desktop: Desktop) -> None:
             await play(desktop, seen)
 
-        self.attend(partial(seat_of, seen), with_desk, wizard_done=wizard_done, attached=attached)
+        self.attend(seat or partial(seat_of, seen), with_desk, wizard_done=wizard_done, attached=attached)
 
     def attend(
         self,
@@ -102,5 +109,6 @@ def _garbage_of_here_goes_here() -> Iterator[None]:
 @pytest.fixture
 def stage(qapp: QApplication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("HOME", str(tmp_path))
     return Stage(application_of(), Home(tmp_path / "home"))

@@ -67,6 +67,14 @@ def test_a_tray_that_is_there_gets_the_icon_at_once(
             assert program.poll() is None
 
 
+def test_a_first_start_with_a_window_takes_links(tmp_path: Path, message_bus: MessageBus, screen: Screen) -> None:
+    entry = tmp_path / "home.data" / "applications" / "legion-link.desktop"
+    with fake_tray(message_bus.socket), app(tmp_path / "home", message_bus, screen) as program:
+        while not (entry.exists() and entry.read_text()):
+            assert program.poll() is None
+    assert f"Exec={sys.executable} -m legion_client --link %u\n" in entry.read_text()
+
+
 def test_that_there_is_no_tray_is_told_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(QSystemTrayIcon, "isSystemTrayAvailable", staticmethod(lambda: False))
 
