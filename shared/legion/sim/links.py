@@ -7,7 +7,7 @@ from legion.comm.api import Ballot, Batches, Verdict
 from legion.comm.local import LocalLink
 from legion.comm.member import Member
 from legion.comm.rounds import OPENING_BYTES, Desk, Room
-from legion.errors import NotFound, PeerLost, PeerRefused
+from legion.errors import LegionError, NotFound, PeerLost, PeerRefused
 from legion.ids import Step, UnitId, WorkerId
 from legion.messages import Member as Place
 from legion.rounds import PartKey, ResidualKey, UpdateKey
@@ -87,8 +87,10 @@ class RoundCalls:
                     await self._network.carry(self._me, worker, "contribution", values_bytes=len(data) - opening)
                 leaves(0)
                 await desk.take_part(self._me, key, data)
-            finally:
+            except LegionError:
                 await self._network.carry(worker, self._me, "control")
+                raise
+            await self._network.carry(worker, self._me, "control")
 
     async def send_residual(self, member: Place, key: ResidualKey, data: bytes) -> None:
         worker, text_bytes = member.worker_id, len(key.model_dump_json())
