@@ -113,6 +113,7 @@ class Computer:
         self._engine: SimEngine | None = None
         self._changes = Changes()
         self._due = False  # news may be there
+        self._off = False
         self._records: list[StepRecord] = []  # not reported yet
         self._spans: deque[tuple[SpanReport, BlobFolder]] = deque()
         self._roots: deque[RootReport] = deque()
@@ -136,14 +137,16 @@ class Computer:
 
     async def live(self) -> None:
         """Until the run is over and nothing more is to be delivered. Cancelled: it is switched off."""
-        while not self._server.over:
+        self._off = False
+        while not (self._server.over or self._off):
             plan = await self._until_planned()
             if plan is not None:
                 with contextlib.suppress(*CLUSTER_FAILED):
                     await self._take_part(plan)
 
     def depart(self) -> None:
-        """Its owner wants it back, now: cancel `live` then."""
+        """Its owner wants it back, now: cancel `live` then, which may be ending a membership and not heed it."""
+        self._off = True
         self._network.disconnect(self.me)
         if self._engine is not None:
             self._engine.leave(PeerLost(f"{self.me} was switched off"))
