@@ -25,6 +25,8 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
 
+import numpy as np
+from numpy.typing import NDArray
 from rows import Row, parser, show, status_of
 from wan import loopback, network, runs
 from wan.kinds import Worker, between
@@ -38,6 +40,8 @@ from legion_server.simulate.options import Options
 from legion_server.simulate.report import FP32_BITS
 from legion_server.simulate.run import Simulation
 
+Bits = dict[str, NDArray[np.float64]]  # each worker's
+UNIT = "bit/parameter"
 PARAMETERS = 1.2e9
 H = 32  # steps of a round, for the ratios
 STEPS = 2  # that are made
@@ -83,27 +87,19 @@ def _quiet(_name: str, _point: Point) -> None:
     """A benchmark prints its table."""
 
 
-def spent(found: Course, parameters: float) -> dict[str, float]:
-    """Bits a parameter in the whole run; mean of all workers, but for `most`."""
-    table, bits = found.bytes_by_kind(), 8 / parameters
-    every = {f"{kind}, {way}": table[kind][f"{way}_mean"] * bits for kind in KINDS for way in ("up", "down")}
-    most = {f"{kind}, {way}, most": table[kind][f"{way}_max"] * bits for kind in KINDS for way in ("up", "down")}
-    return (
-        every
-        | most
-        | {
-            "update down": table["serving"]["down_mean"] * bits,
-            "total up": (table["total"]["up_mean"] - table["checkpoint"]["up_mean"]) * bits,
-            "total up, most": (table["total"]["up_max"] - table["checkpoint"]["up_max"]) * bits,
-            "total down": table["total"]["down_mean"] * bits,
-            "total down, most": table["total"]["down_max"] * bits,
-        }
-    )
+def spent(found: Course, parameters: float) -> Bits:
+    """Bits a parameter in the whole run."""
+    mine = [one for worker, one in sorted(found.traffic.items()) if worker in found.workers]
+    up = {kind: np.array([one.sent[kind] for one in mine]) * 8 / parameters for kind in KINDS}
+    down = {kind: np.array([one.received[kind] for one in mine]) * 8 / parameters for kind in KINDS}
+    every = {f"{kind}, up": up[kind] for kind in KINDS} | {f"{kind}, down": down[kind] for kind in KINDS}
+    totals = {"total up": sum(up.values()) - up["checkpoint"], "total down": np.array(sum(down.values()))}
+    return every | {"update down": down["serving"]} | totals
 
 
 def rounds_of(
     participants: int, folder: Path, model: str, scaled: float | None, audit: float = 0.0
-) -> tuple[dict[str, float], ...]:
+) -> tuple[Bits, ...]:
     """An ordinary round and a flush."""
     found = []
     for rounds in (1, 3):
@@ -114,7 +110,7 @@ def rounds_of(
     return {name: (three[name] - flush[name]) / 2 for name in three}, flush
 
 
-def with_audits(participants: int, folder: Path) -> tuple[dict[str, float], ...]:
+def with_audits(participants: int, folder: Path) -> tuple[Bits, ...]:
     """As `rounds_of`, with the share of audited spans that runs have by default."""
     share = RoundsConfig().audit
     plain, audited = (rounds_of(participants, folder, "tiny", PARAMETERS, audit) for audit in (0.0, 1.0))
@@ -125,34 +121,27 @@ def with_audits(participants: int, folder: Path) -> tuple[dict[str, float], ...]
 
 
 def simulated(participants: int, folder: Path) -> list[Row]:
-    usual, flush = with_audits(participants, folder)
+    each, flushes = with_audits(participants, folder)
+    usual, flush = ({name: float(bits.mean()) for name, bits in bits_of.items()} for bits_of in (each, flushes))
     mean = ((FLUSH_EVERY - 1) * usual["total up"] + flush["total up"]) / FLUSH_EVERY
     rarely = math.ceil((flush["total up"] - usual["total up"]) / (MOST_UP - usual["total up"]))
-    unit, who = "bit/parameter", f"{participants} participants"
-    most = {name.removesuffix(", most"): f"most {bits:.4f}" for name, bits in usual.items() if name.endswith(", most")}
-    own = f"{most['contribution, up']}; the own span does not travel"
+    who = f"{participants} participants"
     found = [
-        Row(f"{who}: contribution up", usual["contribution, up"], unit, "<= 0.17", own),
-        Row(f"{who}: update up", usual["serving, up"], unit, note=most["serving, up"]),
-        Row(f"{who}: update down", usual["update down"], unit, "<= 0.6", most["serving, down"]),
-        Row(f"{who}: total up", usual["total up"], unit, f"<= {MOST_UP}", "mean, without storage seeding"),
-        Row(f"{who}: total up, most", usual["total up, most"], unit),
-        Row(f"{who}: total down", usual["total down"], unit, note=most["total down"]),
-        Row(
-            f"{who}: storage seeding up",
-            usual["checkpoint, up"],
-            unit,
-            note=f"{most['checkpoint, up']}; each update once",
-        ),
-        Row(f"{who}: control up", usual["control, up"], unit, note=f"{most['control, up']}; texts and frames"),
-        Row(
-            f"{who}: control down",
-            usual["control, down"],
-            unit,
-            note=f"{most['control, down']}; plans, records, frames",
-        ),
-        Row(f"{who}: flush, total up", flush["total up"], unit, note="of such a round, and of the last"),
-        Row(f"{who}: total up, {FLUSH_EVERY} rounds with a flush", mean, unit, note="a round, as by default"),
+        Row(f"{who}: {label}", usual[name], UNIT, bar, f"most {each[name].max():.4f}{note}")
+        for label, name, bar, note in (
+            ("contribution up", "contribution, up", "<= 0.17", "; the own span does not travel"),
+            ("update up", "serving, up", "", ""),
+            ("update down", "update down", "<= 0.6", ""),
+            ("total up", "total up", f"<= {MOST_UP}", "; without storage seeding"),
+            ("total down", "total down", "", ""),
+            ("storage seeding up", "checkpoint, up", "", "; each update once"),
+            ("control up", "control, up", "", "; texts and frames"),
+            ("control down", "control, down", "", "; plans, records, frames"),
+        )
+    ]
+    found += [
+        Row(f"{who}: flush, total up", flush["total up"], UNIT, note="of such a round, and of the last"),
+        Row(f"{who}: total up, {FLUSH_EVERY} rounds with a flush", mean, UNIT, note="a round, as by default"),
         Row(f"{who}: rounds for a flush", rarely, "", note=f"rounds.flush_every for a mean total up <= {MOST_UP}"),
     ]
     found += ratios(who, {name: usual[name] for name in ("contribution, up", "total up", "total down")})
@@ -165,8 +154,8 @@ def joining(participants: int, folder: Path) -> list[Row]:
     table, bits = course(options, folder).bytes_by_kind()["join"], 8 / PARAMETERS
     note = f"most {table['down_max'] * bits:.4f}; {CHURN_ROUNDS} rounds, {CHURN:.0%} leave and return in each"
     return [
-        Row(f"{participants} participants: join down, a run", table["down_mean"] * bits, "bit/parameter", note=note),
-        Row(f"{participants} participants: join up, a run", table["up_mean"] * bits, "bit/parameter"),
+        Row(f"{participants} participants: join down, a run", table["down_mean"] * bits, UNIT, note=note),
+        Row(f"{participants} participants: join up, a run", table["up_mean"] * bits, UNIT),
     ]
 
 
@@ -186,7 +175,8 @@ def measured(folder: Path) -> list[Row]:
     with stage() as place:
         workers = between(place, runs.train(place, folder, body, PATIENCE_S), FIRST, LAST)
     parameters = Simulation(options, folder, _quiet).parameters
-    usual, _ = rounds_of(MEASURED, folder, MODEL, None)
+    each, _ = rounds_of(MEASURED, folder, MODEL, None)
+    usual = {name: float(bits.mean()) for name, bits in each.items()}
     return compared(workers, usual, 8 / parameters / (LAST - FIRST))
 
 
@@ -208,7 +198,7 @@ def stage() -> Iterator[runs.Stage]:
 
 def compared(workers: Sequence[Worker], usual: dict[str, float], bits: float) -> list[Row]:
     """`bits`: a parameter and round, that a byte is."""
-    who, unit, found = f"{MEASURED} measured", "bit/parameter", []
+    who, unit, found = f"{MEASURED} measured", UNIT, []
     means: dict[str, float] = {}
     for field, name, label, bar in (
         ("contribution_up", "contribution, up", "contribution up", "<= 0.17"),

@@ -80,6 +80,16 @@ def test_the_same_options_give_the_same_bytes(tmp_path: Path) -> None:
     assert counts["root_mismatches"] == 0
 
 
+@pytest.mark.parametrize("seed", ["1", "4", "6", "9"])
+def test_computers_may_go_at_any_moment(tmp_path: Path, seed: str) -> None:
+    """In the middle of a part, of a question, of the end of a membership: each of these seeds has met one."""
+    much = ("--churn", "0.4", "--steps", "16", "--compress", "topk", "--parameters", "1e9", "--device", "4090")
+    _, report = simulate(*much, "--bandwidth", "10000/10000", "--seed", seed, report=tmp_path / "report.json")
+    counts = report["distributed"]["counts"]
+    assert (counts["root_mismatches"], report["distributed"]["points"][-1]["round"]) == (0, 7)
+    assert counts["departures"] > 0
+
+
 def test_another_seed_is_another_run(tmp_path: Path) -> None:
     _, one = simulate("--workers", "2", "--seed", "1", report=tmp_path / "one.json")
     _, two = simulate("--workers", "2", "--seed", "2", report=tmp_path / "two.json")
