@@ -110,7 +110,7 @@ def join(server: Running) -> tuple[dict[str, str], str, dict[str, Any]]:
     """Enrol a worker: its headers, where its heartbeats go, and one that says it is ready."""
     invite = server.http.post("/invites", json={}).json()["invite"]
     token = httpx.URL(invite).params["token"]
-    hardware = {"os": "x", "cpu_count": 1, "memory_bytes": 1, "free_disk_bytes": 1, "legion_version": "0"}
+    hardware = {"os": "x", "cpu_count": 1, "memory_bytes": 2**30, "free_disk_bytes": 1, "legion_version": "0"}
     body = {"protocol": 1, "token": token, "csr_pem": signing_request(new_key()), "name": "pc", "hardware": hardware}
     worker = server.http.post("/workers", json=body).json()
     shape = {"units": [{"name": "u", "tensors": [{"name": "t", "shape": [5000]}]}]}

@@ -82,8 +82,11 @@ def exclusive(widget: QAbstractButton) -> bool:
 
 
 async def active(window: QWidget) -> None:
-    window.activateWindow()
-    await until(window.isActiveWindow)
+    def is_active() -> bool:
+        window.activateWindow()  # again, as long as one of another test is on its way out
+        return window.isActiveWindow()
+
+    await until(is_active)
 
 
 @pytest.mark.parametrize("state", ["training", "waiting", "new"])

@@ -54,6 +54,7 @@ ROUTES = {
     ("GET", "/blobs/{sha256}"),
     ("GET", "/metrics"),
     ("GET", "/metrics/curve"),
+    ("POST", "/network/probe"),
     ("POST", "/metrics"),
     ("GET", "/checkpoints"),
     ("GET", "/checkpoints/{step}"),
@@ -72,6 +73,7 @@ MEMBERS_ROUTES = [
     ("POST", "/workers/{worker_id}/heartbeat"),
     ("POST", "/workers/{worker_id}/certificate"),
     ("POST", "/metrics"),
+    ("POST", "/network/probe"),
     ("PUT", "/checkpoints/{step}/slices/{rank}"),
     ("GET", "/data/{sha256}"),
 ]
@@ -101,7 +103,7 @@ def become_a_member(client: TestClient, tmp_path: Path, **config: Any) -> None:
     data = {"source": "text", "paths": [str(tmp_path / "text")], "seq_len": 16}
     assert client.put("/training/config", json={"data": data} | config).status_code == 200
     token = httpx.URL(client.post("/invites", json={}).json()["invite"]).params["token"]
-    hardware = {"os": "x", "cpu_count": 1, "memory_bytes": 1, "free_disk_bytes": 1, "legion_version": "0"}
+    hardware = {"os": "x", "cpu_count": 1, "memory_bytes": 2**30, "free_disk_bytes": 1, "legion_version": "0"}
     body = {"protocol": PROTOCOL, "token": token, "csr_pem": signing_request(new_key()), "name": "pc"}
     worker = client.post("/workers", json=body | {"hardware": hardware}).json()
     client.headers["Authorization"] = f"Bearer {worker['token']}"
