@@ -41,7 +41,8 @@ def main() -> int:
     # a system that shuts down tells every process at once: what was learned would be lost.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    code = asyncio.run(run())
+    # Not `asyncio.run`: at its end it cancels what gRPC still has to do, and gRPC logs each of that as an error.
+    code = asyncio.new_event_loop().run_until_complete(run())
     sys.stderr.flush()
     # The compute thread may be waiting for a device or peer that will never answer.
     os._exit(code)
