@@ -12,6 +12,7 @@ from typing import Any
 from legion.errors import StorageFailed, Unusable
 from legion_client import registry
 from legion_client.autostart import program, xdg_quoted
+from legion_client.machine.volume import write_whole
 
 SCHEME = "legion"
 XDG_FILE = "legion-link.desktop"
@@ -147,10 +148,12 @@ def _xdg_switch(on: bool, arguments: Sequence[str], *, takes_over: bool) -> None
 
 
 def _write(path: Path, text: str) -> None:
-    """Only what changes: a desktop looks through all entries again whenever one is written."""
+    """Only what changes: a desktop looks through all entries again whenever one is written.
+
+    Whole or not at all, because it has the choices of other programs too; a link to the file elsewhere stays one.
+    """
     if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_whole(path.resolve(), text)
 
 
 def _registry_switch(winreg: Any, on: bool, arguments: Sequence[str], *, takes_over: bool) -> None:

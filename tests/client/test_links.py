@@ -40,6 +40,22 @@ def default_of(place: Path) -> str:
 
 
 @linux
+def test_a_list_that_is_a_link_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of those who keep their settings elsewhere; it has other programs' choices too."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    kept, wishes = tmp_path / "kept.list", tmp_path / "config" / "mimeapps.list"
+    kept.write_text("[Default Applications]\ntext/plain=editor.desktop\n")
+    wishes.parent.mkdir()
+    wishes.symlink_to(kept)
+    links.switch(True)
+    assert wishes.is_symlink()
+    assert "text/plain=editor.desktop" in kept.read_text()
+    assert "legion-link.desktop" in kept.read_text()
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".partial"] == []
+
+
+@linux
 @with_gio
 def test_links_come_to_legion_and_go_again(place: Path) -> None:
     assert not links.is_on()

@@ -225,13 +225,19 @@ def reaches(engine: EngineProcess, nvml: FakeNvml, limits: dict[str, int]) -> No
         engine.until_silent(0.02)
 
 
-def test_an_engine_keeps_its_own_card_down_while_it_trains(
-    engines: Engines, text_data: Dataset, nvml: FakeNvml, note: Path
-) -> None:
+def training_low(engines: Engines, text_data: Dataset, nvml: FakeNvml, note: Path) -> EngineProcess:
+    """An engine that computes on a card which it has lowered."""
     data = with_config(text_data, steps=1_000_000, checkpoint={"every_steps": 1_000_000})
     engine, command = start(engines, data, nvml, note)
     train(engine, command, data)
     reaches(engine, nvml, WHOLE | {OURS: 120_000})
+    return engine
+
+
+def test_an_engine_keeps_its_own_card_down_while_it_trains(
+    engines: Engines, text_data: Dataset, nvml: FakeNvml, note: Path
+) -> None:
+    engine = training_low(engines, text_data, nvml, note)
     engine.send(Pause(reason="the volunteer asked"))
     reaches(engine, nvml, WHOLE)
     engine.send(Resume())
@@ -248,10 +254,7 @@ def test_an_engine_keeps_its_own_card_down_while_it_trains(
 def test_an_engine_without_its_agent_puts_the_limit_back(
     engines: Engines, text_data: Dataset, nvml: FakeNvml, note: Path
 ) -> None:
-    data = with_config(text_data, steps=1_000_000, checkpoint={"every_steps": 1_000_000})
-    engine, command = start(engines, data, nvml, note)
-    train(engine, command, data)
-    reaches(engine, nvml, WHOLE | {OURS: 120_000})
+    engine = training_low(engines, text_data, nvml, note)
     engine.close_input()
     assert engine.ended() == 0, engine.log
     assert (nvml.limits, noted(note)) == (WHOLE, False)
@@ -261,10 +264,7 @@ def test_an_engine_without_its_agent_puts_the_limit_back(
 def test_whoever_comes_after_a_kill_puts_the_limit_back(
     engines: Engines, text_data: Dataset, nvml: FakeNvml, note: Path, next_one: str
 ) -> None:
-    data = with_config(text_data, steps=1_000_000, checkpoint={"every_steps": 1_000_000})
-    engine, command = start(engines, data, nvml, note)
-    train(engine, command, data)
-    reaches(engine, nvml, WHOLE | {OURS: 120_000})
+    engine = training_low(engines, text_data, nvml, note)
     Note(note, nvml).read()
     assert nvml.limits[OURS] == 120_000, "its engine lives"
     engine.kill()
@@ -273,7 +273,7 @@ def test_whoever_comes_after_a_kill_puts_the_limit_back(
     if next_one == "agent":
         Note(note, nvml).read()
     else:
-        engine, command = start(engines, data, nvml, note)
+        engine, command = start(engines, text_data, nvml, note)
         engine.send(command)
         reaches(engine, nvml, WHOLE)
         engine.close_input()
