@@ -45,7 +45,7 @@ from legion.layout import CHUNK
 GROUP = 64  # chunks
 BATCH = 4 * PIECE  # chunks encoded at a time, a whole number of groups
 MAGNITUDE = np.uint32(0x7FFFFFFF)
-INFINITY = np.uint32(0x7F800000)
+NEGLIGIBLE = SMALLEST_SCALE.view(np.uint32)
 LEVEL_BYTES = 4  # a chunk
 
 
@@ -69,6 +69,7 @@ class TopK:
         self.kept = kept
         self.value_bits = value_bits
         self._gap_bits = rice.best_width(kept, CHUNK)
+        self._heads = max(512, 1 << (2 * kept - 1).bit_length())  # groups of a chunk
         self._last_index = (1 << value_bits - 1) - 1
         self._squares = np.square(np.arange(self._last_index + 1, dtype=np.float32)) / np.float32(self._last_index**2)
         self._count_type = np.dtype("u1" if kept < 256 else "<u2")
@@ -89,7 +90,7 @@ class TopK:
     def encode(self, values: Floats) -> bytes:
         require_chunks(values.size)
         x_NC = as_chunks(values)
-        rooms = np.empty((3, *scratch(len(x_NC)).shape), dtype=np.float32)
+        rooms = np.empty((2, *scratch(len(x_NC)).shape), dtype=np.float32)
         return self.written(self._select(x_NC[batch], rooms) for batch in pieces(len(x_NC), BATCH))
 
     def written(self, selected: Iterable[Kept]) -> bytes:
@@ -112,18 +113,14 @@ class TopK:
             yield b"".join(part.tobytes() for part in (*head, rice.pack(codes[one], self.value_bits), lower, unary))
 
     def _select(self, values: Floats, rooms: Floats) -> Kept:
-        chosen = rooms[2].view(np.bool_).reshape(-1, CHUNK)[: len(values)]
+        chosen = rooms[1].view(np.bool_).reshape(-1, CHUNK)[: len(values)]
         least = np.empty((len(values), 1), dtype=np.uint32)
         for piece in pieces(len(values)):
             bits = values[piece].view(np.uint32)
-            magnitudes, ranked = rooms.view(np.uint32)[:2, : len(bits)]
+            magnitudes = rooms.view(np.uint32)[0, : len(bits)]
             np.bitwise_and(bits, MAGNITUDE, out=magnitudes)
-            np.copyto(ranked, magnitudes)
-            ranked.partition(CHUNK - self.kept, axis=1)
-            np.maximum(ranked[:, [CHUNK - self.kept]], SMALLEST_SCALE.view(np.uint32), out=least[piece])
-            with np.errstate():  # which restores the size of the buffers
-                np.setbufsize(CHUNK)  # with larger ones numpy first copies `least` to every element
-                np.greater_equal(magnitudes, least[piece], out=chosen[piece])
+            np.maximum(self._least(magnitudes, chosen[piece]), NEGLIGIBLE, out=least[piece])
+            _reaching(magnitudes, least[piece], chosen[piece])
         positions, counts = _flags_set(chosen)
         if (counts > self.kept).any():
             _drop_surplus(chosen, values, least, counts - self.kept)
@@ -132,10 +129,26 @@ class TopK:
         require_finite(bits.view(np.float32))  # what is not is larger than any number, so it was kept
         return Kept(counts, positions, bits)
 
+    def _least(self, magnitudes: Words, room: NDArray[np.bool_]) -> Words:
+        """[N, 1]: the `kept`-th largest of every row; less than `NEGLIGIBLE` if that is.
+
+        Of a row cut into groups, the `kept`-th largest of their maxima is not above it, as maxima are elements. Few
+        elements reach that, and only those have to be ranked: numpy ranks slower than it compares.
+        """
+        heads = np.maximum.reduce(magnitudes.reshape(len(magnitudes), -1, self._heads), axis=1)
+        heads.partition(self._heads - self.kept, axis=1)
+        _reaching(magnitudes, np.maximum(heads[:, [self._heads - self.kept]], NEGLIGIBLE), room)
+        positions, counts = _flags_set(room)
+        width = max(self.kept, int(counts.max()))
+        ranked, _ = _in_rows(np.take(magnitudes, positions).view(np.float32), counts, width)
+        found = ranked.view(np.uint32)
+        found.partition(width - self.kept, axis=1)
+        return found[:, [width - self.kept]]
+
     def _levels(self, magnitudes: Floats, counts: Integers) -> tuple[Halves, Halves, Bytes]:
         """Lower and upper magnitude of every chunk in bf16, and the index of every value."""
         if self.value_bits == 2:
-            rows, slots = _in_rows(magnitudes, counts, max(64, 1 << (self.kept - 1).bit_length()))
+            rows, slots = _in_rows(magnitudes, counts, max(512, 1 << (self.kept - 1).bit_length()))
             means = two_levels(rows, counts, 1.0, level_rooms(rows.shape))
             is_high = np.unpackbits(means.is_high, bitorder="little")[slots]
             return bf16_nearest(means.low), bf16_nearest(means.high), is_high
@@ -242,6 +255,13 @@ def _flags_set(flags: NDArray[np.bool_]) -> tuple[Integers, Integers]:
     positions += found
     rows, width = flags.shape
     return positions, np.diff(np.searchsorted(positions, np.arange(rows + 1) * width))
+
+
+def _reaching(magnitudes: Words, least: Words, out: NDArray[np.bool_]) -> None:
+    """Which elements of [N, E] are not below their row's of [N, 1]."""
+    with np.errstate():  # which restores the size of the buffers
+        np.setbufsize(CHUNK)  # with larger ones numpy first copies `least` to every element
+        np.greater_equal(magnitudes, least, out=out)
 
 
 def _drop_surplus(chosen: NDArray[np.bool_], values: Floats, least: Words, surplus: Integers) -> None:
