@@ -6,16 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from legion.checkpoint.storage import storing, sync_folder
 from legion.codec.api import Encoder, Floats, in_host_memory
 from legion.comm.arrays import array_of
 from legion.config import RunConfig, config_digest
 from legion.errors import CheckpointInvalid, PartInvalid, StorageFailed
+from legion.ids import Rank
 from legion.messages import Message
+from legion.outer import reshard
+from legion.outer.contribution import Waiting
 from legion.outer.member import Office, Place, RoundMember
+from legion.outer.reshard import Files
 from legion.outer.state import StateInfo, is_due, kept_spans, opened, size_of, write_state
 from legion.zero.engine import Zero3
 from legion.zero.optimizers import Slice
+from legion_client.engine.points import Points
 from legion_client.engine.protocol import StateSaved, Train
 
 logger = logging.getLogger(__name__)
@@ -27,6 +34,7 @@ class Returned:
 
     member: RoundMember
     optimizer_steps: int = 0  # that the moments stand for
+    goes_on: Callable[[], None] | None = None  # to where its cluster was; None: it enters with a round
 
 
 def started(
@@ -72,6 +80,37 @@ def started(
         return Returned(member, kept.info.optimizer_steps)
 
 
+def restored(
+    config: RunConfig,
+    place: Place,
+    files: Files,
+    contributed: int,
+    state: Slice,
+    office: Office,
+    encoder: Encoder = in_host_memory,
+) -> Returned:
+    """As the members of a former plan stood at a restore point, of which our slice has its part.
+
+    `contributed`: see `RoundMember.go_back`.
+    """
+    weights, exp_avg = array_of(state.weights), array_of(state.exp_avg)
+    info = files[Rank(0)].info
+    if info.run_id != place.run_id or info.config_digest != config_digest(config) or info.standing is None:
+        raise CheckpointInvalid("the restore point is not one of this run")
+    momentum = np.empty_like(weights) if info.momentum else None
+    reshard.arrays(files, place.layout, place.rank, {"anchor": weights})
+    if momentum is not None:
+        reshard.arrays(files, place.layout, place.rank, {"momentum": momentum})
+    member = RoundMember(config.rounds, place, weights, info.anchor, office, momentum, encoder)
+    own = {"weights": weights, "exp_avg": exp_avg, "exp_avg_sq": array_of(state.exp_avg_sq)}
+    reshard.arrays(files, place.layout, place.rank, own)
+    waiting, standing = reshard.waiting(files, place.layout, place.rank), info.standing
+    steps = info.optimizer_steps
+    if config.optimizer.name == "onebit_adam":  # what else it keeps is in no file
+        exp_avg[:], steps = 0, 0
+    return Returned(member, steps, lambda: member.go_back(standing, waiting, contributed))
+
+
 def anchor_of(command: Train) -> int | None:
     """The anchor that a kept state starts the engine from; None when the plan says it."""
     if command.local_state is None or command.resume_slice is not None:
@@ -85,20 +124,25 @@ class LocalState:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         config: RunConfig,
         place: Place,
         member: RoundMember,
         zero: Zero3,
         report: Callable[[Message], None],
+        points: Points | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`path`: None where nothing is kept over a restart. `points`: of a cluster of several."""
         self._path = path
         self._config = config
         self._place = place
         self._member = member
         self._zero = zero
         self._report = report
+        self._points = points
+        if points is not None:
+            member.may_keep = lambda: points.may_keep
         self._clock = clock
         self._kept_anchor = member.anchor
         self._kept_at_s = clock()
@@ -108,7 +152,19 @@ class LocalState:
         self._kept_anchor = self._member.anchor
         self._forget()
 
+    def stepped(self) -> None:
+        if self._points is None:
+            return
+        self._points.stepped()
+        if self._member.keeps:
+            info = self._info(final=False)
+            standing = self._member.standing(self._points.epoch, self._zero.step)
+            waiting, slices = self._arrays(final=False)
+            self._points.take(info.model_copy(update={"standing": standing}), slices, waiting)
+
     def reached(self) -> None:
+        if self._path is None:
+            return
         anchor, every = self._member.anchor, self._config.rounds.checkpoint_every
         info = self._info(final=False)
         if is_due(anchor, self._kept_anchor, every, self._clock() - self._kept_at_s, size_of(info)):
@@ -139,17 +195,24 @@ class LocalState:
             spans=kept_spans(waiting),
         )
 
-    def _save(self, info: StateInfo) -> None:
-        _, waiting, anchor = self._member.state(final=info.final)
+    def _arrays(self, *, final: bool) -> tuple[list[Waiting], dict[str, Floats]]:
+        """For `write_state`."""
+        _, waiting, anchor = self._member.state(final=final)
         slices: dict[str, Floats] = {"anchor": anchor.values}
         for name in ("weights", "exp_avg", "exp_avg_sq"):
             slices[name] = array_of(getattr(self._zero.slice, name))
         if anchor.momentum is not None:
             slices["momentum"] = anchor.momentum
+        return list(waiting.values()), slices
+
+    def _save(self, info: StateInfo) -> None:
+        if self._path is None:
+            return
+        waiting, slices = self._arrays(final=info.final)
         try:
             with storing(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-            written = write_state(self._path, info, slices, list(waiting.values()))
+            written = write_state(self._path, info, slices, waiting)
         except StorageFailed as error:
             logger.warning("local state not kept anchor=%d reason=%s", info.anchor, error)
             return
@@ -160,6 +223,8 @@ class LocalState:
 
     def _forget(self) -> None:
         """For good, also through a power cut."""
+        if self._path is None:
+            return
         with storing(self._path):
             if self._path.exists():
                 self._path.unlink()

@@ -105,6 +105,8 @@ async def listen(pipes: Pipes, session: Session) -> None:
 
 def heed(session: Session, command: Command) -> None:
     match command:
+        case Train():
+            session.follow(command)
         case Stop(reason=reason, within_s=within_s, rests=rests):
             logger.info("stopping reason=%s", reason)
             session.stop(within_s, rests=rests)

@@ -10,10 +10,11 @@ from pydantic import Field, TypeAdapter
 
 from legion.config import RunConfig
 from legion.ids import ClusterId, WorkerId
-from legion.messages import DatasetManifest, Device, Message, ModelShape, Plan
+from legion.messages import Broken, DatasetManifest, Device, Message, ModelShape, Plan
 from legion.reports import EvaluationRecord, StepRecord, TextSample
 from legion.rounds import Handover, RootReport, RoundPlan, RoundRecord, SpanReport
 
+REGROUP_S = 30.0  # an engine whose plan is broken waits this long for another
 UPDATES = "updates"  # folder in the engine's work folder: those of the newest rounds, named by their SHA-256
 
 
@@ -35,6 +36,8 @@ class Prepare(Message):
 
 class Train(Message):
     """Train by this plan, from theta_0 or from a slice laid out for this plan and rank.
+
+    A second one takes the place of the first: the engine goes on from the restore point that the plan names.
 
     `local_state`: what an engine of this worker kept of the same run and slice. Without a `resume_slice` the engine
     starts from the state's own anchor, whatever the plan says, and asks for all updates since; with one, only what
@@ -201,6 +204,15 @@ class StateSaved(Message):
     final: bool  # nothing is done by this engine after it
 
 
+class PlanBroken(Message):
+    """The plan cannot go on without `lost_peer`; this engine waits for a Train by another plan, `REGROUP_S` at most."""
+
+    kind: Literal["plan_broken"] = "plan_broken"
+    broken: Broken
+    message: str
+    lost_peer: WorkerId | None = None
+
+
 class Finished(Message):
     """The run's last step is committed and its slice written."""
 
@@ -239,6 +251,7 @@ Report = Annotated[
     | HandedOver
     | UpdateWanted
     | StateSaved
+    | PlanBroken
     | Finished
     | Left
     | Failed,

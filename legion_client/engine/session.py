@@ -6,18 +6,19 @@ work to that thread; what the thread has to say comes back through `Reports`.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+import traceback
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, TypeVar
 
-from legion.checkpoint.shards import read_slice
+from legion.checkpoint.copies import CopyLink, CopyService
 from legion.codec.api import AnyCodec
 from legion.codec.on_device import encoder_for
 from legion.codec.registry import by_name
 from legion.comm.api import Group
-from legion.comm.arrays import array_of
 from legion.comm.bridge import Bridge
 from legion.comm.exchange import MemberExchange
 from legion.comm.member import Member
@@ -26,36 +27,33 @@ from legion.comm.peers import COMPLETE, PAUSED
 from legion.config import config_digest
 from legion.data.blocks import open_blocks
 from legion.data.loader import Loader
-from legion.data.tokenizer import cached_tokenizer
-from legion.errors import CheckpointInvalid, LegionError, PeerLost, RunError, StepAborted
+from legion.errors import LegionError, PeerLost, RunError, StepAborted
 from legion.identity import Identity
-from legion.ids import Rank, UnitId
+from legion.ids import Rank
 from legion.layout import Layout
-from legion.messages import Plan
+from legion.messages import Broken, Plan
 from legion.model.build import Blueprint, blueprint
-from legion.model.init import fill, theta_0
 from legion.outer.courier import Courier
 from legion.outer.member import Place
 from legion.train.device import best_device, card_problem, card_uuid, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace
-from legion.train.rounds import RoundTraining
-from legion.train.writer import Writer
-from legion.zero.engine import Zero3
-from legion_client.engine.local_state import LocalState, anchor_of, started
+from legion_client.engine.course import Course, Neighbours, first_anchor, point_folder
+from legion_client.engine.points import held
 from legion_client.engine.protocol import (
+    REGROUP_S,
     HandedOver,
     Held,
     Listening,
     Moved,
     Pause,
+    PlanBroken,
     Prepare,
     Rates,
     Train,
-    Wrote,
 )
 from legion_client.engine.rounds import Rounds
-from legion_client.engine.speaker import Report, Speaker, parts_of
+from legion_client.engine.speaker import Report
 from legion_client.engine.throttling import Throttling
 
 logger = logging.getLogger(__name__)
@@ -79,6 +77,7 @@ class Session:
         self.throttling = Throttling(self._pace, self._device, card_uuid(self._device), prepare.power_note)
         self._told = (0, 0)  # bytes sent and received
         self.member: Member | None = None
+        self._next_plan: asyncio.Future[Train | None] | None = None  # None as its result: there will be none
         self.rounds = Rounds(report)
 
     @property
@@ -90,11 +89,19 @@ class Session:
     def steps_done(self) -> int:
         return self._training.steps_done if self._training else 0
 
+    def _built(self) -> Blueprint:
+        gc.collect()  # modules, hooks and parameters of the plan before refer to one another
+        return blueprint(self._prepare.config, self._prepare.manifest.vocab_size)
+
     async def prepare(self) -> None:
         """Load the data, build the model on meta, listen; then say so."""
         self.throttling.begin()
         self._loader, self._blueprint = await on_compute_thread(self._load)
-        self.network: PeerNetwork = await listen(self._identity, self._prepare.listen_host, self._prepare.listen_port)
+        folder = self._folder = point_folder(self._prepare.work_dir)
+        host, port = self._prepare.listen_host, self._prepare.listen_port
+        self.network: PeerNetwork = await listen(
+            self._identity, host, port, lambda peers: (CopyService(peers, folder),)
+        )
         self._report(
             Listening(
                 port=self.network.port,
@@ -108,70 +115,152 @@ class Session:
         prepare = self._prepare
         require_same_data(prepare.config, prepare.manifest.fingerprint)
         blocks = open_blocks(prepare.manifest, prepare.cache_dir, seed=prepare.config.seed)
-        return Loader(blocks, prepare.config.batch), blueprint(prepare.config, prepare.manifest.vocab_size)
+        return Loader(blocks, prepare.config.batch), self._built()
 
     async def train(self, command: Train) -> int:
         """Until the run's last step or `stop`; the steps done. LegionError when the run cannot go on."""
+        with self._loader:
+            async with self._between_clusters(command) as courier:
+                return await self._plans(command, courier)
+
+    async def _plans(self, command: Train, courier: Courier | None) -> int:
+        """One after the other."""
+        while True:
+            try:
+                return await self._follow(command, courier)
+            except _Regrouping as regrouping:
+                command = regrouping.command
+            # The model's parameters belong to what the plan before made of them.
+            self._blueprint = await on_compute_thread(self._built)
+
+    @contextlib.asynccontextmanager
+    async def _between_clusters(self, command: Train) -> AsyncIterator[Courier | None]:
+        """What rounds need, for all plans that follow one another here; None: the run has none."""
+        config, plan = self._prepare.config, command.plan
+        if not config.in_rounds:
+            yield None
+            return
+        place, anchor = self._place(plan), first_anchor(self._prepare, command)
+        work_dir = self._prepare.work_dir
+        async with self.rounds.taking_part(config, self._identity, place, anchor, self.network, work_dir) as courier:
+            yield courier
+
+    def _place(self, plan: Plan) -> Place:
+        return Place(plan.run_id, plan.cluster, self._rank(plan), _layout(plan), self._prepare.config.round_count)
+
+    def _rank(self, plan: Plan) -> Rank:
+        return Rank([member.worker_id for member in plan.members].index(self._identity.worker_id))
+
+    async def _follow(self, command: Train, courier: Courier | None) -> int:
+        """One plan. _Regrouping when another takes its place."""
         plan = command.plan
         self._require_fit(plan)
-        workers = tuple(member.worker_id for member in plan.members)
-        rank = Rank(workers.index(self._identity.worker_id))
-        layout = Layout(plan.shape.sizes, tuple(member.share for member in plan.members))
-        config = self._prepare.config
-        static = config.cluster.claims == "static"
-        member = self.member = Member(
-            Group(plan.epoch, workers, rank),
-            layout,
-            ordered=static,
-            weights=by_name(config.codecs.weights),
-            gradients=by_name(config.codecs.gradients),
-            line=self.network.rounds.line,
-        )
-        exchange = MemberExchange(
-            member,
-            Bridge(asyncio.get_running_loop(), member.usage),
-            static_claims=static,
-        )
+        member = self.member = self._member_of(plan)
+        self._next_plan = asyncio.get_running_loop().create_future()
         endpoints = {Rank(r): m.endpoint for r, m in enumerate(plan.members)}
-        async with self.network.joined(member, endpoints):
+        async with self.network.joined(member, endpoints) as channels:
+            course = self._course(command, courier, member, channels)
             try:
-                done = await self._trained(command, layout, exchange)
+                done = await self._computed(course, courier)
+            except _Regrouping:
+                raise
             except Exception as error:
                 # The others shall say why, not just that we are gone.
                 await self.network.leave(str(error) if isinstance(error, LegionError) else type(error).__name__)
                 raise
             early = PAUSED if self._rest_asked else "stopped by its user"
-            await self.network.leave(COMPLETE if done == config.steps else early)
+            await self.network.leave(COMPLETE if done == self.steps else early)
         return done
 
-    async def _trained(self, command: Train, layout: Layout, exchange: MemberExchange) -> int:
-        """The steps done; between clusters, if the run is in rounds."""
-        config, plan = self._prepare.config, command.plan
-        if not config.in_rounds:
-            return await on_compute_thread(lambda: self._compute(command, layout, exchange, None))
-        place = Place(plan.run_id, plan.cluster, exchange.group.rank, layout, config.round_count)
-        work_dir = self._prepare.work_dir
-        anchor = self._first_anchor(command)
-        async with self.rounds.taking_part(config, self._identity, place, anchor, self.network, work_dir) as courier:
+    def _member_of(self, plan: Plan) -> Member:
+        config = self._prepare.config
+        return Member(
+            Group(plan.epoch, tuple(member.worker_id for member in plan.members), self._rank(plan)),
+            _layout(plan),
+            ordered=config.cluster.claims == "static",
+            weights=by_name(config.codecs.weights),
+            gradients=by_name(config.codecs.gradients),
+            line=self.network.rounds.line,
+        )
+
+    def _course(self, command: Train, courier: Courier | None, member: Member, channels: Mapping[Rank, Any]) -> Course:
+        plan, config = command.plan, self._prepare.config
+        bridge = Bridge(asyncio.get_running_loop(), member.usage)
+        links = {member.group.members[r]: CopyLink(c, member.group.members[r], member) for r, c in channels.items()}
+        place = self._place(plan) if courier is not None else None
+        return Course(
+            self._prepare,
+            command,
+            member.layout,
+            MemberExchange(member, bridge, static_claims=config.cluster.claims == "static"),
+            self._blueprint,
+            self._loader,
+            self._device,
+            self._pace,
+            self._report,
+            Neighbours(self._identity.worker_id, self._folder, links, bridge),
+            self._encoder_of_contributions,
+            lambda error: self._may_regroup(plan, error),
+            place,
+            courier,
+        )
+
+    async def _computed(self, course: Course, courier: Courier | None) -> int:
+        """The steps done; what a cluster that cannot go on still owes to others is handed over."""
+        try:
             try:
-                done = await on_compute_thread(lambda: self._compute(command, layout, exchange, (place, courier)))
-            except (PeerLost, StepAborted):  # our cluster has ended, and nothing is wrong with us
-                await self._hand_over(courier)
+                done = await on_compute_thread(lambda: self._compute(course))
+            except (PeerLost, StepAborted) as error:
+                if self._may_regroup(course.plan, error):
+                    raise _Regrouping(await self._regrouped(course, error)) from None
                 raise
-            if done < config.steps:
+        except (PeerLost, StepAborted):  # our cluster has ended, and nothing is wrong with us
+            if courier is not None:
                 await self._hand_over(courier)
-            return done
+            raise
+        if courier is not None and done < self.steps:
+            await self._hand_over(courier)
+        return done
+
+    def _may_regroup(self, plan: Plan, error: LegionError) -> bool:
+        """Whether those who are left may go on from a restore point."""
+        config = self._prepare.config
+        able = config.in_rounds and config.cluster.restore_every > 0 and len(plan.members) > 1
+        return able and not self._stop_asked and isinstance(error, PeerLost | StepAborted)
+
+    async def _regrouped(self, course: Course, error: LegionError) -> Train:
+        """What takes the place of this plan; `error` when nothing does."""
+        member = self.member
+        assert member is not None
+        logger.warning("plan broken epoch=%d why=%s", course.plan.epoch, error)
+        self.network.break_off()
+        assert self._next_plan is not None
+        if not self._next_plan.done():
+            broken = Broken(epoch=course.plan.epoch, points=held(self._folder), contributed=course.contributed)
+            self._report(PlanBroken(broken=broken, message=str(error), lost_peer=member.changes.lost_peer))
+        following = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REGROUP_S):
+                following = await self._next_plan
+        if following is None:
+            await on_compute_thread(course.leave)
+            raise error
+        self._training = None
+        forget_frames(error)  # they hold the slice, and another is about to need that memory
+        return following
+
+    def follow(self, command: Train) -> None:
+        """Another plan takes the place of the one that is followed."""
+        if self._next_plan is not None and not self._next_plan.done():
+            self._next_plan.set_result(command)
+        if self.member is not None:
+            self.member.changes.fail(StepAborted("another plan takes the place of this one"))
 
     async def _hand_over(self, courier: Courier) -> None:
         """What we had not put into updates yet; takes `handover.LEAVING_S` at most."""
         handover = await courier.hand_over()
         if handover is not None and handover.spans:
             self._report(HandedOver(handover=handover))
-
-    def _first_anchor(self, command: Train) -> int:
-        """Of the weights that we start from."""
-        kept = anchor_of(command)
-        return -(-command.plan.first_step // self._prepare.config.rounds.steps) if kept is None else kept
 
     def _require_fit(self, plan: Plan) -> None:
         if plan.shape != self._blueprint.shape:
@@ -181,89 +270,22 @@ class Session:
         if self._identity.worker_id not in {member.worker_id for member in plan.members}:
             raise RunError("the plan does not have this worker as a member")
 
-    def _compute(
-        self, command: Train, layout: Layout, exchange: MemberExchange, rounds: tuple[Place, Courier] | None
-    ) -> int:
-        """On the compute thread: the slice, then the loop."""
-        config = self._prepare.config
-        zero = Zero3(
-            self._blueprint.units,
-            layout,
-            exchange,
-            cluster=config.cluster,
-            optimizer=config.optimizer,
-            steps=config.steps,
-            device=self._device,
-        )
-        tokens = self._fill_slice(command, layout, exchange.group.rank, zero)
-        speaker = Speaker(command.plan, exchange.group.rank, zero.slice, self._prepare.work_dir, self._report)
-        with self.throttling.computing(), self._loader:
-            self._blueprint.model.to(self._device)
-            training = self._training = Training(
-                config,
-                self._blueprint.model,
-                zero,
-                exchange,
-                self._loader,
-                speaker,
-                self._device,
-                pace=self._pace,
-                writer=self._writer(),
-            )
+    def _compute(self, course: Course) -> int:
+        """On the compute thread."""
+
+        def begun(training: Training) -> None:
+            self._training = training
             if self._rest_asked:
                 training.resting.set()
             if self._stop_asked:
                 training.stopping.set()
-            if rounds is None:
-                return training.run(command.plan.first_step, tokens)
-            return self._round_training(command, training, zero, *rounds).run(command.plan.round)
 
-    def _writer(self) -> Writer | None:
-        prepare = self._prepare
-        if not (tokens := prepare.config.evaluation.sample_tokens):
-            return None
-        tokenizer = cached_tokenizer(prepare.manifest, prepare.cache_dir)
-        return Writer(tokenizer, tokens, lambda sample: self._report(Wrote(sample=sample)))
-
-    def _round_training(
-        self, command: Train, training: Training, zero: Zero3, place: Place, courier: Courier
-    ) -> RoundTraining:
-        config, path = self._prepare.config, self._prepare.state_path
-        returned = started(
-            config, place, command, self._first_anchor(command), zero.slice, courier, self._encoder_of_contributions
-        )
-        keeper = LocalState(path, config, place, returned.member, zero, self._report) if path is not None else None
-        return RoundTraining(
-            config,
-            training,
-            zero,
-            self._loader,
-            returned.member,
-            newcomer=command.plan.round > 0,
-            optimizer_steps=returned.optimizer_steps,
-            keeper=keeper,
-        )
+        with self.throttling.computing():
+            return course.run(begun)
 
     def _encoder_of_contributions(self, codec: AnyCodec) -> AnyCodec:
         """On our card, unless its memory was asked for."""
         return codec if self._pace.serving else encoder_for(self._device)(codec)
-
-    def _fill_slice(self, command: Train, layout: Layout, rank: Rank, zero: Zero3) -> int:
-        """theta_0, or the state of a checkpoint; the tokens the run has seen so far."""
-        if anchor_of(command) is not None:
-            return 0  # the state has them
-        if command.resume_slice is None:
-            theta = theta_0(self._prepare.config)
-            for number, unit in enumerate(self._blueprint.shape.units):
-                start = layout.bounds(UnitId(number), rank).start
-                fill(array_of(zero.part(UnitId(number)).weights), unit, start, theta)
-            return 0
-        info = read_slice(command.resume_slice, parts_of(zero.slice))
-        if info.step != command.plan.first_step:
-            raise CheckpointInvalid(
-                f"{command.resume_slice} is of step {info.step}, the plan starts at step {command.plan.first_step}"
-            )
-        return info.tokens
 
     def pause(self, command: Pause) -> None:
         self._pause_heard_at = None if command.after_contribution else time.monotonic()
@@ -319,7 +341,28 @@ class Session:
                 self.member.changes.fail(StepAborted("the step was given up, as this computer leaves"))
         if self._training is not None:
             self._training.stopping.set()
+        if self._next_plan is not None and not self._next_plan.done():
+            self._next_plan.set_result(None)
         self.rounds.wake()
+
+
+class _Regrouping(Exception):
+    """Another plan takes the place of this one."""
+
+    def __init__(self, command: Train) -> None:
+        super().__init__()
+        self.command = command
+
+
+def _layout(plan: Plan) -> Layout:
+    return Layout(plan.shape.sizes, tuple(member.share for member in plan.members))
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Of an error and its causes: what their frames refer to may go."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__, error = None, error.__context__
 
 
 async def on_compute_thread(work: Callable[[], T]) -> T:

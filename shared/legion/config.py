@@ -139,6 +139,7 @@ class ClusterConfig(Section):
     claims: Literal["static", "dynamic"] = "dynamic"
     reduce_every: Literal["micro_batch", "step"] = "micro_batch"
     reshard_after_forward: bool = True  # free a unit between its forward and its backward
+    restore_every: Annotated[int, Field(ge=0)] = 8  # steps between restore points of a cluster of several; 0: none
     prefetch_units: Annotated[int, Field(ge=0, le=8)] = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 autocast where the device computes it natively
 

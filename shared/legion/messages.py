@@ -148,6 +148,22 @@ class ModelShape(Message):
         return sum(self.sizes)
 
 
+class KeptPoint(Message):
+    """What a worker's disk has of a restore point: slices of these ranks of the plan of `epoch`."""
+
+    epoch: Epoch
+    step: Annotated[int, Field(ge=0, le=2**62)]  # of that plan, as its members count
+    ranks: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=4096)]
+
+
+class Broken(Message):
+    """From a member whose plan cannot go on, for want of another: what it has for a plan of those who are left."""
+
+    epoch: Epoch  # of the plan
+    points: Annotated[tuple[KeptPoint, ...], Field(max_length=64)] = ()
+    contributed: Annotated[int, Field(ge=-1, le=2**31 - 1)] = -1  # newest round it made a contribution for; -1: none
+
+
 class Heartbeat(Message):
     """Sent every HEARTBEAT_S, and at once when `state` changes."""
 
@@ -166,6 +182,7 @@ class Heartbeat(Message):
     failure_message: str | None = None
     anchor: Annotated[int, Field(ge=-1, le=2**31 - 1)] = -1  # newest anchor it has; -1: none
     steps_ahead: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0  # since that anchor
+    broken: Broken | None = None  # set while the worker waits for another plan of its cluster
 
 
 class HeartbeatReply(Message):
@@ -185,6 +202,16 @@ class Member(Message):
     share: int
 
 
+class Restore(Message):
+    """The restore point that a plan goes on from."""
+
+    epoch: Epoch  # of the plan whose members kept it
+    step: int
+    members: tuple[Member, ...]  # of that plan
+    holders: tuple[tuple[WorkerId, ...], ...]  # of the slice of each of these
+    contributed: int  # the newest round that one of them made a contribution for
+
+
 class Plan(Message):
     """Who trains, in which order. Members' ranks are their positions; the order has an epoch."""
 
@@ -196,6 +223,7 @@ class Plan(Message):
     config_digest: Sha256
     cluster: ClusterId = ClusterId("")  # in a run with rounds
     round: int = 0  # the first one it takes part in
+    restore: Restore | None = None  # of a cluster that goes on with other members
 
 
 class WorkerView(Message):

@@ -62,10 +62,11 @@ def storing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Sink]:
+def new_file(path: Path, *, lasting: bool = True) -> Iterator[Sink]:
     """`path` holds what was written once the block ends; if it fails or is cancelled, nothing has changed.
 
-    Raises StorageFailed for a full disk, a read-only or a missing folder.
+    `lasting`: also through a power cut, which waits for the disk. Raises StorageFailed for a full disk, a read-only or a
+    missing folder.
     """
     partial = path.with_name(f".{path.name}.partial")
     with storing(path):
@@ -73,12 +74,14 @@ def new_file(path: Path) -> Iterator[Sink]:
             with partial.open("wb") as file:
                 sink = Sink(file)
                 yield sink
-                sink.flush()
+                if lasting:
+                    sink.flush()
             partial.replace(path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if lasting:
+            sync_folder(path.parent)
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class Ballot:
     reason: str = ""  # why not ok
     ready: int = 0  # rounds: the newest anchor that this member could move to now
     late: bool = False  # rounds: it is time to contribute, however few steps that are
+    keep: bool = False  # this member can keep another restore point
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Verdict:
     reason: str = ""
     ready: int = 0  # the newest anchor that all members can move to
     late: bool = False  # for somebody it is time to contribute
+    keep: bool = False  # all keep a restore point of this step
 
 
 @dataclass(slots=True)

@@ -71,6 +71,7 @@ def decide(ballots: Mapping[WorkerId, Ballot]) -> Verdict:
         tokens=sum(ballot.batches.tokens for ballot in ordered),
         ready=min(ballot.ready for ballot in ordered),
         late=any(ballot.late for ballot in ordered),
+        keep=all(ballot.keep for ballot in ordered),
     )
 
 

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 
 from legion.comm.credentials import CHANNEL_OPTIONS, SERVER_OPTIONS, channel_credentials, server_credentials
 from legion.comm.member import Member
-from legion.comm.peers import GrpcLink
+from legion.comm.peers import BROKEN, GrpcLink
 from legion.comm.rounds import RoundService
 from legion.comm.server import PeerService
 from legion.errors import PortInUse
@@ -33,8 +33,11 @@ class PeerNetwork:
         self.port = port
 
     @contextlib.asynccontextmanager
-    async def joined(self, member: Member, endpoints: Mapping[Rank, Endpoint]) -> AsyncIterator[None]:
-        """As long as the block runs: links to the others, watches over them, answers for them."""
+    async def joined(self, member: Member, endpoints: Mapping[Rank, Endpoint]) -> AsyncIterator[Mapping[Rank, Any]]:
+        """As long as the block runs: links to the others, watches over them, answers for them; the channels to them.
+
+        Another plan may be joined after it.
+        """
         credentials = channel_credentials(self._identity)
         channels = {
             rank: grpc.aio.secure_channel(
@@ -50,7 +53,7 @@ class PeerNetwork:
         }
         links = {rank: GrpcLink(channel, member.group.members[rank], member) for rank, channel in channels.items()}
         member.links = links
-        self._service.member = member
+        self._service.serve(member)
         loop = asyncio.get_running_loop()
         closing: list[asyncio.Task[None]] = []
         # A failed cluster answers nobody: calls under way end at once instead of waiting for their peers.
@@ -60,12 +63,16 @@ class PeerNetwork:
         member.changes.on_failure.extend(link.abandon for link in links.values())
         watches = [loop.create_task(link.watch(), name="watch") for link in links.values()]
         try:
-            yield
+            yield channels
         finally:
             for watch in watches:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
             await asyncio.gather(*closing, *(channel.close() for channel in channels.values()))
+
+    def break_off(self) -> None:
+        """Tell those who watch us that this plan is over for us, and that we are there for another."""
+        self._service.say_farewell(BROKEN)
 
     async def leave(self, reason: str) -> None:
         """Tell those who watch us, then stop listening."""
@@ -73,11 +80,16 @@ class PeerNetwork:
         await self._server.stop(GRACE_S)
 
 
-async def listen(identity: Identity, host: str, port: int) -> PeerNetwork:
-    """A server on `host`; port 0 takes any free one. PortInUse if that is not possible."""
+async def listen(
+    identity: Identity, host: str, port: int, beside: Callable[[PeerService], Sequence[Any]] = lambda _: ()
+) -> PeerNetwork:
+    """A server on `host`; port 0 takes any free one. PortInUse if that is not possible.
+
+    `beside`: more gRPC services for members of the plan.
+    """
     service, rounds = PeerService(), RoundService()
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    server.add_generic_rpc_handlers((service, rounds))
+    server.add_generic_rpc_handlers((service, rounds, *beside(service)))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         bound = server.add_secure_port(address, server_credentials(identity))

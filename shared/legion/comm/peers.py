@@ -39,9 +39,12 @@ T = TypeVar("T")
 Reply = TypeVar("Reply", bound=Parsed)
 FIRST_CONTACT_S = 120.0  # members learn of a plan up to a few heartbeats apart
 SILENT_S = 5.0  # without a watch or an answer, after there was one: lost
+REFUSED_S = 0.5  # the same of a peer whose computer is there, and nobody listens any more
+REFUSED = "Connection refused"  # in gRPC's words; where it has others, SILENT_S holds
 LAST_WORD_S = 1.0  # for the end of a watch, after the farewell
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # pauses between tries; the last repeats
 COMPLETE = "complete"  # the farewell of a member that has nothing left to do
+BROKEN = "broken"  # that of one whose plan cannot go on, for want of a third: it waits for another plan
 PAUSED = "paused"  # that of one whose volunteer has it rest: what it did is kept, and the others go on from there
 
 
@@ -198,6 +201,7 @@ class GrpcLink:
             reply.reason,
             reply.ready,
             reply.late,
+            reply.keep,
         )
 
     async def _ask(self, method: Any, request: bytes) -> bytes:
@@ -263,7 +267,10 @@ class GrpcLink:
                 return
             if contact:
                 self._heard()
-            if not error.retryable or time.monotonic() - self._silent_since > self._patience_s:
+            silent_s, patience_s = time.monotonic() - self._silent_since, self._patience_s
+            if REFUSED in str(error) and patience_s == SILENT_S:
+                patience_s = REFUSED_S
+            if not error.retryable or silent_s > patience_s:
                 logger.warning("peer lost peer=%s why=%s", self._peer, error)
                 lost = PeerLost(f"{self._peer} cannot be reached ({error})") if error.retryable else error
                 self._member.changes.fail(lost, peer=self._peer)
@@ -299,7 +306,9 @@ class GrpcLink:
         self._fetches.close()
         self._gradients.close()
         logger.info("peer left peer=%s reason=%s", self._peer, reason)
-        if reason == PAUSED:
+        if reason == BROKEN:
+            self._member.changes.fail(PeerLost(f"{self._peer} has lost another member"))
+        elif reason == PAUSED:
             self._member.changes.fail(PeerPaused(f"{self._peer} was paused by its volunteer"), peer=self._peer)
         elif reason != COMPLETE:
             self._member.changes.fail(PeerLost(f"{self._peer} left: {reason}"), peer=self._peer)

@@ -60,7 +60,7 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self) -> None:
         self.member: Member | None = None
         self._farewell: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        answer = self._answer
+        answer = self.answer
         self._handlers = {
             SERVICE + "Fetch": grpc.stream_stream_rpc_method_handler(answer(self._fetch)),
             SERVICE + "SendGradient": grpc.stream_stream_rpc_method_handler(answer(self._send_gradient)),
@@ -72,12 +72,19 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         return self._handlers.get(handler_call_details.method)
 
+    def serve(self, member: Member) -> None:
+        """From now on, and for nobody else; who watches us watches this member."""
+        self.member = member
+        self._farewell = asyncio.get_running_loop().create_future()
+
     def say_farewell(self, reason: str) -> None:
         """Those who watch us learn that we leave on purpose."""
         if not self._farewell.done():
             self._farewell.set_result(reason)
 
-    def _answer(self, handler: Handler) -> Handler:
+    def answer(self, handler: Handler) -> Handler:
+        """For members of our plan only: `handler(member, rank of the caller, requests, context)`."""
+
         async def answered(requests: AsyncIterator[bytes], context: Context) -> Any:
             member, caller = await self._authorise(context)
             try:
@@ -183,6 +190,7 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
             reason=verdict.reason,
             ready=verdict.ready,
             late=verdict.late,
+            keep=verdict.keep,
         ).SerializeToString()
         return _counted(member, message=reply, request=message.ByteSize())
 
@@ -287,6 +295,7 @@ def ballot_of(message: BallotMessage) -> Ballot:
         reason=message.reason,
         ready=message.ready,
         late=message.late,
+        keep=message.keep,
     )
 
 
@@ -304,4 +313,5 @@ def message_of(step: Step, ballot: Ballot) -> BallotMessage:
         reason=ballot.reason,
         ready=ballot.ready,
         late=ballot.late,
+        keep=ballot.keep,
     )

@@ -1,7 +1,6 @@
 """The loop's side of rounds: plans and records come in, parts go to reducers, updates come back.
 
-Lives on the event loop and owns every task of rounds; implements `member.Office` for the compute thread. Nothing here
-decides what the weights become: that follows from the log.
+On the event loop; owns every task of rounds; implements `member.Office`. What the weights become follows from the log.
 """
 
 import asyncio
@@ -99,6 +98,7 @@ class Courier:
         self._newest = -1  # round of the newest plan
         self._late_at = 0.0
         self._ready = anchor - 1
+        self._back_to: int | None = None  # the oldest anchor that our cluster may go back to, if it ever does
         self._waking = False
         self._uplink = Uplink()
         self._turns: dict[WorkerId, asyncio.Semaphore] = {}  # of parts to one reducer, in the order of spans
@@ -135,8 +135,24 @@ class Courier:
         return bool(self._place.layout.fragments(self._place.rank, span))
 
     def _all_here(self, round_number: int) -> None:
-        self._here.add(round_number)
+        """Also said by who looked for what our slice of before needed."""
+        record = self._records.get(round_number)
+        spans = zip(record.bounds, record.spans, strict=True) if record else ()
+        if all(self._blobs.has(span.digest) for bounds, span in spans if self._needs(Bounds(*bounds))):
+            self._here.add(round_number)
+            self._advance()
+
+    async def take_seat(self, place: Place, anchor: int) -> None:
+        """In another plan of our cluster: another slice, whose weights are of `anchor`."""
+        self._place, self._anchor, self._ready = place, anchor, anchor - 1
+        self._here.clear()
+        for number in sorted(number for number in self._records if number >= anchor):
+            self._arriving.committed(self._records[number], self._plans.get(number))
         self._advance()
+
+    def may_go_back(self, anchor: int) -> None:
+        """Plans and records from this anchor on may be of use again: a restore point stands on it."""
+        self._back_to = anchor
 
     # From the coordinator.
 
@@ -353,7 +369,8 @@ class Courier:
     async def _moved(self, made: Callable[[], RootReport]) -> None:
         report = await asyncio.to_thread(made)
         self._control.applied(self._tally.told_with(report))
-        self._oldest = max(self._oldest, report.round - SERVED_ROUNDS)
+        served = report.round - SERVED_ROUNDS
+        self._oldest = max(self._oldest, served if self._back_to is None else min(served, self._back_to))
         self._forget_before(self._oldest)
 
     def _forget_before(self, oldest: int) -> None:

@@ -9,26 +9,29 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import numpy as np
 
 from legion import digest
 from legion.codec.api import AnyCodec, Encoder, Floats, in_host_memory
 from legion.codec.auto import for_flush
+from legion.codec.registry import any_by_name
 from legion.comm.api import Verdict, Work
 from legion.comm.bridge import DoneWork
 from legion.config import RoundsConfig
-from legion.ids import ClusterId, Rank, RunId, WorkerId
+from legion.ids import ClusterId, Epoch, Rank, RunId, Step, WorkerId
 from legion.layout import Bounds, Fragment, Layout
 from legion.outer import log
 from legion.outer.contribution import Waiting
 from legion.outer.outstanding import Former, Outstanding
+from legion.outer.point import Account, Progress, Standing, standing_of
 from legion.rounds import Blocks, Participant, PartKey, RootReport, RoundPlan, RoundRecord
 
 logger = logging.getLogger(__name__)
 
+EXACT: Final = any_by_name("none")
 EASE_STEPS = 10  # of a newcomer, whose moments start at zero
 
 
@@ -80,26 +83,6 @@ class Place:
     rounds: int  # of the whole run
 
 
-@dataclass(slots=True)
-class Progress:
-    """Steps that no contribution stands for yet."""
-
-    steps: int = 0
-    tokens: int = 0
-    blocks: list[Blocks] = field(default_factory=list)  # trained on; the last grows
-    lease: Blocks | None = None
-    next_block: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """What a contribution stands for."""
-
-    steps: int = 0
-    tokens: int = 0
-    blocks: tuple[Blocks, ...] = ()
-
-
 class RoundMember:
     """`weights` is the member's slice, changed in place. Implements `zero.engine.Border`."""
 
@@ -132,6 +115,8 @@ class RoundMember:
         self._contributed = anchor - 1  # the newest round that a contribution was made for
         self._reporting: Work[None] = DoneWork(None)
         self.anchor = anchor
+        self.may_keep: Callable[[], bool] = lambda: False  # another restore point
+        self.keeps = False  # the step that was just committed is one
 
     @property
     def progress(self) -> Progress:
@@ -157,11 +142,38 @@ class RoundMember:
             self._contributed = round_number - 1
             self._outstanding.entered()
 
+    # Restore points.
+
+    def standing(self, epoch: Epoch, step: Step) -> Standing:
+        return standing_of(epoch, step, self._contributed, self._progress, self._owed)
+
+    def go_back(self, standing: Standing, waiting: Mapping[Bounds, Waiting], contributed: int) -> None:
+        """Stand where a restore point stands; our weights and anchor are of it. Then on to where the cluster was.
+
+        `contributed`: the newest round that some member made a contribution for, before the cluster broke. What had
+        been learned at the point may have gone with those after it: for each, the same is done here, but nothing is
+        sent. If the round's record has that contribution, then what waits here has entered the anchor with it.
+        """
+        self._outstanding.take_over(waiting, self._place.cluster)
+        self._contributed = standing.contributed
+        self._progress, self._owed = standing.progress, standing.accounts
+        for round_number in range(max(self.anchor, self._contributed + 1), contributed + 1):
+            self._office.wait_ready(round_number)
+            if self._office.ready < round_number:
+                return  # the engine stops
+            self._move_to(round_number)
+            self._contribute(unsent=True)
+
     # What may be done next.
 
     @property
     def complete(self) -> bool:
         return self.anchor == self._place.rounds
+
+    @property
+    def contributed_round(self) -> int:
+        """The newest that a contribution was made for."""
+        return self._contributed
 
     @property
     def contributed(self) -> bool:
@@ -235,7 +247,12 @@ class RoundMember:
     def late(self) -> bool:
         return self._office.late
 
+    @property
+    def keep(self) -> bool:
+        return self.may_keep()
+
     def reached(self, verdict: Verdict) -> bool:
+        self.keeps = verdict.keep
         self._progress.steps += 1
         self._progress.tokens += verdict.tokens
         return verdict.ready > self.anchor or self._is_due(verdict)
@@ -259,12 +276,14 @@ class RoundMember:
 
     # Contributing.
 
-    def _contribute(self) -> None:
+    def _contribute(self, *, unsent: bool = False) -> None:
+        """`unsent`: as if it were, by another of our cluster's plans."""
         plan, participant = self._plan, self._participant
         assert participant is not None  # else there is no lease, and nothing is due
-        codec = self._office.codec()
-        codec = self._encoder(for_flush(codec) if plan.flush else codec)
-        for span in sending_order(plan, participant.members[self._place.rank].worker_id):
+        codec = EXACT if unsent else self._office.codec()
+        codec = codec if unsent else self._encoder(for_flush(codec) if plan.flush else codec)
+        spans = range(len(plan.spans))
+        for span in spans if unsent else sending_order(plan, participant.members[self._place.rank].worker_id):
             span_plan = plan.spans[span]
             fragments = self._place.layout.fragments(self._place.rank, span_plan.bounds)
             if not fragments:
@@ -281,6 +300,8 @@ class RoundMember:
                 plan.round, displacement, codec, flush=plan.flush
             )
             self._owed[span_plan.bounds] = self._account(participant, span_plan.bounds)
+            if unsent:
+                continue
             # At once: the line is busy while the next is encoded.
             self._office.send([Outgoing(self._key(plan, span, part.codec, part.data), part.data)])
         self._contributed = self.anchor

@@ -120,6 +120,12 @@ class Outstanding:
             else:
                 self._settle_unknown(number, final=former.final)
 
+    def take_over(self, waiting: Mapping[Bounds, Waiting], sent_as: ClusterId) -> None:
+        """What waited at a restore point of this cluster, whose parts have its name; the weights are of that point."""
+        self._sent_as = sent_as
+        for bounds, state in waiting.items():
+            self._of(bounds).restore(state)
+
     def _settle_unknown(self, round_number: int, *, final: bool) -> None:
         for bounds, contributor in self._contributors.items():
             self._take_out(bounds, contributor.settle(round_number, 1.0))

@@ -106,6 +106,14 @@ class SpanReducer:
         fragments = {rank: layout.fragments(rank, self.bounds) for rank in layout.ranks}
         return Contribution(participant, {rank: found for rank, found in fragments.items() if found})
 
+    def revise(self, plan: RoundPlan) -> None:
+        """The same term, and some cluster has other members: what had come of its former ones is of no use."""
+        self.plan = plan
+        for participant in plan.participants:
+            known = self._contributions.get(participant.cluster)
+            if not self._closed and (known is None or known.participant.epoch != participant.epoch):
+                self._contributions[participant.cluster] = self._expected(participant)
+
     # Parts come in.
 
     def admit(self, sender: WorkerId, key: PartKey) -> None:

@@ -75,6 +75,13 @@ class Reducing:
             elif known is None or known.reducer.term != term:
                 self._open[span] = Open(self._reducer(plan, span, term))
                 self._spawn(self._work(self._open[span]), f"reduce span {span}")
+            elif known.reducer.plan.participants != plan.participants:
+                self._spawn(self._revise(known, plan), f"revise span {span}")
+        self._changes.happened()
+
+    async def _revise(self, span: Open, plan: RoundPlan) -> None:
+        async with span.turn:
+            span.reducer.revise(plan)
         self._changes.happened()
 
     def _reducer(self, plan: RoundPlan, span: int, term: int) -> SpanReducer:

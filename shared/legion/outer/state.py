@@ -12,9 +12,8 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
@@ -29,6 +28,7 @@ from legion.ids import ClusterId, Rank, RunId
 from legion.layout import Bounds, Layout
 from legion.outer.contribution import NOTHING, Part, Waiting
 from legion.outer.outstanding import Former
+from legion.outer.point import Standing
 
 MOST_HEADER_BYTES: Final = 1 << 20  # 64 spans take some 20 KiB
 PIECE: Final = PIECE_BYTES // 4  # elements at work at a time
@@ -73,6 +73,7 @@ class StateInfo(BaseModel, frozen=True, extra="forbid"):
     optimizer_steps: Count  # that the moments stand for
     momentum: bool  # whether the anchor has one
     spans: tuple[KeptSpan, ...]
+    standing: Standing | None = None  # of a restore point
 
     @property
     def former(self) -> Former:
@@ -173,16 +174,18 @@ def size_of(info: StateInfo) -> int:
     return len(header(info)) + table(info)["sha256"].stop
 
 
-def write_state(path: Path, info: StateInfo, slices: Mapping[str, Floats], waiting: Sequence[Waiting]) -> Written:
+def write_state(
+    path: Path, info: StateInfo, slices: Mapping[str, Floats], waiting: Sequence[Waiting], *, lasting: bool = True
+) -> Written:
     """`slices`: weights, moments and anchor by their names in `table`; `waiting` in the order of `info.spans`.
 
-    Raises StorageFailed and leaves `path` as it was.
+    `lasting`: also through a power cut. Raises StorageFailed and leaves `path` as it was.
     """
     arrays: dict[str, Floats | bytes] = dict(slices)
     for number, waits in enumerate(waiting):
         arrays[f"buffer.{number}"], arrays[f"moved.{number}"] = waits.buffer, waits.moved
         arrays[f"part.{number}"] = waits.pending.data if waits.pending else b""
-    with new_file(path) as sink:
+    with new_file(path, lasting=lasting) as sink:
         sink.write(header(info))
         for name, tensor in table(info).items():
             if name != "sha256":
@@ -199,10 +202,19 @@ def _write(sink: Sink, name: str, tensor: Tensor, array: Floats | bytes) -> None
         sink.write(view.cast("B"))
 
 
-class StateFile:
-    """An open state, its header and size checked; see `opened`."""
+class Source(Protocol):
+    """Where a state is read from."""
 
-    def __init__(self, path: Path, file: FileIO, info: StateInfo) -> None:
+    def seek(self, offset: int, /) -> int: ...
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many; none at the end."""
+
+
+class StateFile:
+    """An open state, its header checked; see `opened`."""
+
+    def __init__(self, path: Path, file: Source, info: StateInfo) -> None:
         self.info = info
         self._path = path
         self._file = file
@@ -225,6 +237,13 @@ class StateFile:
         self._require_size(name, out)
         for start in range(0, out.size, PIECE):
             self._read_at(name, start, out[start : start + PIECE])
+
+    def read_range(self, name: str, start: int, out: Floats) -> None:
+        """Fills `out` with the array's elements from `start` on."""
+        if start + out.size > self._table[name].elements:
+            raise CheckpointInvalid(f"{self._path} has no {out.size} elements of {name} from {start} on")
+        for at in range(0, out.size, PIECE):
+            self._read_at(name, start + at, out[at : at + PIECE])
 
     def add_difference(self, out: Floats) -> None:
         """To `out`, theta of some anchor, is added what the weights were ahead of theirs."""
@@ -289,15 +308,22 @@ def opened(path: Path) -> Iterator[StateFile]:
     with reading(path):
         file = path.open("rb", buffering=0)
     with file:
+        found = of_file(path, file)
         with reading(path):
-            raw = file.read(8)
-            size = struct.unpack("<Q", raw)[0] if len(raw) == 8 else 0
-            raw += file.read(min(size, MOST_HEADER_BYTES))
-            size_bytes = file.seek(0, os.SEEK_END)
-        info = _parse(path, raw)
-        if size_of(info) != size_bytes:
+            size_bytes = os.fstat(file.fileno()).st_size
+        if size_of(found.info) != size_bytes:
             raise CheckpointInvalid(f"{path} is not a whole state: {size_bytes} bytes")
-        yield StateFile(path, file, info)
+        yield found
+
+
+def of_file(path: Path, file: Source) -> StateFile:
+    """As `opened`, of a file of any length; `path` is for people."""
+    with reading(path):
+        file.seek(0)
+        raw = file.read(8)
+        size = struct.unpack("<Q", raw)[0] if len(raw) == 8 else 0
+        raw += file.read(min(size, MOST_HEADER_BYTES))
+    return StateFile(path, file, _parse(path, raw))
 
 
 def _parse(path: Path, raw: bytes) -> StateInfo:

@@ -6,6 +6,36 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class CopyName(_message.Message):
+    __slots__ = ("epoch", "step", "rank")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    step: int
+    rank: int
+    def __init__(self, epoch: _Optional[int] = ..., step: _Optional[int] = ..., rank: _Optional[int] = ...) -> None: ...
+
+class CopyPiece(_message.Message):
+    __slots__ = ("name", "size_bytes", "payload")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    name: CopyName
+    size_bytes: int
+    payload: bytes
+    def __init__(self, name: _Optional[_Union[CopyName, _Mapping]] = ..., size_bytes: _Optional[int] = ..., payload: _Optional[bytes] = ...) -> None: ...
+
+class CopyRequest(_message.Message):
+    __slots__ = ("name", "offset", "size_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: CopyName
+    offset: int
+    size_bytes: int
+    def __init__(self, name: _Optional[_Union[CopyName, _Mapping]] = ..., offset: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+
 class PartPiece(_message.Message):
     __slots__ = ("key", "payload")
     KEY_FIELD_NUMBER: _ClassVar[int]
@@ -107,7 +137,7 @@ class ClaimReply(_message.Message):
     def __init__(self, index: _Optional[int] = ...) -> None: ...
 
 class BallotMessage(_message.Message):
-    __slots__ = ("step", "ok", "norm_squared", "loss_sum", "batches", "tokens", "reason", "batch_count", "evaluation", "border", "ready", "late")
+    __slots__ = ("step", "ok", "norm_squared", "loss_sum", "batches", "tokens", "reason", "batch_count", "evaluation", "border", "ready", "late", "keep")
     STEP_FIELD_NUMBER: _ClassVar[int]
     OK_FIELD_NUMBER: _ClassVar[int]
     NORM_SQUARED_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +150,7 @@ class BallotMessage(_message.Message):
     BORDER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LATE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     step: int
     ok: bool
     norm_squared: float
@@ -132,10 +163,11 @@ class BallotMessage(_message.Message):
     border: bool
     ready: int
     late: bool
-    def __init__(self, step: _Optional[int] = ..., ok: _Optional[bool] = ..., norm_squared: _Optional[float] = ..., loss_sum: _Optional[float] = ..., batches: _Optional[_Iterable[int]] = ..., tokens: _Optional[int] = ..., reason: _Optional[str] = ..., batch_count: _Optional[int] = ..., evaluation: _Optional[bool] = ..., border: _Optional[bool] = ..., ready: _Optional[int] = ..., late: _Optional[bool] = ...) -> None: ...
+    keep: bool
+    def __init__(self, step: _Optional[int] = ..., ok: _Optional[bool] = ..., norm_squared: _Optional[float] = ..., loss_sum: _Optional[float] = ..., batches: _Optional[_Iterable[int]] = ..., tokens: _Optional[int] = ..., reason: _Optional[str] = ..., batch_count: _Optional[int] = ..., evaluation: _Optional[bool] = ..., border: _Optional[bool] = ..., ready: _Optional[int] = ..., late: _Optional[bool] = ..., keep: _Optional[bool] = ...) -> None: ...
 
 class VerdictMessage(_message.Message):
-    __slots__ = ("commit", "norm_squared", "loss_sum", "tokens", "reason", "ready", "late")
+    __slots__ = ("commit", "norm_squared", "loss_sum", "tokens", "reason", "ready", "late", "keep")
     COMMIT_FIELD_NUMBER: _ClassVar[int]
     NORM_SQUARED_FIELD_NUMBER: _ClassVar[int]
     LOSS_SUM_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +175,7 @@ class VerdictMessage(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     LATE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
     commit: bool
     norm_squared: float
     loss_sum: float
@@ -150,7 +183,8 @@ class VerdictMessage(_message.Message):
     reason: str
     ready: int
     late: bool
-    def __init__(self, commit: _Optional[bool] = ..., norm_squared: _Optional[float] = ..., loss_sum: _Optional[float] = ..., tokens: _Optional[int] = ..., reason: _Optional[str] = ..., ready: _Optional[int] = ..., late: _Optional[bool] = ...) -> None: ...
+    keep: bool
+    def __init__(self, commit: _Optional[bool] = ..., norm_squared: _Optional[float] = ..., loss_sum: _Optional[float] = ..., tokens: _Optional[int] = ..., reason: _Optional[str] = ..., ready: _Optional[int] = ..., late: _Optional[bool] = ..., keep: _Optional[bool] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ()

@@ -4,11 +4,12 @@ Beside `loop`, which it uses for the steps themselves. All members of a cluster 
 turn follows from plans, the log and verdicts alone.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from legion.config import RunConfig
 from legion.data.loader import Loader
-from legion.errors import PeerLost, StepAborted
+from legion.errors import LegionError, PeerLost, StepAborted
 from legion.ids import Step
 from legion.outer.member import EASE_STEPS, RoundMember
 from legion.train.loop import Assignment, Training
@@ -20,6 +21,9 @@ class Keeper(Protocol):
 
     def entered(self) -> None:
         """Work begins that a state kept before knows nothing of."""
+
+    def stepped(self) -> None:
+        """A step was committed."""
 
     def reached(self) -> None:
         """Another anchor."""
@@ -42,8 +46,14 @@ class RoundTraining:
         newcomer: bool,
         optimizer_steps: int = 0,
         keeper: Keeper | None = None,
+        goes_on: Callable[[], None] | None = None,
+        waits: Callable[[LegionError], bool] = lambda _: False,
     ) -> None:
-        """`optimizer_steps`: that the moments in the slice stand for."""
+        """`optimizer_steps`: that the moments in the slice stand for.
+
+        `goes_on`: brings `rounds` to where its cluster was; None: it enters with a round. `waits`: whether another plan
+        may follow on this error; then nothing is kept before `leave`.
+        """
         self._config = config
         self._training = training
         self._zero = zero
@@ -53,11 +63,16 @@ class RoundTraining:
         self._newcomer = newcomer and not optimizer_steps
         self._optimizer_steps = optimizer_steps
         self._keeper = keeper
+        self._goes_on = goes_on
+        self._waits = waits
 
     def run(self, first_round: int) -> int:
         """Until the last anchor is reached, or `training.stopping`; the steps of the run that anchors stand for."""
         rounds, stopping = self._rounds, self._training.stopping
-        rounds.enter(first_round)
+        if self._goes_on is None:
+            rounds.enter(first_round)
+        else:
+            self._goes_on()
         if stopping.is_set():
             return self._done
         if self._keeper is not None:
@@ -68,10 +83,11 @@ class RoundTraining:
         except (PeerLost, StepAborted) as error:  # an aborted step changes nothing: what was done before it is whole
             pace = self._training.pace
             if not (isinstance(error, StepAborted) and (pace.given_up or pace.serving)):
-                self._leave()
+                if not self._waits(error):
+                    self.leave()
                 raise
         self._zero.stop()
-        self._leave()
+        self.leave()
         return self._done
 
     def _turns(self) -> None:
@@ -93,7 +109,13 @@ class RoundTraining:
                 self._keeper.reached()
                 kept = rounds.anchor
 
-    def _leave(self) -> None:
+    @property
+    def contributed(self) -> int:
+        """The newest round that a contribution was made for."""
+        return self._rounds.contributed_round
+
+    def leave(self) -> None:
+        """Keep what is to be kept of this member; nothing follows."""
         if self._keeper is not None:
             self._keeper.left(complete=self._rounds.complete)
 
@@ -122,6 +144,8 @@ class RoundTraining:
         work = Assignment(self._zero.step, at, first, batch_count, ease=ease, last=last)
         self._training.step(work, border=self._rounds)
         self._steps += 1
+        if self._keeper is not None:
+            self._keeper.stepped()
 
     def _evaluation_due(self, evaluated: int) -> bool:
         if self._rounds.anchor == evaluated:

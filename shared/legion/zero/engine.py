@@ -18,7 +18,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -54,6 +54,9 @@ class Border(Protocol):
 
     @property
     def late(self) -> bool: ...  # for our ballot: time to contribute
+
+    @property
+    def keep(self) -> bool: ...  # for our ballot: we can keep another restore point
 
     def reached(self, verdict: Verdict) -> bool:
         """A step was committed; whether `cross` is to be called before the weights are offered again."""
@@ -200,8 +203,9 @@ class Zero3:
             self._sender.wait()
             self._release_all()
             norm_squared = self._norm_squared()
-            ready, late = (border.ready, border.late) if border else (0, False)
-            ballot = Ballot(True, batches, self._batch_count, loss_sum, norm_squared, ready=ready, late=late)
+            ballot = Ballot(True, batches, self._batch_count, loss_sum, norm_squared)
+            if border is not None:
+                ballot = replace(ballot, ready=border.ready, late=border.late, keep=border.keep)
         except LegionError as error:
             self._vote(Ballot(False, batches, self._batch_count, reason=f"{error.title}: {error}"))
             raise

@@ -1,0 +1,105 @@
+"""A member of a cluster is lost, and the others go on from a restore point, in the processes that they are."""
+
+from collections.abc import Callable
+
+import pytest
+
+from legion.config import config_digest
+from legion.ids import ClusterId, Epoch
+from legion.messages import Plan
+from legion.rounds import RoundPlan
+from legion_client.engine.protocol import Finished, PlanBroken, RoundNews, StepDone, Train
+from legion_server.domain.recovery import restore_of
+from tests.client.engine.engine_processes import Dataset, EngineProcess, Engines, with_config
+from tests.client.engine.round_table import Cluster, Table, seated
+
+
+class Elastic(Table):
+    """A coordinator that gives a broken cluster another plan."""
+
+    def regroup(self, cluster: Cluster, plan: Plan, left: list[EngineProcess]) -> Plan:
+        """Once all who are left have said that the plan is broken."""
+        offers = {e.identity.worker_id: e.wait_for(PlanBroken).broken for e in left}
+        restore = restore_of(plan, offers)
+        assert restore is not None, offers
+        by_id = {member.worker_id: member for member in cluster.members}
+        members = tuple(by_id[engine.identity.worker_id] for engine in left)
+        with self.lock:
+            cluster.epoch, cluster.engines, cluster.members = Epoch(plan.epoch + 100), left, members
+            following = plan.model_copy(
+                update={
+                    "epoch": cluster.epoch,
+                    "members": members,
+                    "restore": restore,
+                    "round": restore.contributed + 1,
+                }
+            )
+            revises = restore.contributed < self.plans[-1].round
+            self.plans[-1] = self._revised(self.plans[-1], cluster, members=revises)
+            gone = () if revises else (cluster.name,)
+            self.tell(RoundNews(plans=(self.plans[-1],), gone=gone))
+            for engine in left:
+                engine.send(Train(plan=following))
+        return following
+
+    def _revised(self, plan: RoundPlan, cluster: Cluster, *, members: bool) -> RoundPlan:
+        """Spans of who is gone go to the next in their lists; `members`: the cluster takes part with those it has."""
+        there = {worker.worker_id for c in self.clusters for worker in c.members}
+        terms = tuple(
+            next(term for term, worker in enumerate(span.reducers) if term >= plan.term(number) and worker in there)
+            for number, span in enumerate(plan.spans)
+        )
+        new = {"members": cluster.members, "epoch": cluster.epoch}
+        participants = tuple(
+            p.model_copy(update=new) if members and p.cluster == cluster.name else p for p in plan.participants
+        )
+        revision = plan.revision + 1
+        return plan.model_copy(update={"participants": participants, "terms": terms, "revision": revision})
+
+
+def elastic(data: Dataset, rounds: int, size: int, **change: object) -> Dataset:
+    return with_config(
+        data,
+        cluster={"policy": "fixed", "size": size, "restore_every": 2},
+        steps=4 * rounds,
+        rounds={"steps": 4, "codec": "int4"} | change,
+    )
+
+
+@pytest.mark.parametrize(("size", "lost"), [(2, 0), (3, 1)])
+def test_who_is_left_goes_on_from_the_newest_point(engines: Engines, text_data: Dataset, size: int, lost: int) -> None:
+    data = elastic(text_data, 6, size)
+    *cluster, single = engines.start(size + 1)
+    other = [single]
+    table = seated(data, [cluster, other], kind=Elastic)
+    plan = plan_of_cluster(table, table.clusters[0])
+    reached(cluster[lost], lambda step: step >= 7)
+    cluster[lost].kill()
+    left = [engine for engine in cluster if engine is not cluster[lost]]
+    table.regroup(table.clusters[0], plan, left)
+    everyone = [*left, *other]
+    assert [engine.ended() for engine in everyone] == [0] * len(everyone), "".join(e.log for e in everyone)
+    for engine in everyone:
+        assert engine.reports[-1] == Finished(step=24)
+        assert "Traceback" not in engine.log
+    for number, roots in table.roots.items():
+        for rank in {rank for name, rank, _ in roots if name == ClusterId("c1")}:
+            assert len({root for name, r, root in roots if (name, r) == (ClusterId("c1"), rank)}) <= 2, number
+    assert any(span.inclusion(ClusterId("c1")) for span in table.records[-1].spans)
+
+
+def plan_of_cluster(table: Table, cluster: Cluster) -> Plan:
+    return Plan(
+        run_id=table.plans[0].run_id,
+        epoch=cluster.epoch,
+        members=tuple(cluster.members),
+        shape=table.shape,
+        first_step=0,
+        config_digest=config_digest(table.data.config),
+        cluster=cluster.name,
+    )
+
+
+def reached(engine: EngineProcess, enough: Callable[[int], bool]) -> None:
+    while not enough(engine.wait_for(StepDone).record.step):
+        pass
