@@ -40,6 +40,7 @@ from legion_client.engine.protocol import (
     Left,
     Listening,
     Moved,
+    PlanBroken,
     Prepare,
     Report,
     SliceWritten,
@@ -295,6 +296,9 @@ class Attempt:
                 self._post(life.EngineFinished())
             case Left():
                 self._post(life.EngineLeft())
+            case PlanBroken():
+                logger.warning("plan broken reason=%s", report.message)
+                self._post(life.PlanCannotGoOn(report.broken, report.lost_peer))
             case Failed():
                 self._failed(report)
             case _:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from legion.errors import EngineDied, LegionError
 from legion.ids import Epoch, WorkerId
-from legion.messages import Plan, RunPhase, WorkerState
+from legion.messages import Broken, Plan, RunPhase, WorkerState
 from legion_client.agent.rejoin import WayBack
 
 NO_EPOCH = Epoch(0)
@@ -98,6 +98,7 @@ class State:
     kept: bool = False  # an engine of ours left a local state that may be of use for it
     error: LegionError | None = None  # why we leave, if not by our own wish
     lost_peer: WorkerId | None = None
+    broken: Broken | None = None  # our engine waits for a plan that takes the place of this one
     wish: Wish | None = None  # to rest
     computes_nothing: bool = False  # of an engine that serves: it has said so
     finishing: bool = False  # asked to rest once this round's contribution is made
@@ -186,6 +187,14 @@ class EngineFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanCannotGoOn:
+    """For want of another member; the engine waits for a plan of those who are left."""
+
+    broken: Broken
+    lost_peer: WorkerId | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineGone:
     """The process ended; `death` describes it for the case that nobody expected it."""
 
@@ -247,6 +256,7 @@ Event = (
     | EngineFinished
     | EngineLeft
     | EngineFailed
+    | PlanCannotGoOn
     | EngineGone
     | EngineHeld
     | PauseAsked

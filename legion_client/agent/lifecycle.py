@@ -31,6 +31,7 @@ from legion_client.agent.life import (
     PauseAsked,
     Phase,
     PlanArrived,
+    PlanCannotGoOn,
     PrepareAgain,
     ResumeAsked,
     RunPhaseSeen,
@@ -57,6 +58,7 @@ YIELD_S = 2.0  # of these, for one that is to serve from host memory: then it mu
 HOLD_S = 600.0  # a pause that lasts longer gives the engine's memory back, whoever it serves
 DOZE_S = 600.0  # so does waiting for a run that does not begin
 FOLLOWING = (Phase.WAKING, Phase.LOADING, Phase.TRAINING, Phase.SERVING, Phase.HOLDING)
+TOGETHER = (Phase.TRAINING, Phase.SERVING, Phase.HOLDING)
 FINISHED = Wish("this round is finished, as you asked")
 
 Next = tuple[State, tuple[Action, ...]]
@@ -85,6 +87,10 @@ def transition(state: State, event: Event) -> Next:
             return _late(state, at)
         case ConfigChanged() if state.phase in (Phase.PREPARING, Phase.READY, Phase.DOZING):
             return replace(state, phase=Phase.JOINING), (PrepareAgain(),)
+        case PlanCannotGoOn(broken, lost_peer) if state.phase in TOGETHER and broken.epoch == state.epoch:
+            return replace(state, broken=broken, lost_peer=lost_peer), ()
+        case PlanArrived(plan) if plan.restore is not None and state.phase in TOGETHER and plan.epoch > state.epoch:
+            return replace(state, plan=plan, broken=None, lost_peer=None), (SendTrain(plan, None),)
         case EpochSeen(epoch) if epoch != state.epoch and state.phase in FOLLOWING:
             # The run was resumed without us: what the engine computes now, nobody takes.
             return _without_engine(state)
@@ -113,7 +119,7 @@ def _forward(state: State, event: Downloaded | EngineListens | PlanArrived | Sli
 
 def _member(state: State, plan: Plan, *, kept: bool) -> State:
     """Whom an engine before had lost may be here again: to report that of this plan would end it."""
-    return replace(state, plan=plan, kept=kept, lost_peer=None)
+    return replace(state, plan=plan, kept=kept, lost_peer=None, broken=None)
 
 
 def _planned(state: State, plan: Plan) -> Next:
@@ -198,7 +204,7 @@ def _resume(state: State, *, in_person: bool) -> Next:
 
 def _without_engine(state: State) -> Next:
     """What there is of an engine ends. Whoever is to rest does, everybody else begins anew."""
-    state = replace(state, plan=None, kept=False, finishing=False, departing=False)
+    state = replace(state, plan=None, kept=False, finishing=False, departing=False, broken=None)
     if state.wish is not None or state.trouble is not None:
         return replace(state, phase=Phase.PAUSED), (EndEngine(),)
     return replace(state, phase=Phase.JOINING), (PrepareAgain(),)

@@ -10,13 +10,14 @@ from typing import Any
 from legion.config import config_digest
 from legion.errors import LegionError
 from legion.identity import load_key, signing_request
+from legion.ids import Epoch
 from legion.messages import PROTOCOL, Endpoint, Event, Heartbeat, HeartbeatReply, Plan
 from legion_client.agent import events, life
 from legion_client.agent.attempt import Attempt, Surroundings, keeps_state, local_host
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolment import Enrolment, renewed
-from legion_client.agent.lifecycle import transition
+from legion_client.agent.lifecycle import TOGETHER, transition
 from legion_client.agent.orders import Offer
 from legion_client.agent.outbox import Outbox
 from legion_client.agent.preparation import Prepared, check_plan, rank_in
@@ -189,7 +190,10 @@ class Agent:
                 self._attempt.fetch_slice(plan)
             case life.SendTrain(plan, path, back):
                 self._attempt.say(_train(plan, path, back))
-                self._attempt.take_part(plan, back)
+                if plan.restore is None:
+                    self._attempt.take_part(plan, back)
+                else:
+                    self._attempt.plan = plan
             case life.SendStop(reason, within_s, rests):
                 self._attempt.say(Stop(reason=reason, within_s=within_s, rests=rests))
             case life.SendPause(reason, after_contribution, serves):
@@ -268,7 +272,8 @@ class Agent:
     async def _heed(self, reply: HeartbeatReply) -> None:
         attempt = self._attempt
         self._post(life.RunPhaseSeen(reply.phase))
-        self._post_of(attempt, life.EpochSeen(reply.epoch))
+        if not await self._has_another_plan(attempt, reply.epoch):
+            self._post_of(attempt, life.EpochSeen(reply.epoch))
         attempt.rounds.seen(reply)
         if self._state.phase in (life.Phase.READY, life.Phase.DOZING) and attempt.prepared is not None:
             # Until it has heard that we left, the server may still count us a member of the plan before.
@@ -276,6 +281,18 @@ class Agent:
             await self._look_for_work(attempt, attempt.prepared, planned=planned)
         if reply.certificate_renewal:
             await self._renew_certificate()
+
+    async def _has_another_plan(self, attempt: Attempt, epoch: Epoch) -> bool:
+        """Our cluster goes on by another plan than the one that we follow."""
+        state = self._state
+        if state.phase not in TOGETHER or epoch <= state.epoch or attempt.prepared is None:
+            return False
+        plan = await persistently("plan", self._server.plan)
+        if plan.restore is None or rank_in(plan, self._enrolment.worker_id) is None:
+            return False
+        check_plan(plan, attempt.prepared)
+        self._post_of(attempt, life.PlanArrived(plan))
+        return True
 
     async def _look_for_work(self, attempt: Attempt, prepared: Prepared, *, planned: bool) -> None:
         if planned:
@@ -332,6 +349,7 @@ class Agent:
             share=self.offer.share(listening.device, attempt.cards) if listening else 1,
             anchor=attempt.rounds.anchor,
             lost_peer=state.lost_peer,
+            broken=state.broken,
             failure=state.error.slug if state.error else None,
             failure_message=str(state.error) if state.error else None,
         )
@@ -339,7 +357,7 @@ class Agent:
 
 def _told(state: life.State) -> tuple[object, ...]:
     """What the server is to hear of at once."""
-    return state.said, state.epoch, state.error
+    return state.said, state.epoch, state.error, state.broken
 
 
 def _train(plan: Plan, resume_slice: Path | None, back: WayBack | None) -> Train:

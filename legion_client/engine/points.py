@@ -1,4 +1,4 @@
-"""A member's restore points: written between two steps, copied to the next member's disk, read back by whoever is left."""
+"""A member's restore points: written between two steps, copied to the next member, read back by who is left."""
 
 import contextlib
 import logging

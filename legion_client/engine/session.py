@@ -8,11 +8,10 @@ import asyncio
 import contextlib
 import gc
 import logging
-import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from legion.checkpoint.copies import CopyLink, CopyService
 from legion.codec.api import AnyCodec
@@ -38,6 +37,7 @@ from legion.outer.member import Place
 from legion.train.device import best_device, card_problem, card_uuid, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace
+from legion_client.engine.compute_thread import on_compute_thread
 from legion_client.engine.course import Course, Neighbours, first_anchor, point_folder
 from legion_client.engine.points import held
 from legion_client.engine.protocol import (
@@ -59,7 +59,6 @@ from legion_client.engine.throttling import Throttling
 logger = logging.getLogger(__name__)
 NO_SERVICE_S = 1.0  # for the step under way, where the others cannot go on while we rest
 TRAFFIC_S = 5.0  # between two reports of it: what a crash forgets
-T = TypeVar("T")
 
 
 class Session:
@@ -146,7 +145,8 @@ class Session:
             yield courier
 
     def _place(self, plan: Plan) -> Place:
-        return Place(plan.run_id, plan.cluster, self._rank(plan), _layout(plan), self._prepare.config.round_count)
+        rounds = self._prepare.config.round_count
+        return Place(plan.run_id, plan.cluster, self._rank(plan), _layout(plan), rounds, plan.epoch)
 
     def _rank(self, plan: Plan) -> Rank:
         return Rank([member.worker_id for member in plan.members].index(self._identity.worker_id))
@@ -363,38 +363,3 @@ def forget_frames(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error.__traceback__, error = None, error.__context__
-
-
-async def on_compute_thread(work: Callable[[], T]) -> T:
-    """Run `work` on a thread of its own, which does not keep the process alive.
-
-    Not an executor: its threads are joined at exit, and a compute thread that waits for a lost device never ends.
-    Whoever awaited it may be gone with its loop by the time the work ends: then nobody is told.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def tell(how: Callable[..., None], outcome: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed
-            loop.call_soon_threadsafe(how, done, outcome)
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001  carried to the loop, whoever awaits handles it
-            tell(_fail, error)
-        else:
-            tell(_resolve, result)
-
-    threading.Thread(target=run, name="compute", daemon=True).start()
-    return await done
-
-
-def _resolve(future: "asyncio.Future[T]", result: T) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: "asyncio.Future[T]", error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)

@@ -13,7 +13,7 @@ from legion.ids import Epoch
 from legion.layout import Layout
 from legion.messages import Plan, RunPhase
 from legion.rounds import RoundRecord
-from legion_server.domain import audits, clusters, round_plan, runs, terms
+from legion_server.domain import audits, clusters, recovery, round_plan, runs, terms
 from legion_server.domain import plan as plans
 from legion_server.domain import rounds as rd
 from legion_server.domain.clusters import Workers
@@ -52,6 +52,7 @@ def tick(run: Run, rounds: Rounds | None, workers: Workers, now: float, stored: 
     elif run.phase in ("training", "finishing") and stored.final_ready:
         _enter(moment, "complete")
     elif run.phase == "training":
+        _regroup(moment, workers, now)
         _lose(moment, workers)
         _grow(moment, workers, stored)
         _advance(moment, now)
@@ -123,13 +124,45 @@ def _add(moment: Moment, members: list[Worker], number: int, stored: Stored) -> 
     moment.happenings.append(Happening("plan", public, {"worker_ids": [m.worker_id for m in plan.members]}))
 
 
+def _regroup(moment: Moment, workers: Workers, now: float) -> None:
+    """Clusters that have lost a member go on from a restore point with those who are left, if they can."""
+    run, breaking = moment.run, dict(moment.run.breaking)
+    for plan in run.clusters:
+        if clusters.loss(plan, workers) is None and not recovery.is_breaking(plan, workers):
+            breaking.pop(plan.cluster, None)
+            continue
+        broken_s = now - breaking.setdefault(plan.cluster, now)
+        run = moment.run
+        next_epoch = Epoch(run.epoch + 1)
+        going = recovery.going(plan, run.run_id, run.config, next_epoch, workers, broken_s)
+        if going.waits:
+            continue
+        del breaking[plan.cluster]
+        if going.plan is not None:
+            _go_on(moment, plan, going.plan)
+    if breaking != moment.run.breaking:
+        moment.run = replace(moment.run, breaking=breaking)
+
+
+def _go_on(moment: Moment, before: Plan, plan: Plan) -> None:
+    """The cluster follows another plan."""
+    found = tuple(plan if other is before else other for other in moment.run.clusters)
+    moment.run = replace(moment.run, epoch=plan.epoch, clusters=found)
+    public = {"epoch": plan.epoch, "members": len(plan.members), "cluster": plan.cluster, "round": plan.round}
+    lost = len(before.members) - len(plan.members)
+    ids = {"worker_ids": [m.worker_id for m in plan.members]}
+    moment.happenings.append(Happening("plan", public, ids))
+    if moment.rounds is not None:
+        moment.taking(recovery.revised(moment.rounds.counted(clusters_regrouped=1, members_lost=lost), plan))
+
+
 def _lose(moment: Moment, workers: Workers) -> None:
     """Clusters that miss a member are gone; who is left of them gets ready again, for another one.
 
     So are those that wait for a round which nobody is left to bring about: they are needed for the one before it.
     """
     kept: list[Plan] = []
-    reasons = {plan.cluster: clusters.loss(plan, workers) for plan in moment.run.clusters}
+    reasons = {plan.cluster: _loss(moment, plan, workers) for plan in moment.run.clusters}
     there = [plan for plan in moment.run.clusters if reasons[plan.cluster] is None]
     committed = moment.rounds.committed if moment.rounds else 0
     if all(plan.round > committed for plan in there):
@@ -158,6 +191,15 @@ def _lose(moment: Moment, workers: Workers) -> None:
             moment.rounds = moment.rounds.counted(clusters_lost=1, worker_storage_failures=full)
     if len(kept) < len(moment.run.clusters):
         moment.run = replace(moment.run, clusters=tuple(kept))
+
+
+def _loss(moment: Moment, plan: Plan, workers: Workers) -> str | None:
+    if plan.cluster in moment.run.breaking:
+        return None  # for a while
+    reason = clusters.loss(plan, workers)
+    if reason is None and recovery.is_breaking(plan, workers):
+        return "its members cannot go on, and have no restore point"
+    return reason
 
 
 def _grow(moment: Moment, workers: Workers, stored: Stored) -> None:

@@ -50,6 +50,8 @@ def loss(plan: Plan, workers: Workers) -> str | None:
         reason = departure(worker, plan.epoch)
         if reason is None and worker is not None and worker.state == "ready" and worker.endpoint != member.endpoint:
             reason = "was started anew"  # before it had heard of the plan
+        if reason is None and worker is not None and _left_behind(plan, worker):
+            reason = "ended before it had heard of the plan that takes another's place"
         if reason is not None:
             return f"{_label(member.worker_id, workers)} {reason}"
     for member in plan.members:
@@ -61,6 +63,10 @@ def loss(plan: Plan, workers: Workers) -> str | None:
         if worker.failure is not None:
             return f"{worker.label} {own_words(worker)}"
     return None
+
+
+def _left_behind(plan: Plan, worker: Worker) -> bool:
+    return plan.restore is not None and worker.epoch != plan.epoch and worker.state in ("joining", "preparing", "ready")
 
 
 def resting(clusters: Sequence[Plan], workers: Workers) -> tuple[ClusterId, ...]:

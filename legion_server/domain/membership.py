@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from legion.ids import Epoch, WorkerId, short
 from legion.messages import (
     OFFLINE_AFTER_S,
+    Broken,
     Endpoint,
     Hardware,
     Heartbeat,
@@ -49,6 +50,7 @@ class Worker:
     failure_message: str | None = None
     anchor: int = -1  # newest one it has, in a run with rounds; -1: none
     steps_ahead: int = 0  # since that anchor
+    broken: Broken | None = None  # it waits for another plan of its cluster
     excluded: str | None = None  # why it was, if not by the operator
 
     @property
@@ -78,6 +80,7 @@ def heard(worker: Worker, beat: Heartbeat, now: float) -> tuple[Worker, list[Hap
         failure=beat.failure,
         anchor=beat.anchor,
         steps_ahead=beat.steps_ahead,
+        broken=beat.broken,
         failure_message=printable(beat.failure_message, LONGEST_SENTENCE) if beat.failure_message else None,
     )
     return after, _state_change(worker, after)

@@ -225,14 +225,14 @@ def unused(seat: Seat, numbers: Collection[int]) -> Ranges:
 
 def live_workers(plan: RoundPlan, clusters: tuple[Plan, ...]) -> list[WorkerId]:
     """Members of participants that are still there, in the plan's order."""
-    there = {cluster.cluster for cluster in clusters}
-    return [m.worker_id for p in plan.participants if p.cluster in there for m in p.members]
+    there = {cluster.cluster: {m.worker_id for m in cluster.members} for cluster in clusters}
+    return [m.worker_id for p in plan.participants for m in p.members if m.worker_id in there.get(p.cluster, ())]
 
 
 def gone(plan: RoundPlan | None, clusters: tuple[Plan, ...]) -> tuple[ClusterId, ...]:
-    """Participants of the plan that are no longer there."""
-    there = {cluster.cluster for cluster in clusters}
-    return tuple(p.cluster for p in plan.participants if p.cluster not in there) if plan else ()
+    """Participants of the plan that are no longer there, or no longer those that they were."""
+    there = {(cluster.cluster, cluster.epoch) for cluster in clusters}
+    return tuple(p.cluster for p in plan.participants if (p.cluster, p.epoch) not in there) if plan else ()
 
 
 def published(plan: RoundPlan) -> Happening:

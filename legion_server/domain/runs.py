@@ -12,11 +12,12 @@ waits, and goes on from its newest complete checkpoint, which they make of the l
 A run whose last checkpoint has all its slices resumes to finishing: nothing is left but to assemble it.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from legion.config import RunConfig, config_digest
 from legion.errors import ConfigInvalid
-from legion.ids import Epoch, Rank, RunId, WorkerId
+from legion.ids import ClusterId, Epoch, Rank, RunId, WorkerId
 from legion.messages import Member, Plan, RunPhase
 from legion_server.domain import plan as plans
 from legion_server.domain.departures import REPORTED_ONLY, Workers, departure, own_words
@@ -49,6 +50,7 @@ class Run:
     failure: Failure | None = None
     evaluated: int = 0  # the newest evaluation's step
     clusters: tuple[Plan, ...] = ()  # of a run in rounds: those that are there, each with its own plan; `plan` is None
+    breaking: Mapping[ClusterId, float] = field(default_factory=dict)  # since when a member is missed; not stored
 
     @property
     def started(self) -> bool:

@@ -167,7 +167,7 @@ class RoundLog:
     async def root(self, worker_id: WorkerId, report: RootReport) -> bool | None:
         """Whether it is the reference's; None while that is not known. A worker that strays twice is excluded."""
         plan = self._coordinator.run.plan_of(worker_id)
-        if plan is None or plan.cluster != report.cluster or self._coordinator.run.rank_of(worker_id) != report.rank:
+        if plan is None or not _is_of(report, plan) or self._coordinator.run.rank_of(worker_id) != report.rank:
             raise Refused(
                 f"this worker does not hold rank {report.rank} of {report.cluster}",
                 hint="The run went on without it; its anchor is of no use any more.",
@@ -203,7 +203,7 @@ class RoundLog:
                 draft.records.append(record.model_copy(update={"root": root}))
         for worker_id, report in roots.due(self.rounds):
             plan = self._coordinator.run.plan_of(worker_id)
-            reference = await self._reference(plan, report) if plan and plan.cluster == report.cluster else None
+            reference = await self._reference(plan, report) if plan and _is_of(report, plan) else None
             async with self._coordinator.deciding() as draft:
                 _compare(draft, worker_id, report, reference)
 
@@ -309,6 +309,11 @@ def _compare(draft: Draft, worker_id: WorkerId, report: RootReport, reference: s
         draft.put(worker)
         draft.say(happenings)
     return verdict.agrees
+
+
+def _is_of(report: RootReport, plan: Plan) -> bool:
+    """A cluster that goes on with other members has other ranks."""
+    return report.cluster == plan.cluster and report.epoch in (membership.NO_EPOCH, plan.epoch)
 
 
 def _rounds(draft: Draft) -> Rounds:

@@ -27,6 +27,8 @@ class RoundCounters(Figures):
     empty_spans: int = 0  # updates that nobody contributed to
     below_quorum: int = 0  # updates with less than `rounds.quorum` of the plan's weight in them, made at the deadline
     clusters_lost: int = 0
+    clusters_regrouped: int = 0  # that went on from a restore point with other members
+    members_lost: int = 0  # by those
     root_mismatches: int = 0
     replays_differ: int = 0  # rounds that the assembler applied again, with another root than before
     checkpoints_damaged: int = 0  # on the server's disk: not what their manifest says, or not what the log gives

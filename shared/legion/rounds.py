@@ -250,6 +250,7 @@ class RootReport(Message):
     round: Round  # theta_round is what it has now
     cluster: ClusterId
     rank: Annotated[int, Field(ge=0)]
+    epoch: Epoch = Epoch(0)  # of the cluster's plan, by which the rank is; 0: of its only one
     root: Sha256
     # What the worker has met since its last report and no report of a span can tell.
     refused: dict[str, int] = Field(default_factory=dict)  # parts turned away, by reason

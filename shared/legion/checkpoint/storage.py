@@ -65,8 +65,8 @@ def storing(path: Path) -> Iterator[None]:
 def new_file(path: Path, *, lasting: bool = True) -> Iterator[Sink]:
     """`path` holds what was written once the block ends; if it fails or is cancelled, nothing has changed.
 
-    `lasting`: also through a power cut, which waits for the disk. Raises StorageFailed for a full disk, a read-only or a
-    missing folder.
+    `lasting`: also through a power cut, which waits for the disk. Raises StorageFailed for a full disk, a read-only or
+    a missing folder.
     """
     partial = path.with_name(f".{path.name}.partial")
     with storing(path):

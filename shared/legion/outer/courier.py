@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from legion.codec import auto
 from legion.codec.api import AnyCodec
@@ -20,13 +20,14 @@ from legion.errors import LegionError, NotFinite, NotFound, PartInvalid, PartRef
 from legion.ids import ClusterId, WorkerId
 from legion.layout import CHUNK, Bounds
 from legion.messages import Member
-from legion.outer.arriving import RETRY_S, Arriving, Limits, Sources
+from legion.outer.arriving import RETRY_S, Arriving, Limits
 from legion.outer.blobs import BlobFolder
-from legion.outer.handover import Estate, Heirs
+from legion.outer.handover import Estate
 from legion.outer.member import Outgoing, Place
 from legion.outer.reducing import EARLY_S, Reducing
 from legion.outer.tally import Tally
 from legion.outer.uplink import Uplink
+from legion.outer.world import Control, Links
 from legion.rounds import (
     Handover,
     PartKey,
@@ -42,25 +43,8 @@ logger = logging.getLogger(__name__)
 
 UPLINK_SHARE = 0.5  # of the time for a contribution, that sending it may take
 SIDE_BY_SIDE = 2  # parts to one reducer: while one waits for an answer, the line is not idle
+STRANGER_TRIES = 5
 SERVED_ROUNDS = 4  # whose updates are kept for others
-
-
-class Links(Sources, Heirs, Protocol):
-    """Calls to workers of other clusters."""
-
-    async def send_part(self, member: Member, key: PartKey, data: bytes) -> None: ...
-
-
-class Control(Protocol):
-    """What goes to the coordinator, and what comes from storage."""
-
-    async def reduced(self, report: SpanReport, blobs: BlobFolder) -> None:
-        """The report, and the blob for storage; both arrive in the end, or the round is over. Of an audit: no blob."""
-
-    def applied(self, report: RootReport) -> None: ...
-
-    async def download(self, sha256: str, size_bytes: int) -> bytes:
-        """From storage. Unavailable when it is not there (yet)."""
 
 
 class Courier:
@@ -300,6 +284,10 @@ class Courier:
                 await self._unless(moved_on, self._hand_over(plan.workers.get(reducer), reducer, part))
             except (PartRefused, PartInvalid, NotFinite) as error:
                 logger.warning("part refused round=%d span=%d why=%s", key.round, key.span, error)
+                if isinstance(error, PartRefused) and error.reason == "stranger" and tries < STRANGER_TRIES:
+                    tries += 1  # a cluster that goes on with other members may be ahead of the round's plan
+                    await self._pause(RETRY_S[min(tries, len(RETRY_S) - 1)])
+                    continue
             except LegionError as error:
                 pause_s = RETRY_S[min(tries, len(RETRY_S) - 1)]
                 tries += 1

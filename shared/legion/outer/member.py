@@ -31,6 +31,7 @@ from legion.rounds import Blocks, Participant, PartKey, RootReport, RoundPlan, R
 
 logger = logging.getLogger(__name__)
 
+ONLY_EPOCH: Final = Epoch(0)
 EXACT: Final = any_by_name("none")
 EASE_STEPS = 10  # of a newcomer, whose moments start at zero
 
@@ -81,6 +82,7 @@ class Place:
     rank: Rank
     layout: Layout
     rounds: int  # of the whole run
+    epoch: Epoch = ONLY_EPOCH  # of the cluster's plan; 0 where it has one only
 
 
 class RoundMember:
@@ -361,7 +363,8 @@ class RoundMember:
 
     def _root(self) -> RootReport:
         root = digest.root(digest.leaves(self._anchor.values))
-        return RootReport(round=self.anchor, cluster=self._place.cluster, rank=self._place.rank, root=root)
+        place = self._place
+        return RootReport(round=self.anchor, cluster=place.cluster, rank=place.rank, epoch=place.epoch, root=root)
 
 
 def sending_order(plan: RoundPlan, me: WorkerId) -> list[int]:

@@ -25,9 +25,10 @@ from legion.layout import Layout
 from legion.messages import Plan
 from legion.model.build import Blueprint, blueprint
 from legion.outer.arriving import Limits
-from legion.outer.courier import Control, Courier
+from legion.outer.courier import Courier
 from legion.outer.log import Anchor
 from legion.outer.member import Place, RoundMember
+from legion.outer.world import Control
 from legion.sim.blobs import MemoryBlobs, Shelves
 from legion.sim.clock import Actor, Crossing
 from legion.sim.device import DeviceModel, PacedZero3

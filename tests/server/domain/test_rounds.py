@@ -8,8 +8,8 @@ from coordinated_rounds import SEQ_LEN, SHAPE, Table, a_worker, config_of
 from round_workers import inclusion
 
 from legion.errors import ReportInvalid, RoundConflict
-from legion.ids import ClusterId, WorkerId
-from legion.messages import Endpoint
+from legion.ids import ClusterId, Epoch, WorkerId
+from legion.messages import Broken, Endpoint
 from legion.rounds import Blocks
 from legion_server.domain import round_plan, span_reports
 from legion_server.domain import rounds as rd
@@ -278,11 +278,11 @@ def test_new_identities_weigh_a_fifth_and_do_not_reduce() -> None:
 def test_a_cluster_of_many_is_lost_with_one_member_and_forms_anew() -> None:
     table = Table(config_of(4, size=2), "abcd")
     table.follow()
-    table.set("a", lost_peer=WorkerId("b" * 32))
+    table.set("a", lost_peer=WorkerId("b" * 32), broken=Broken(epoch=Epoch(1)))  # and has no restore point
     assert [plan.cluster for plan in table.run.clusters] == ["c2"]
     assert "cluster_lost" in table.events
     for name in "ab":
-        table.set(name, state="ready", epoch=0, lost_peer=None, dropped_epoch=1)
+        table.set(name, state="ready", epoch=0, lost_peer=None, dropped_epoch=1, broken=None)
     assert [(plan.cluster, plan.round) for plan in table.run.clusters] == [("c2", 0), ("c3", 1)]
 
 
