@@ -17,8 +17,8 @@ from legion.errors import CheckpointInvalid, LegionError, PeerLost, RunError, St
 from legion.identity import Identity
 from legion.layout import Layout
 from legion.messages import Endpoint, Member, Message, ModelShape, Plan, TensorShape, UnitShape
-from legion_client.engine.protocol import Evaluated, Listening, Pause, Prepare, SliceWritten, StepDone, Train, Wrote
 from legion_client.engine.compute_thread import on_compute_thread
+from legion_client.engine.protocol import Evaluated, Listening, Pause, Prepare, SliceWritten, StepDone, Train, Wrote
 from legion_client.engine.session import Session
 from tests.client.engine.engine_processes import EPOCH, RUN, Dataset, plan_with, with_config
 
