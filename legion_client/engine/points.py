@@ -87,6 +87,7 @@ class Points:
         if self._taken >= 0:
             self._folder.forget_before(self.epoch, self._taken)
         try:
+            self._folder.make()
             written = write_state(self._folder.path(name), info, slices, waiting, lasting=False)
         except StorageFailed as error:
             logger.warning("restore point not kept step=%d reason=%s", name.step, error)

@@ -118,6 +118,7 @@ class Session:
 
     async def train(self, command: Train) -> int:
         """Until the run's last step or `stop`; the steps done. LegionError when the run cannot go on."""
+        self._require_fit(command.plan)
         with self._loader:
             async with self._between_clusters(command) as courier:
                 return await self._plans(command, courier)

@@ -63,11 +63,14 @@ class PointFolder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with storing(path):
-            path.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: PointName) -> Path:
         return self._path / name.file_name
+
+    def make(self) -> None:
+        """For the first file. StorageFailed."""
+        with storing(self._path):
+            self._path.mkdir(parents=True, exist_ok=True)
 
     def held(self) -> list[PointName]:
         """Whole ones, the oldest first."""
@@ -122,6 +125,7 @@ async def _keep(folder: PointFolder, member: Member, caller: Rank, requests: Asy
     most = MOST_BYTES_EACH * member.layout.owned(caller) + HEADER_BYTES
     if not 0 < first.size_bytes <= most:
         raise PartInvalid(f"a restore point of {first.size_bytes} bytes, at most {most} are expected")
+    folder.make()
     path = folder.path(name)
     partial = path.with_suffix(".partial")
     with storing(path):

@@ -64,9 +64,8 @@ class Engine:
         # No plan and no record is asked for here.
         self.member = RoundMember(self.config.rounds, place, weights, 5, cast(Office, None), momentum)
         weights -= 1  # work
-        self.keeper = LocalState(
-            self.path, self.config, place, self.member, cast(Zero3, self.zero), self.reports.append, lambda: self.now_s
-        )
+        zero, tell = cast(Zero3, self.zero), self.reports.append
+        self.keeper = LocalState(self.path, self.config, place, self.member, zero, tell, clock=lambda: self.now_s)
 
     def reach(self, anchor: int, now_s: float) -> int:
         """How many states it has saved then."""
