@@ -62,6 +62,7 @@ class Course:
     place: Place | None = None
     courier: Courier | None = None
     _rounds: RoundTraining | None = None
+    _zero: Zero3 | None = None
 
     @property
     def plan(self) -> Plan:
@@ -83,6 +84,7 @@ class Course:
             steps=config.steps,
             device=self.device,
         )
+        self._zero = zero
         tokens = self._fill_slice(zero)
         speaker = Speaker(self.plan, self.rank, zero.slice, self.prepare.work_dir, self.report)
         self.blueprint.model.to(self.device)
@@ -107,6 +109,11 @@ class Course:
         """After an error on which another plan might have followed, and none did: what is to be kept is."""
         if self._rounds is not None:
             self._rounds.leave()
+
+    @property
+    def step(self) -> int:
+        """Of the cluster, as this plan counts them; 0 before the first."""
+        return self._zero.step if self._zero is not None else 0
 
     @property
     def contributed(self) -> int:

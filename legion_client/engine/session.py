@@ -30,7 +30,7 @@ from legion.errors import LegionError, PeerLost, RunError, StepAborted
 from legion.identity import Identity
 from legion.ids import Rank
 from legion.layout import Layout
-from legion.messages import Broken, Plan
+from legion.messages import Broken, Message, Plan
 from legion.model.build import Blueprint, blueprint
 from legion.outer.courier import Courier
 from legion.outer.member import Place
@@ -50,6 +50,7 @@ from legion_client.engine.protocol import (
     PlanBroken,
     Prepare,
     Rates,
+    StepDone,
     Train,
 )
 from legion_client.engine.rounds import Rounds
@@ -78,6 +79,7 @@ class Session:
         self.member: Member | None = None
         self._next_plan: asyncio.Future[Train | None] | None = None  # None as its result: there will be none
         self.rounds = Rounds(report)
+        self._broken_at: float | None = None  # a plan whose place another takes, until its first step
 
     @property
     def steps(self) -> int:
@@ -173,6 +175,12 @@ class Session:
             await self.network.leave(COMPLETE if done == self.steps else early)
         return done
 
+    def _tell(self, report: Message) -> None:
+        if isinstance(report, StepDone) and self._broken_at is not None:
+            logger.info("goes on step=%d after_s=%.3f", report.record.step, time.monotonic() - self._broken_at)
+            self._broken_at = None
+        self._report(report)
+
     def _member_of(self, plan: Plan) -> Member:
         config = self._prepare.config
         return Member(
@@ -198,7 +206,7 @@ class Session:
             self._loader,
             self._device,
             self._pace,
-            self._report,
+            self._tell,
             Neighbours(self._identity.worker_id, self._folder, links, bridge),
             self._encoder_of_contributions,
             lambda error: self._may_regroup(plan, error),
@@ -234,6 +242,7 @@ class Session:
         member = self.member
         assert member is not None
         logger.warning("plan broken epoch=%d why=%s", course.plan.epoch, error)
+        self._broken_at = time.monotonic()
         self.network.break_off()
         assert self._next_plan is not None
         if not self._next_plan.done():
@@ -246,6 +255,11 @@ class Session:
         if following is None:
             await on_compute_thread(course.leave)
             raise error
+        restore = following.plan.restore
+        lost = course.step - restore.step if restore is not None and restore.epoch == course.plan.epoch else course.step
+        logger.info(
+            "plan replaced epoch=%d members=%d steps_lost=%d", following.plan.epoch, len(following.plan.members), lost
+        )
         self._training = None
         forget_frames(error)  # they hold the slice, and another is about to need that memory
         return following
