@@ -1,15 +1,16 @@
 """From the wizard's last page to the first contribution that the server accepts, and what the window shows meanwhile.
 
 Everything is real and on this machine: `legion-server serve` with a run of the `tiny` model in rounds, and the desktop
-app with a fresh home, its window open. The clock starts when `legion-client setup --yes --preset full --join` does,
-which asks the app for the same two things as the wizard's last page: the preset's settings, and to join. It stops when
-the server has a round's record that includes this computer's contribution.
+app, started with a home that does not exist yet. It opens its wizard by itself; the invite is typed where the first
+page asks for it, and the pages are turned by clicks of the pointer with all as it is proposed, that is the preset
+Balanced. The clock starts at the click on "Start training", and stops when the server has a round's record that
+includes this computer's contribution.
 
 Progress: the status that the window follows is read as it comes. In every second of the way it must show the work of
 the moment (syncing or training) with a sentence, from the moment the server is joined; and something in the window's
 pixels must move again and again.
 
-python benchmarks/first_contribution.py [--repeats 3] [--json FILE]      # apt: xvfb icewm dbus
+python benchmarks/first_contribution.py [--repeats 3] [--json FILE]      # apt: xvfb icewm dbus xdotool
 """
 
 import asyncio
@@ -27,7 +28,8 @@ from pathlib import Path
 from rows import Row, parser, show, status_of
 from volunteer.processes import running
 from volunteer.screen import Box, Screen, screen
-from volunteer.server import Server, client, reached, server
+from volunteer.server import Server, server
+from volunteer.wizard import press, to_last_page
 
 from legion_client.control.client import Control
 from legion_client.control.messages import Status
@@ -108,12 +110,11 @@ async def follow(way: Way, home: Path) -> None:
                 way.told.append((way.now, told.face, sentence))
 
 
-async def given(home: Path, invite: Path, looked_at: Screen, run: Server) -> Way:
+async def given(home: Path, start: Box, looked_at: Screen, run: Server) -> Way:
+    """From the click on `start`, the button of the wizard's last page."""
     way = Way(time.perf_counter())
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(watch(way, home, looked_at, run))
-        setup = ("setup", "--yes", "--preset", "full", "--join", str(invite))
-        tasks.create_task(asyncio.to_thread(client, home, *setup))
+    press(looked_at, start)
+    await watch(way, home, looked_at, run)
     return way
 
 
@@ -122,15 +123,11 @@ def once(folder: Path) -> Way:
         run = ends.enter_context(server(folder / "server"))
         run.configure(RUN)
         looked_at = ends.enter_context(screen(folder / "user"))
-        home, invite = folder / "home", folder / "invite.txt"
-        invite.write_text(run.invite())
-        (home / "state").mkdir(parents=True)
-        (home / "state" / "window.json").write_text('{"wizard_done": true}')
+        home = folder / "home"
         app = [sys.executable, "-m", "legion_client", "--home", str(home)]
         ends.enter_context(running(app, looked_at.environment))
-        reached(home, "waiting")
-        looked_at.settled()
-        return asyncio.run(given(home, invite, looked_at, run))
+        start = to_last_page(looked_at, run.invite())
+        return asyncio.run(given(home, start, looked_at, run))
 
 
 def story(way: Way) -> None:

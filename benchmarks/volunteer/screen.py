@@ -35,6 +35,7 @@ ICEWM = "\n".join(
         "Workspaces",
     )
 )
+LETTERS_PX = 13  # of icewm's bar and of titles, which do not follow a scale by themselves
 
 
 class _Image(Structure):
@@ -72,8 +73,10 @@ ALL = Box(0, 0, *SIZE)
 class Screen:
     """A connection to a display; `environment` is for programs that shall be seen on it."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], scale: int = 1) -> None:
         self.environment = environment
+        self.whole = Box(*(side * scale for side in ALL))
+        self.bar = Box(*(side * scale for side in BAR))
         self._x, self._test = CDLL("libX11.so.6"), CDLL("libXtst.so.6")
         self._x.XOpenDisplay.restype = c_void_p
         self._x.XOpenDisplay.argtypes = (c_char_p,)
@@ -109,10 +112,10 @@ class Screen:
         self._test.XTestFakeMotionEvent(self._display, -1, x, y, 0)
         self._x.XFlush(self._display)
 
-    def click(self, x: int, y: int) -> None:
+    def click(self, x: int, y: int, button: int = 1) -> None:
         self.move(x, y)
         for pressed in (1, 0):
-            self._test.XTestFakeButtonEvent(self._display, 1, pressed, 0)
+            self._test.XTestFakeButtonEvent(self._display, button, pressed, 0)
         self._x.XFlush(self._display)
 
     def press(self, *keys: str) -> None:
@@ -128,10 +131,10 @@ class Screen:
         """Waits until the bar is there and nothing moves."""
         end, before, since = time.monotonic() + SETTLED_S, None, time.monotonic()
         while time.monotonic() < end:
-            now = self.pixels(ALL).tobytes()
+            now = self.pixels(self.whole).tobytes()
             if now != before:
                 before, since = now, time.monotonic()
-            elif time.monotonic() - since > 0.5 and len(np.unique(self.pixels(BAR))) > 1:
+            elif time.monotonic() - since > 0.5 and len(np.unique(self.pixels(self.bar))) > 1:
                 return
             time.sleep(0.05)
         raise RuntimeError("the screen does not settle")
@@ -161,15 +164,22 @@ def display(home: Path, size: tuple[int, int] = SIZE) -> Iterator[dict[str, str]
 
 
 @contextmanager
-def screen(home: Path) -> Iterator[Screen]:
+def screen(home: Path, scale: int = 1) -> Iterator[Screen]:
     """A display and a session bus for the time of the block; `home` is the user's folder."""
     (home / ".icewm").mkdir(parents=True, exist_ok=True)
     (home / ".icewm" / "preferences").write_text(ICEWM + "\n")
+    (home / ".icewm" / "prefoverride").write_text(letters(scale))
     bus = f"unix:path={home / 'bus'}"
-    with display(home) as environment:
+    with display(home, (SIZE[0] * scale, SIZE[1] * scale)) as environment:
         command = ["dbus-daemon", "--session", "--nofork", "--address", bus]
         environment["DBUS_SESSION_BUS_ADDRESS"] = bus
+        environment["QT_SCALE_FACTOR"] = str(scale)
         with running(command, environment):
-            made = Screen(environment)
+            made = Screen(environment, scale)
             made.settled()
             yield made
+
+
+def letters(scale: int) -> str:
+    fonts = ("Title", "NormalTaskBar", "ActiveTaskBar", "ToolButton")
+    return "".join(f'{font}FontNameXft="sans:pixelsize={LETTERS_PX * scale}"\n' for font in fonts)

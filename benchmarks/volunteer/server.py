@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -37,8 +38,9 @@ def config(workers: int, **changes: Any) -> dict[str, Any]:
 class Server:
     """Made by `server`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, process: "subprocess.Popen[bytes]") -> None:
         self._settings = Settings.model_construct(data_dir=folder)
+        self._process = process
 
     def configure(self, values: dict[str, Any]) -> None:
         self._ask("PUT", "/training/config", json=values)
@@ -51,6 +53,15 @@ class Server:
         query = {"since": 0, "limit": 1}
         records = RoundsPage.model_validate_json(self._ask("GET", "/training/rounds", params=query)).records
         return any(span.included for record in records for span in record.spans)
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """It answers nobody for the time of the block, as one that has been cut off."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def _ask(self, method: str, path: str, **arguments: Any) -> bytes:
         return call(self._settings, method, path, **arguments)
@@ -67,7 +78,7 @@ def server(folder: Path) -> Iterator[Server]:
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"the server did not start: exit code {process.poll()}")
             time.sleep(0.05)
-        yield Server(folder)
+        yield Server(folder, process)
 
 
 def client(home: Path, *arguments: str, stdin: str = "", environment: dict[str, str] | None = None) -> str:
