@@ -49,8 +49,7 @@ def window_manager(screen: Screen) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(["openbox", "--sm-disable"], env=screen.environment, stdout=subprocess.DEVNULL)
     try:
         with XClient(screen) as client:
-            while not client.sees_window_manager():
-                assert process.poll() is None
+            client.meet_window_manager(lambda: process.poll() is None)
         yield process
     finally:
         process.terminate()

@@ -1,10 +1,12 @@
 """A D-Bus daemon and an X server with nobody else on them."""
 
+import itertools
 import os
 import secrets
 import socket
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +23,9 @@ CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
   </policy>
 </busconfig>
 """
+
+
+LOOKS_A_REQUEST = 100  # a look is answered by the server, a request by a program that is slower
 
 
 class MessageBus:
@@ -125,26 +130,34 @@ class XClient:
         self._socket.close()
 
     def sees_window_manager(self) -> bool:
-        question = (self.GET_PROPERTY, 0, 6, self.root, self._atom("_NET_SUPPORTING_WM_CHECK"), 0, 0, 1)
-        reply = self._ask(struct.pack("<BBHIIIII", *question))
-        return reply[1] == 32
+        return bool(self._get(self.root, "_NET_SUPPORTING_WM_CHECK"))
+
+    def meet_window_manager(self, is_alive: Callable[[], bool]) -> None:
+        """Waits until it takes requests: it forgets those, and windows, that come before all of it has started."""
+        window = self._new_window()
+        for look in itertools.count():
+            if self._get(window, "_NET_FRAME_EXTENTS"):
+                break
+            assert is_alive()
+            if self.sees_window_manager() and look % LOOKS_A_REQUEST == 0:
+                self._ask_manager(window, "_NET_REQUEST_FRAME_EXTENTS")
+        self.close_window(window)
 
     def open_window(self, *states: str) -> int:
         """With these _NET_WM_STATEs from the start, as a player that was told to begin in full screen."""
-        self._next_id += 1
-        window: int = self._next_id
-        place = (9, 9, 99, 99, 0, 1)
-        self._send(struct.pack("<BBHIIhhHHHHII", self.CREATE_WINDOW, 0, 8, window, self.root, *place, 0, 0))
+        window = self._new_window()
         self._set(window, "_NET_WM_STATE", 4, *(self._atom(state) for state in states))
         self._send(struct.pack("<BxHI", self.MAP_WINDOW, 2, window))
         self._done()
         return window
 
     def bring_to_front(self, window: int) -> None:
-        """Asks the window manager, as a taskbar does; it forgets windows that opened while it was starting."""
-        event = struct.pack("<BBHIIIIIII", 33, 32, 0, window, self._atom("_NET_ACTIVE_WINDOW"), 2, 0, 0, 0, 0)
-        self._send(struct.pack("<BBHII", self.SEND_EVENT, 0, 11, self.root, 0x180000) + event)
-        self._done()
+        """Asks the window manager, as a taskbar does."""
+        self._ask_manager(window, "_NET_ACTIVE_WINDOW", 2)
+
+    def active(self) -> int | None:
+        """The window that has the keyboard as the window manager tells it: 0 for none, None where nobody tells."""
+        return next(iter(self._get(self.root, "_NET_ACTIVE_WINDOW")), None)
 
     def close_window(self, window: int) -> None:
         self._send(struct.pack("<BxHI", self.DESTROY_WINDOW, 2, window))
@@ -165,6 +178,27 @@ class XClient:
         assert reply[8], "this X server has no XTEST"
         self._send(struct.pack("<BBHBBxxII8xhh8x", reply[9], 2, 9, self.MOTION, 0, 0, 0, 50, 50))
         self._done()
+
+    def _new_window(self) -> int:
+        self._next_id += 1
+        window: int = self._next_id
+        place = (9, 9, 99, 99, 0, 1)
+        self._send(struct.pack("<BBHIIhhHHHHII", self.CREATE_WINDOW, 0, 8, window, self.root, *place, 0, 0))
+        return window
+
+    def _ask_manager(self, window: int, name: str, *values: int) -> None:
+        padded = (*values, 0, 0, 0, 0, 0)[:5]
+        event = struct.pack("<BBHIIIIIII", 33, 32, 0, window, self._atom(name), *padded)
+        self._send(struct.pack("<BBHII", self.SEND_EVENT, 0, 11, self.root, 0x180000) + event)
+        self._done()
+
+    def _get(self, window: int, name: str) -> tuple[int, ...]:
+        """The 32-bit numbers of a property, four at most; none where it is missing."""
+        reply = self._ask(struct.pack("<BBHIIIII", self.GET_PROPERTY, 0, 6, window, self._atom(name), 0, 0, 4))
+        if reply[1] != 32:
+            return ()
+        (count,) = struct.unpack_from("<I", reply, 16)
+        return struct.unpack_from(f"<{count}I", reply, 32)
 
     def _set(self, window: int, name: str, kind: int, *values: int) -> None:
         count = len(values)
