@@ -50,7 +50,7 @@ def _training(going: Going) -> Progress | None:
         done, rounds = going.caught_up
         return Progress(f"catches up with the run, {done:,} of {rounds:,} rounds", done / rounds)
     if going.step_s is None:
-        return Progress("waits for its first round to begin" if going.in_rounds else _first_step(going.members))
+        return Progress("begins its first round" if going.in_rounds else _first_step(going.members))
     if going.in_rounds and going.quiet_s > max(QUIET_S, 3 * going.step_s):
         return Progress("waits until the round's contributions are combined")
     return None

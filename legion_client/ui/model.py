@@ -123,10 +123,18 @@ def view_of(words: Words, status: Status, now: float, since: float | None = None
         run_facts=run_facts(words, status),
         progress=progress(words, status, 0.0 if since is None else now - since),
         progress_share=status.progress_share,
-        server_line=words.tr("Connected to {server}", server=status.server) if joined else "",
+        server_line=server_line(words, status),
         main_action="resume" if is_held(status) else "pause",
         busy=status.face in ("training", "syncing"),
     )
+
+
+def server_line(words: Words, status: Status) -> str:
+    if status.server is None:
+        return ""
+    if status.face == "offline":
+        return words.tr("Server {server}", server=status.server)
+    return words.tr("Connected to {server}", server=status.server)
 
 
 def counts(status: Status) -> bool:
@@ -135,10 +143,14 @@ def counts(status: Status) -> bool:
 
 
 def progress(words: Words, status: Status, lasts_s: float) -> str:
-    """With the seconds it lasts already where nobody knows its share: they show that something goes on."""
+    """With the seconds it lasts already where nobody knows its share: they show that something goes on.
+
+    The agent's phrase goes on where a headline ends; here it has a line of its own.
+    """
+    phrase = status.progress[:1].upper() + status.progress[1:]
     if not counts(status) or lasts_s < COUNTED_S:
-        return status.progress
-    return words.tr("{progress} ({seconds} s)", progress=status.progress, seconds=words.number(int(lasts_s)))
+        return phrase
+    return words.tr("{progress} ({seconds} s)", progress=phrase, seconds=words.number(int(lasts_s)))
 
 
 def is_held(status: Status) -> bool:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import pyqtgraph
+from pyqtgraph.graphicsItems.DateAxisItem import ZoomLevel
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import (
     QHeaderView,
@@ -18,11 +19,15 @@ from PySide6.QtWidgets import (
 
 from legion_client.ui.parts import SMALL, button, card, column, font_of, label, row
 from legion_client.ui.tools import Tools
+from legion_client.ui.words import Words
 
 pyqtgraph.setConfigOptions(antialias=True)
 LINE_WIDTH = 1.6
+DOT_PX = 6
 FILL_ALPHA = 28  # of 255
 MOST_ROWS = 500
+CLOCK = "%H:%M"  # as pyqtgraph's axis writes hours and minutes, whatever the locale
+LATE = datetime(2000, 12, 28, 22, 58)  # few moments are longer
 
 
 class Series(NamedTuple):
@@ -46,7 +51,20 @@ class Axis(pyqtgraph.AxisItem):  # type: ignore[misc]  # ships no types
 
 
 class TimeAxis(pyqtgraph.DateAxisItem):  # type: ignore[misc]  # ships no types
-    """Local time; hours up to a day and dates beyond."""
+    """Local time; hours up to a day, as the words write them, and dates beyond."""
+
+    def __init__(self, words: Words) -> None:
+        super().__init__()
+        self._words = words
+        longest = words.time(LATE)
+        for coarsest_s, level in self.zoomLevels.items():
+            if any(spec.format == CLOCK for spec in level.tickSpecs):
+                self.zoomLevels[coarsest_s] = ZoomLevel(level.tickSpecs, max(level.exampleText, longest, key=len))
+
+    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:  # noqa: N802
+        if any(spec.spacing == spacing and spec.format == CLOCK for spec in self.zoomLevel.tickSpecs):
+            return [self._words.time(datetime.fromtimestamp(value)) for value in values]
+        return list(super().tickStrings(values, scale, spacing))
 
 
 class Plot(QWidget):
@@ -76,6 +94,9 @@ class Plot(QWidget):
         self._switch.setCheckable(True)
         self._switch.setAccessibleName(tools.words.tr("{title}: show as table", title=title))
         self._switch.toggled.connect(self._show_table)
+        as_when_shown = self._switch.sizePolicy()
+        as_when_shown.setRetainSizeWhenHidden(True)  # titles beside each other stand at one height
+        self._switch.setSizePolicy(as_when_shown)
         self._plot = self._make_plot(title)
         self._table = QTableWidget()
         self._table.setAccessibleName(title)
@@ -94,6 +115,10 @@ class Plot(QWidget):
 
     def show_series(self, *series: Series) -> None:
         self._series = tuple(one for one in series if any(value is not None for value in one.ys))
+        words, has_samples = self._tools.words, any(one.xs for one in series)
+        self._nothing.setText(
+            words.tr("Not measured on this computer.") if has_samples else words.tr("Nothing has been measured yet.")
+        )
         self._draw()
 
     def show_range(self, first: float, last: float) -> None:
@@ -115,7 +140,7 @@ class Plot(QWidget):
         self.setLayout(layout)
 
     def _make_plot(self, title: str) -> pyqtgraph.PlotWidget:
-        below = TimeAxis() if self._write_x is None else Axis("bottom", self._write_x)
+        below = TimeAxis(self._tools.words) if self._write_x is None else Axis("bottom", self._write_x)
         plot = pyqtgraph.PlotWidget(axisItems={"bottom": below, "left": Axis("left", self._write)})
         plot.setMouseEnabled(x=False, y=False)
         plot.setMenuEnabled(False)
@@ -154,12 +179,17 @@ class Plot(QWidget):
         if series.band:
             sides = [pyqtgraph.PlotDataItem(list(series.xs), list(side)) for side in zip(*series.band, strict=True)]
             self._plot.addItem(pyqtgraph.FillBetweenItem(*sides, brush=shade))
-        lowest = min((value for value in series.ys if value is not None), default=0.0)
+        known = [value for value in series.ys if value is not None]
+        lowest = min(known, default=0.0)
         self._plot.plot(
             list(series.xs),
             [nan if value is None else value for value in series.ys],
             pen=pyqtgraph.mkPen(color, width=LINE_WIDTH),
             connect="finite",
+            symbol="o" if len(known) == 1 else None,  # one point alone makes no line
+            symbolSize=DOT_PX,
+            symbolPen=None,
+            symbolBrush=color,
             fillLevel=min(0.0, lowest) if fill and self._write_x is None else None,
             fillBrush=shade if fill and self._write_x is None else None,
         )

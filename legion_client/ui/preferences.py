@@ -98,6 +98,7 @@ class Editor:
         made.setDecimals(0 if setting.whole else 1)
         made.setRange(setting.least or 0, HIGHEST if setting.most is None else setting.most)
         if setting.unit:
+            made.valueChanged.connect(lambda value: made.setSuffix(f" {unit_of(setting.unit, value)}"))
             made.setSuffix(f" {setting.unit}")
         made.setKeyboardTracking(False)
         made.lineEdit().setTextMargins(self._theme.unit // 2, 0, 0, 0)  # a style sheet's padding is not heeded there
@@ -133,6 +134,11 @@ class Editor:
         if made.isModified():
             made.setModified(False)
             self._tell(value_of(self.setting, made.text()))
+
+
+def unit_of(unit: str, value: float) -> str:
+    """One core, but two cores; letters of units of measure stay."""
+    return unit.removesuffix("s") if value == 1 and len(unit) > 2 else unit
 
 
 def text_of(value: Any) -> str:

@@ -130,6 +130,7 @@ def _fields(colors: Colors, unit: int) -> str:
     """Where something is typed or ticked."""
     gap, small, theme = unit // 2, max(2, unit // 4), "dark" if colors.is_dark else "light"
     return f"""
+    QLineEdit {{ placeholder-text-color: {colors.muted}; }}
     QLineEdit, QPlainTextEdit {{ background: {colors.field}; color: {colors.text};
         border: 1px solid {colors.line}; border-radius: {small + 1}px; padding: {small - 1}px {gap}px; }}
     QListWidget#field {{ background: {colors.field}; color: {colors.text}; border: 1px solid {colors.line};

@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from legion.identity import Invite
 from legion_client.control.messages import DeviceNow, Status
 from legion_client.machine.probe import physical_cores
 from legion_client.machine.reasons import Reason
@@ -32,7 +33,7 @@ from legion_client.ui.words import Words, spoken
 
 NAME_LENGTH = 64
 WIDTH = 38  # lines of text
-SERVER_CARD_LINES = 4  # what the first page grows by when an invite is pasted
+SERVER_CARD_LINES = 7  # what the first page grows by when an invite is pasted
 SETTINGS = {Reason.GPU_EXCLUDED, Reason.GPU_DISABLED, Reason.CPU_DISABLED}  # that a tick stands for
 MODES = {Reason.GPU_OFF, Reason.CPU_OFF}
 
@@ -332,7 +333,8 @@ class Wizard(QDialog):
         self._next.clicked.connect(lambda: self._leave_page(skipped=False))
         layout = column(unit)
         layout.setContentsMargins(unit * 3 // 2, unit * 3 // 2, unit * 3 // 2, unit)
-        layout.addWidget(self._stack, 1)
+        layout.addWidget(self._stack)
+        layout.addStretch(1)
         layout.addLayout(self._make_buttons(unit))
         self.setLayout(layout)
         self.setMinimumWidth(unit * WIDTH)
@@ -346,18 +348,23 @@ class Wizard(QDialog):
         for number, step in enumerate(self._steps):
             if number not in self._skipped:
                 values |= step.values()
-        asked = self._what.field.invite
         return Outcome(
             values,
-            None if asked is None or 0 in self._skipped else str(asked),
+            None if self._invite is None else str(self._invite),
             None if len(self._steps) - 1 in self._skipped else self._when.at_login,
         )
 
+    @property
+    def _invite(self) -> Invite | None:
+        return None if 0 in self._skipped else self._what.field.invite
+
     def _fit(self) -> None:
-        """A dialog asks its pages for their size, not for their height at its width."""
+        """A dialog asks its pages for their size, which is that of narrower ones, not for their height at its width."""
         unit = self._hardware.tools.theme.unit
-        tallest = max(step.content.totalHeightForWidth(unit * (WIDTH - 3)) for step in self._steps)
-        self._stack.setMinimumHeight(tallest + unit * SERVER_CARD_LINES)
+        room = {step: step.content.totalHeightForWidth(unit * (WIDTH - 3)) for step in self._steps}
+        if self._what.field.invite is None:
+            room[self._what] += unit * SERVER_CARD_LINES
+        self._stack.setFixedHeight(max(room.values()))
 
     def _make_buttons(self, unit: int) -> QHBoxLayout:
         layout = row(unit // 2)
@@ -385,5 +392,6 @@ class Wizard(QDialog):
         number, last = self._stack.currentIndex(), len(self._steps) - 1
         self._back.setEnabled(number > 0)
         self._place.setText(self._words.tr("Page {n} of {all}", n=number + 1, all=last + 1))
-        self._next.setText(self._words.tr("&Start training") if number == last else self._words.tr("&Next"))
+        done = self._words.tr("&Finish") if self._invite is None else self._words.tr("&Start training")
+        self._next.setText(done if number == last else self._words.tr("&Next"))
         self._skip.setAccessibleName(self._words.tr("Skip this page"))

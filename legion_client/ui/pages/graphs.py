@@ -20,6 +20,7 @@ RANGES_S = (HOUR_S, 24 * HOUR_S, 30 * 24 * HOUR_S)
 POINTS = 400  # a plot is hardly wider in pixels
 REDRAWS_PER_RANGE = 360
 FASTEST_REDRAW_S, SLOWEST_REDRAW_S = 5.0, 60.0
+LEAST_SHOWN = 1 / 6  # of the range: ten minutes of an hour
 WIDE = 32  # of the theme's units: room for two plots beside each other
 APART_MS = 20  # between two plots: drawn at once they would hold up a click for a tenth of a second
 
@@ -31,6 +32,7 @@ class GraphsPage(Page):
         super().__init__()
         self._tools = tools
         self._range_s = RANGES_S[0]
+        self._asked_at = 0.0
         self._plots = make_plots(tools)
         self._waiting: list[tuple[Plot, tuple[Series, ...], float]] = []
         self._drawing = QTimer(self)
@@ -98,7 +100,8 @@ class GraphsPage(Page):
     def _ask(self) -> None:
         if not self.isVisible():
             return
-        since = time.time() - self._range_s
+        self._asked_at = time.time()
+        since = self._asked_at - self._range_s
         self._tools.conversation.send(GetSamples(since=since, most=POINTS), partial(self._show_samples, since))
 
     def _show_samples(self, since: float, answer: BaseModel) -> None:
@@ -106,7 +109,8 @@ class GraphsPage(Page):
             return
         words = self._tools.words
         drawings = zip(self._plots, series_of(words, answer.samples), strict=True)
-        self._waiting = [(plot, series, since) for plot, series in drawings]
+        first = shown_since(since, self._range_s, answer.samples)
+        self._waiting = [(plot, series, first) for plot, series in drawings]
         self._draw_next()
         self._drawing.start(APART_MS)
 
@@ -114,9 +118,16 @@ class GraphsPage(Page):
         if not self._waiting:
             self._drawing.stop()
             return
-        plot, series, since = self._waiting.pop(0)
+        plot, series, first = self._waiting.pop(0)
         plot.show_series(*series)
-        plot.show_range(since, since + self._range_s)
+        plot.show_range(first, self._asked_at)
+
+
+def shown_since(since: float, range_s: float, samples: Sequence[Sample]) -> float:
+    """Where the axis begins: with the first sample, so that a beginner's few minutes are more than a line."""
+    if not samples:
+        return since
+    return max(since, min(samples[0].at, since + range_s * (1 - LEAST_SHOWN)))
 
 
 def make_plots(tools: Tools) -> tuple[Plot, ...]:

@@ -47,7 +47,7 @@ class HomePage(Page):
         self.scrolled = Scrolled(content, words.tr("Home"))
         whole.addWidget(self.scrolled)
         self.setLayout(whole)
-        theme.changed.connect(self._draw_face)
+        theme.changed.connect(self._draw_again)
 
     def show_view(self, view: View) -> None:
         before, self._view = self._view, view
@@ -148,9 +148,10 @@ class HomePage(Page):
         clear(self._reasons)
         for reason in reasons:
             line = row(self._theme.unit // 2)
-            # The headline is the first reason; its sentence stands there already.
-            if self._view is None or reason.sentence != self._view.headline:
-                line.addWidget(as_wide_as_its_text(label(reason.sentence, role="muted", wrap=True)), 1)
+            # The headline is the first reason; its sentence stands there already, but for when it ends.
+            told = reason.sentence if self._view is None else reason.sentence.removeprefix(self._view.headline).strip()
+            if told:
+                line.addWidget(as_wide_as_its_text(label(told, role="muted", wrap=True)), 1)
             if reason.setting is not None:
                 link = button(self._words.tr("Change this setting"), role="link")
                 link.setAccessibleName(self._words.tr("Change the setting {setting}", setting=reason.setting))
@@ -173,6 +174,11 @@ class HomePage(Page):
             line.addWidget(label(device.text))
             line.addWidget(label(device.detail, role="muted", wrap=True), 1)
             self._devices.addLayout(line)
+
+    def _draw_again(self) -> None:
+        self._draw_face()
+        if self._view is not None:
+            self._show_devices(self._view.devices)
 
     def _draw_face(self) -> None:
         if self._view is None:

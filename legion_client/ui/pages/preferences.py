@@ -141,7 +141,7 @@ class PreferencesPage(Page):
         if isinstance(editor.widget, QLineEdit):
             editor.widget.setFixedWidth(unit * 13)
         elif not isinstance(editor.widget, QCheckBox) and not editor.is_wide:
-            editor.widget.setMinimumWidth(unit * 8)
+            editor.widget.setMinimumWidth(unit * 9)
         whole = QWidget()
         whole.setLayout(grid)
         text.setBuddy(editor.widget)

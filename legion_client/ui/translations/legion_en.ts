@@ -536,6 +536,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>&amp;Finish</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>For public lists, which no server has yet; empty: you are not named.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -737,6 +741,10 @@
     </message>
     <message>
         <source>None</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Not measured on this computer.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -989,6 +997,10 @@
     </message>
     <message>
         <source>Server</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Server {server}</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

@@ -36,7 +36,7 @@ def test_catching_up_comes_before_all_other_waits() -> None:
 @pytest.mark.parametrize(
     ("going", "phrase"),
     [
-        (replace(TRAINING, step_s=None), "waits for its first round to begin"),
+        (replace(TRAINING, step_s=None), "begins its first round"),
         (Going(Phase.TRAINING, members=2), "connects to the other computers"),
         (Going(Phase.TRAINING), "the first step is under way"),
         (replace(TRAINING, quiet_s=QUIET_S + 1), "waits until the round's contributions are combined"),

@@ -190,9 +190,15 @@ def test_a_status_of_nothing_can_be_shown() -> None:
 
 def test_what_nobody_knows_the_share_of_shows_its_seconds() -> None:
     opening = TRAINING.model_copy(update={"face": "syncing", "progress": "opens the data", "progress_share": None})
-    assert view_of(WORDS, opening, NOW, NOW - 1).progress == "opens the data"
-    assert view_of(WORDS, opening, NOW, NOW - 17.4).progress == "opens the data (17 s)"
+    assert view_of(WORDS, opening, NOW, NOW - 1).progress == "Opens the data"
+    assert view_of(WORDS, opening, NOW, NOW - 17.4).progress == "Opens the data (17 s)"
     known = opening.model_copy(update={"progress_share": 0.4})
-    assert view_of(WORDS, known, NOW, NOW - 17).progress == "opens the data"
+    assert view_of(WORDS, known, NOW, NOW - 17).progress == "Opens the data"
     waiting = opening.model_copy(update={"face": "waiting"})
-    assert view_of(WORDS, waiting, NOW, NOW - 17).progress == "opens the data"
+    assert view_of(WORDS, waiting, NOW, NOW - 17).progress == "Opens the data"
+
+
+def test_a_server_that_is_not_heard_is_not_called_connected() -> None:
+    assert view_of(WORDS, TRAINING, NOW).server_line == f"Connected to {TRAINING.server}"
+    offline = TRAINING.model_copy(update={"face": "offline"})
+    assert view_of(WORDS, offline, NOW).server_line == f"Server {TRAINING.server}"

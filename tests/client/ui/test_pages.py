@@ -231,6 +231,19 @@ def test_a_reason_leads_to_its_setting(stage: Stage) -> None:
     stage.run(play)
 
 
+def test_when_a_reason_ends_is_said_without_saying_it_twice(stage: Stage) -> None:
+    async def play(desktop: Desktop, desk: MemoryDesk) -> None:
+        first = WAITING.reasons[0].model_copy(update={"until": time.time() + 60})
+        desk.tell(**dict(WAITING.model_copy(update={"reasons": (first,)})))
+        await until(lambda: desktop.view.reasons)
+        window = await opened(desktop, "home")
+        shown = [label.text() for label in window.findChildren(QLabel) if label.isVisible()]
+        assert sum(first.sentence in text for text in shown) == 1
+        assert any(text.startswith("Until ") for text in shown)
+
+    stage.run(play)
+
+
 def test_preferences_search_and_change(stage: Stage, qtbot: QtBot) -> None:
     async def play(desktop: Desktop, desk: MemoryDesk) -> None:
         await opened(desktop, "preferences")
