@@ -115,7 +115,7 @@ def view_of(words: Words, status: Status, now: float, since: float | None = None
         tooltip=tooltip(words, status, word, headline),
         joined=joined,
         entries=entries(words, status),
-        reasons=tuple(Reason(sentence(words, why, now), why.setting) for why in status.reasons),
+        reasons=tuple(Reason(sentence(words, why, now), link_of(why)) for why in status.reasons),
         tiles=tiles(words, status),
         devices=device_rows(words, status, now),
         run_line=run_line(words, status),
@@ -156,6 +156,11 @@ def progress(words: Words, status: Status, lasts_s: float) -> str:
 def is_held(status: Status) -> bool:
     """Whether the volunteer has paused it; what waits for a rule goes on by itself."""
     return status.face == "paused"
+
+
+def link_of(why: Why) -> str | None:
+    """The setting to change; a pause is no row of the preferences, and ends where it began."""
+    return None if why.setting == "modes.paused" else why.setting
 
 
 def sentence(words: Words, why: Why, now: float) -> str:

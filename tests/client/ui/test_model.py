@@ -202,3 +202,9 @@ def test_a_server_that_is_not_heard_is_not_called_connected() -> None:
     assert view_of(WORDS, TRAINING, NOW).server_line == f"Connected to {TRAINING.server}"
     offline = TRAINING.model_copy(update={"face": "offline"})
     assert view_of(WORDS, offline, NOW).server_line == f"Server {TRAINING.server}"
+
+
+def test_a_pause_has_no_link_to_a_setting_that_the_preferences_do_not_show() -> None:
+    reason = WAITING.reasons[0].model_copy(update={"setting": "modes.paused"})
+    (shown,) = view_of(WORDS, WAITING.model_copy(update={"reasons": (reason,)}), NOW).reasons
+    assert shown.setting is None
