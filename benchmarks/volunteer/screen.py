@@ -35,7 +35,7 @@ ICEWM = "\n".join(
         "Workspaces",
     )
 )
-LETTERS_PX = 13  # of icewm's bar and of titles, which do not follow a scale by themselves
+LETTERS_PX = 13  # of icewm's bar, which does not follow a scale by itself
 
 
 class _Image(Structure):
@@ -181,5 +181,6 @@ def screen(home: Path, scale: int = 1) -> Iterator[Screen]:
 
 
 def letters(scale: int) -> str:
-    fonts = ("Title", "NormalTaskBar", "ActiveTaskBar", "ToolButton")
+    """Not of titles: their bar is a picture, as high as it is."""
+    fonts = ("NormalTaskBar", "ActiveTaskBar", "ToolButton")
     return "".join(f'{font}FontNameXft="sans:pixelsize={LETTERS_PX * scale}"\n' for font in fonts)

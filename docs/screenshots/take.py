@@ -1,191 +1,265 @@
-"""Pictures of the desktop app on a real X server with a window manager and a tray, in both themes and at two scales.
+"""Pictures of the desktop app at work: a server on loopback, a real app, a screen with a window manager and a tray.
 
-    python docs/screenshots/take.py            # starts Xvfb and icewm by itself (apt: xvfb icewm imagemagick)
-    python docs/screenshots/take.py home run   # only these
+    python docs/screenshots/take.py            # all, a quarter of an hour (apt: xvfb icewm dbus xdotool)
+    python docs/screenshots/take.py --scale 1 --trained-s 20 --out /tmp/pictures
 
-The agent behind the window is the in-memory one of the tests, with a day's history.
+A newcomer's app is photographed with the wizard's pages. Another one joins through them and trains beside a second
+computer, without a window. Everything is done by keys, clicks and commands, and read from the screen's pixels.
 """
 
 import argparse
-import asyncio
-import subprocess
+import contextlib
+import json
+import os
 import sys
 import tempfile
 import time
-from functools import partial
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "shared"), str(ROOT / "benchmarks")]
-SCREEN = (1000, 700)
-PAGES = ("home", "run", "activity", "graphs", "preferences", "logs")
-LOG = """\
-09:12:44 INFO    legion_client.agent.service joined round=13 workers=38
-09:12:44 INFO    legion_client.agent.supervisor engine started pid=48211
-09:13:02 INFO    legion_client.engine.main round begins round=13 steps=32
-09:20:17 WARNING legion_client.agent.coordinator server away tries=3 next_s=42
-09:21:01 INFO    legion_client.agent.coordinator server back after_s=44
-09:31:40 INFO    legion_client.agent.rounds contributed round=13 tokens=262144
-09:31:41 ERROR   legion_client.agent.supervisor engine ended code=-9
-09:31:43 INFO    legion_client.agent.supervisor engine started pid=48377
-"""
+
+import numpy as np  # noqa: E402  after the paths above
+from PySide6.QtGui import QImage  # noqa: E402  the same
+from volunteer.processes import running  # noqa: E402  the same
+from volunteer.screen import Box, Screen, screen  # noqa: E402  the same
+from volunteer.server import Server, client, config, reached, server, status  # noqa: E402  the same
+from volunteer.wizard import opened, press, to_last_page, write  # noqa: E402  the same
+
+from legion_client.ui.colors import DARK, LIGHT  # noqa: E402  the same
+
+PAGES = ("home", "run", "activity", "graphs", "preferences", "logs")  # Ctrl+1 to Ctrl+6
+THEMES = {"light": LIGHT, "dark": DARK}
+SHOWN_S = 1.5
+DONE_S = 20.0
+MOST_COLORS, FLAT_COLORS = 256, 64  # of a palette, and of those the most frequent as they are
+CLOSE_BITS = 4  # the lowest bits of a colour's parts, in which two that are hardly apart differ
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+PROGRAM = "blender"  # goes first, and is run for a picture
+RUN = config(2, steps=60_000, evaluation={"every_steps": 256, "max_blocks": 16}, rounds={"steps": 64, "grace_s": 2.0})
 
 
 def main() -> None:
-    from volunteer.screen import display
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("only", nargs="*", help="pages, states or dialogs; all by default")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--theme", choices=("light", "dark"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.theme:
-        take(arguments.theme, arguments.out, set(arguments.only))
-        return
-    for scale in (1, 2):
-        width, height = (side * scale for side in SCREEN)
-        with tempfile.TemporaryDirectory() as home, display(Path(home), (width, height)) as environment:
-            environment["QT_SCALE_FACTOR"] = str(scale)
-            for theme in ("light", "dark"):
-                again = [sys.executable, __file__, *arguments.only, "--out", str(arguments.out), "--theme", theme]
-                subprocess.run(again, env=environment, check=True)
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--scale", type=int, choices=(1, 2), action="append", help="1 and 2 by default")
+    parser.add_argument("--trained-s", type=float, default=240.0, help="before the first pictures of training")
+    parser.add_argument("--keep", type=Path, help="for the servers', apps' and users' files; a temporary folder")
+    options = parser.parse_args()
+    with contextlib.ExitStack() as ends:
+        folder = options.keep or Path(ends.enter_context(tempfile.TemporaryDirectory()))
+        run = ends.enter_context(server(folder / "server"))
+        run.configure(RUN)
+        ends.enter_context(second_computer(folder, run))
+        for scale in options.scale or (1, 2):
+            with screen(folder / f"user-{scale}", scale) as seen:
+                seen.environment["LC_ALL"] = "en_US.UTF-8"  # numbers as people write them
+                photographer = Photographer(seen, options.out, scale)
+                newcomer(photographer, folder, run)
+                volunteer(photographer, folder / "home", run, options.trained_s)
 
 
-def take(theme: str, out: Path, only: set[str]) -> None:
-    from PySide6.QtCore import QLocale
-    from PySide6.QtGui import QFont
-
-    from legion_client.paths import Home
-    from legion_client.ui import app
-    from legion_client.ui.desktop import Desktop as App
-    from legion_client.ui.language import QtWords
-    from tests.client.ui import memory_desk
-
-    QLocale.setDefault(QLocale(QLocale.Language.English, QLocale.Country.UnitedStates))
-    application = app.application_of()
-    application.setFont(QFont("Inter", 10))
-    with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder))
-        home.engine_log.parent.mkdir(parents=True)
-        home.engine_log.write_text(LOG)
-        desktop = App(application, home, QtWords())
-        desktop.memory.keep(wizard_done=True)
-        desktop.theme.choose(theme)
-        photographer = Photographer(desktop, theme, out, only)
-        desk = memory_desk.with_history(time.time())
-        desk.kept_curve = desk.kept_curve.model_copy(update={"text": None})  # no server has one yet
-        import qasync
-
-        with asyncio.Runner(loop_factory=lambda: qasync.QEventLoop(application)) as runner:
-            runner.run(photographer.work(desk, partial(memory_desk.seat_of, desk)))
+@contextlib.contextmanager
+def second_computer(folder: Path, run: Server) -> Iterator[None]:
+    home, invite = folder / "second", folder / "invite.txt"
+    invite.write_text(run.invite())
+    client(home, "setup", "--yes", "--preset", "light", "--join", str(invite))
+    client(home, "settings", "set", "idle.only=false")
+    with running([sys.executable, "-m", "legion_client", "--home", str(home), "--no-gui"], dict(os.environ)):
+        yield
 
 
 class Photographer:
-    """Goes through everything that can be seen."""
+    """Names what it takes by theme and scale."""
 
-    def __init__(self, desktop, theme: str, out: Path, only: set[str]) -> None:
-        self.desktop = desktop
+    def __init__(self, seen: Screen, out: Path, scale: int) -> None:
+        self.seen = seen
+        self.theme = "light"
+        self._out = out
+        self._scale = scale
+
+    def take(self, name: str, box: Box | None = None) -> None:
+        """What lies in the box, or the window that has the keyboard."""
+        time.sleep(SHOWN_S)
+        if box is None:
+            box = opened(self.seen, lambda _: True)
+        at_scale = "" if self._scale == 1 else f"@{self._scale}x"
+        keep(self.seen.pixels(box), self._out / f"{name}-{self.theme}{at_scale}.png")
+
+    def both(self, name: str) -> None:
+        """The window, in each theme."""
+        for theme in THEMES:
+            self.choose(theme)
+            self.take(name)
+        self.choose("light")
+
+    def choose(self, theme: str) -> None:
+        """By View > Theme."""
         self.theme = theme
-        self.out = out
-        self.only = only
-
-    async def work(self, desk, seat) -> None:
-        from legion_client.ui.app import attend
-
-        talk = asyncio.create_task(attend(self.desktop, seat))
-        await asyncio.sleep(1.0)
-        self.desktop.find_tray(True)
-        self.desktop.raise_window()
-        self.desktop.window.resize(860, 560)
-        await self.pages()
-        await self.pickers(desk)
-        await self.states(desk)
-        await self.dialogs(desk)
-        await self.tray(desk)
-        self.desktop.leave()
-        await talk
-
-    def wants(self, name: str) -> bool:
-        return not self.only or name in self.only
-
-    async def shoot(self, widget, name: str) -> None:
-        await asyncio.sleep(0.5)
-        scale = round(widget.devicePixelRatioF())
-        widget.grab().save(str(self.out / f"{name}-{self.theme}{'' if scale == 1 else f'@{scale}x'}.png"))
-
-    async def pages(self) -> None:
-        for page in filter(self.wants, PAGES):
-            self.desktop.window.open_page(page)
-            await self.shoot(self.desktop.window, page)
-
-    async def pickers(self, desk) -> None:
-        desk.values = {f"schedule.{day}": ["22:30-07:00"] for day in ("monday", "tuesday", "wednesday", "thursday")}
-        desk.values |= {"schedule.friday": ["22:30-24:00"], "programs.exclusive": ["blender", "obs"]}
-        for name, place in (("hours", "schedule.monday"), ("programs", "programs.exclusive")):
-            if self.wants(f"preferences-{name}"):
-                self.desktop.window.open_page(f"preferences:{place}")
-                await self.shoot(self.desktop.window, f"preferences-{name}")
-        desk.values = {}
-
-    async def states(self, desk) -> None:
-        from tests.client.ui import memory_desk
-
-        self.desktop.window.open_page("home")
-        states = {
-            "waiting": memory_desk.WAITING,
-            "new": memory_desk.NEW,
-            "downloading": memory_desk.TRAINING.model_copy(
-                update={
-                    "face": "syncing",
-                    "headline": "Getting ready for round 13.",
-                    "tokens_per_s": 0.0,
-                    "progress": "Downloading the model: 312 MB of 548 MB",
-                    "progress_share": 0.57,
-                }
-            ),
-        }
-        for name, status in states.items():
-            if self.wants(name):
-                desk.tell(**dict(status))
-                await self.shoot(self.desktop.window, f"home-{name}")
-        desk.tell(**dict(memory_desk.TRAINING))
-
-    async def dialogs(self, desk) -> None:
-        from legion.identity import Invite
-
-        invite = Invite("training.example.org", 8470, "secret", "3f9a41c07be2d856" * 4)
-        if self.wants("wizard"):
-            self.desktop.set_up(str(invite))
-            for page in range(1, 5):
-                await self.shoot(self.desktop.dialog, f"wizard-{page}")
-                if page < 4:
-                    self.desktop.dialog._leave_page(skipped=False)
-            self.desktop.dialog.reject()
-        if self.wants("join"):
-            self.desktop.ask_to_join(str(invite))
-            await self.shoot(self.desktop.dialog, "join")
-            self.desktop.dialog.reject()
-        if self.wants("quit"):
-            self.desktop.ask_to_quit()
-            await self.shoot(self.desktop.dialog, "quit")
-            self.desktop.dialog.reject()
-
-    async def tray(self, desk) -> None:
-        """The whole screen, with the window, the tray and its menu."""
-        from PySide6.QtCore import QPoint
-
-        if not self.wants("tray"):
+        if self._has_theme():
             return
-        await asyncio.sleep(0.5)
-        screen = self.desktop.application.primaryScreen()
-        menu = self.desktop.tray.menu
-        corner = screen.geometry().bottomRight() - QPoint(menu.sizeHint().width() + 40, menu.sizeHint().height() + 40)
-        menu.popup(corner)
-        await asyncio.sleep(0.5)
-        scale = round(screen.devicePixelRatio())
-        path = self.out / f"desktop-{self.theme}{'' if scale == 1 else f'@{scale}x'}.png"
-        screen.grabWindow(0).save(str(path))
-        menu.hide()
+        self.seen.press("Alt_L", "v")
+        time.sleep(0.5)
+        self.seen.press("t")
+        time.sleep(0.7)
+        self.seen.press(theme[0])
+        end = time.monotonic() + DONE_S
+        while not self._has_theme():
+            if time.monotonic() > end:
+                raise RuntimeError(f"the window does not become {theme}")
+
+    def _has_theme(self) -> bool:
+        """At the lower left, below the list of pages, which no menu covers."""
+        box = opened(self.seen, lambda _: True)
+        ground = Box(box.x, box.y + box.height * 3 // 4, 20, 20)
+        return self.seen.count(ground, THEMES[self.theme].window) > 200
+
+    def open(self, page: str, search: str = "") -> None:
+        self.seen.press("Control_L", str(PAGES.index(page) + 1))
+        time.sleep(0.5)
+        if page == "preferences":
+            self.seen.press("Control_L", "f")
+            self.seen.press("Control_L", "a")
+            self.seen.press("BackSpace")
+            write(self.seen, search)
+        self.seen.move(*self.seen.whole[2:])  # nothing is pointed at
+
+
+def newcomer(photographer: Photographer, folder: Path, run: Server) -> None:
+    """The wizard, an invite's question, and the window of who has none."""
+    seen = photographer.seen
+    for theme, colors in THEMES.items():
+        photographer.theme = theme
+        home = Path(tempfile.mkdtemp(dir=folder))
+        keep_theme(home, theme)
+        with app(seen, home):
+            to_last_page(seen, run.invite(), lambda page: photographer.take(f"wizard-{page}"), colors.accent)
+            client(home, "--link", run.invite(), environment=seen.environment)
+            opened(seen, lambda found: found.title == "Join a run")
+            photographer.take("join")
+            seen.press("Escape")
+            opened(seen, lambda found: found.title == "Legion")
+            photographer.take("home-new")
+
+
+def keep_theme(home: Path, theme: str) -> None:
+    (home / "state").mkdir(parents=True)
+    (home / "state" / "window.json").write_text(json.dumps({"theme": theme}))
+
+
+def volunteer(photographer: Photographer, home: Path, run: Server, trained_s: float) -> None:
+    """Joins through the wizard where it has not before."""
+    seen = photographer.seen
+    photographer.theme = "light"
+    is_new = not home.exists()
+    with app(seen, home):
+        if is_new:
+            press(seen, to_last_page(seen, run.invite()))
+        opened(seen, lambda found: found.title == "Legion")
+        photographer.open("home")
+        photographer.both("home-starting")
+        reached(home, "training")
+        client(home, "settings", "set", f'programs.exclusive=["{PROGRAM}", "obs"]')
+        time.sleep(trained_s if is_new else trained_s / 4)
+        working(photographer, home)
+        waiting(photographer, home)
+        client(home, "pause")
+        reached(home, "paused")
+        photographer.both("home-paused")
+        client(home, "resume")
+        with run.away():
+            reached(home, "offline")
+            photographer.both("home-offline")
+        reached(home, "training")
+
+
+def working(photographer: Photographer, home: Path) -> None:
+    for theme in THEMES:
+        photographer.choose(theme)
+        for page in PAGES:
+            photographer.open(page)
+            if page == "home":
+                settle_in(home)
+            photographer.take(page)
+        photographer.open("preferences", "programs.exclusive")
+        photographer.take("preferences-programs")
+        photographer.open("preferences")
+        photographer.open("home")
+        tray(photographer)
+        quit_question(photographer)
+    photographer.choose("light")
+
+
+def quit_question(photographer: Photographer) -> None:
+    seen = photographer.seen
+    window = opened(seen, lambda found: found.title == "Legion")
+    seen.press("Control_L", "q")
+    opened(seen, lambda found: found.box != window)
+    photographer.take("quit")
+    seen.press("Escape")
+    opened(seen, lambda found: found.box == window)
+
+
+def settle_in(home: Path) -> None:
+    """Waits for a moment between two exchanges; without one, as it is."""
+    for _ in range(30):
+        if status(home)["face"] == "training":
+            return
+
+
+def tray(photographer: Photographer) -> None:
+    """The whole screen, with the window, the tray and its menu."""
+    seen, faces = photographer.seen, THEMES[photographer.theme].faces
+    colors = [int(color.removeprefix("#"), 16) for color in faces.values()]
+    rows, columns = np.nonzero(np.isin(seen.pixels(seen.bar), colors))
+    seen.click(seen.bar.x + int(np.median(columns)), seen.bar.y + int(np.median(rows)), button=3)
+    photographer.take("desktop", seen.whole)
+    seen.press("Escape")
+    time.sleep(SHOWN_S)
+
+
+def waiting(photographer: Photographer, home: Path) -> None:
+    """For hours that lie six hours ahead, whenever this is run; and for a program."""
+    now = datetime.now()
+    first, last = (f"{now + timedelta(hours=hours):%H}:00" for hours in (6, 14))
+    week = {f"schedule.{day}": f'["{first}-{last}"]' for day in DAYS} | {"schedule.enabled": "true"}
+    client(home, "settings", "set", *(f"{name}={value}" for name, value in week.items()))
+    reached(home, "waiting")
+    for theme in THEMES:
+        photographer.choose(theme)
+        photographer.open("preferences", "schedule")
+        photographer.take("preferences-hours")
+        photographer.open("preferences")
+        photographer.open("home")
+    photographer.both("home-waiting")
+    client(home, "settings", "set", *(f"{name}=" for name in week))
+    reached(home, "training")
+
+
+@contextlib.contextmanager
+def app(seen: Screen, home: Path) -> Iterator[None]:
+    with running([sys.executable, "-m", "legion_client", "--home", str(home)], seen.environment):
+        yield
+
+
+def keep(pixels: np.ndarray, path: Path) -> None:
+    """With a palette, a third of the size: of rare colours that are hardly apart, all take the most frequent one."""
+    colors, place, counts = np.unique(pixels, return_inverse=True, return_counts=True)
+    parts = np.stack([(colors >> shift & 255).astype(np.int32) for shift in (16, 8, 0)], axis=1)
+    order = np.argsort(-counts)
+    rarer = order[FLAT_COLORS:]
+    _, first = np.unique(parts[rarer] >> CLOSE_BITS, axis=0, return_index=True)
+    chosen = np.concatenate([order[:FLAT_COLORS], rarer[np.sort(first)]])[:MOST_COLORS]
+    apart = ((parts[:, None] - parts[chosen][None]) ** 2).sum(axis=2)
+    indexed = np.ascontiguousarray(apart.argmin(axis=1).astype(np.uint8)[place].reshape(pixels.shape))
+    height, width = pixels.shape
+    image = QImage(indexed.data, width, height, width, QImage.Format.Format_Indexed8)
+    image.setColorTable([0xFF000000 | int(color) for color in colors[chosen]])
+    if not image.save(str(path), "PNG", 0):
+        raise RuntimeError(f"{path} cannot be written")
 
 
 if __name__ == "__main__":
