@@ -26,7 +26,7 @@ from legion_client.agent.room import Room
 from legion_client.agent.rounds import NUDGES as ROUND_NUDGES
 from legion_client.agent.supervisor import COMMAND
 from legion_client.agent.traffic import Traffic
-from legion_client.engine.protocol import Pause, Rates, Resume, Stop, Throttle, Train
+from legion_client.engine.protocol import Pause, Rates, Regroup, Resume, Stop, Throttle, Train
 from legion_client.paths import Home
 from legion_client.settings import Settings
 
@@ -70,6 +70,7 @@ class Agent:
         self._tasks: asyncio.TaskGroup | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._limits: Throttle | None = None
+        self._regrouping = life.NO_EPOCH  # the plan that we broke off, or are about to, for another member
         self._left = life.NO_EPOCH  # the plan that we followed last, and no longer do
         self.offer = Offer()
         self.cards: str | None = None  # that the next engine may see; see Attempt.start_engine
@@ -190,10 +191,7 @@ class Agent:
                 self._attempt.fetch_slice(plan)
             case life.SendTrain(plan, path, back):
                 self._attempt.say(_train(plan, path, back))
-                if plan.restore is None:
-                    self._attempt.take_part(plan, back)
-                else:
-                    self._attempt.plan = plan
+                self._attempt.take_part(plan, back)
             case life.SendStop(reason, within_s, rests):
                 self._attempt.say(Stop(reason=reason, within_s=within_s, rests=rests))
             case life.SendPause(reason, after_contribution, serves):
@@ -275,6 +273,9 @@ class Agent:
         if not await self._has_another_plan(attempt, reply.epoch):
             self._post_of(attempt, life.EpochSeen(reply.epoch))
         attempt.rounds.seen(reply)
+        if reply.regroup and self._state.phase in TOGETHER and reply.epoch == self._state.epoch != self._regrouping:
+            self._regrouping = reply.epoch
+            attempt.say(Regroup())
         if self._state.phase in (life.Phase.READY, life.Phase.DOZING) and attempt.prepared is not None:
             # Until it has heard that we left, the server may still count us a member of the plan before.
             planned = reply.epoch not in (life.NO_EPOCH, self._left)
