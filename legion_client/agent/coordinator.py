@@ -32,6 +32,7 @@ from legion_client.agent.traffic import Traffic
 from legion_client.engine.protocol import SliceWritten
 
 CHUNK_BYTES = 2**20
+PIECE_BYTES = 2**16  # of a burst: many fit into half a second of a slow line
 # A worker that waits longer than this on a silent connection has lost it.
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 SERVERS_TROUBLE = (httpx.codes.INTERNAL_SERVER_ERROR, httpx.codes.INSUFFICIENT_STORAGE)
@@ -88,8 +89,10 @@ class Coordinator:
 
     async def probe(self, size_bytes: int) -> ProbeReply:
         """A burst of so much, past the volunteer's limits: what they are a share of is measured so."""
-        burst = os.urandom(size_bytes)  # which nobody on the way compresses
-        response = await self._call("POST", "/network/probe", content=burst, extensions={UNHELD: True})
+        headers = {"Content-Length": str(size_bytes)}
+        response = await self._call(
+            "POST", "/network/probe", headers=headers, content=_noise(size_bytes), extensions={UNHELD: True}
+        )
         return parsed(response, ProbeReply)
 
     async def config(self) -> RunConfig:
@@ -262,6 +265,12 @@ def parsed(response: httpx.Response, kind: type[Reply]) -> Reply:
     except ValidationError as error:
         where = f"{response.request.method} {response.request.url.path}"
         raise ProtocolMismatch(f"{where} was answered with what is no {kind.__name__}") from error
+
+
+async def _noise(size_bytes: int) -> AsyncIterator[bytes]:
+    """Which nobody on the way compresses. In pieces: as a whole, a burst would cost an agent at rest 25 MB for ever."""
+    for start in range(0, size_bytes, PIECE_BYTES):
+        yield os.urandom(min(PIECE_BYTES, size_bytes - start))
 
 
 async def _chunks_of(file: Path) -> AsyncIterator[bytes]:

@@ -9,14 +9,13 @@ from typing import Any
 
 from legion.config import config_digest
 from legion.errors import LegionError
-from legion.identity import load_key, signing_request
 from legion.ids import Epoch
 from legion.messages import PROTOCOL, Endpoint, Event, Heartbeat, HeartbeatReply, Plan
 from legion_client.agent import events, life
 from legion_client.agent.attempt import Attempt, Surroundings, keeps_state, local_host
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.enrolment import Enrolment, renewed
+from legion_client.agent.enrolment import Enrolment
 from legion_client.agent.lifecycle import TOGETHER, transition
 from legion_client.agent.orders import Offer
 from legion_client.agent.outbox import Outbox
@@ -305,9 +304,9 @@ class Agent:
             self._post_of(attempt, life.ConfigChanged())
 
     async def _renew_certificate(self) -> None:
-        request = signing_request(load_key(self._enrolment.identity.key_pem))
-        reply = await persistently("certificate", self._server.renew, request)
-        self._enrolment = renewed(self._home.identity, self._enrolment, reply.certificate_pem)
+        from legion_client.agent.enrolling import renew  # noqa: PLC0415  cryptography: 10 MB, once a month
+
+        self._enrolment = await renew(self._home.identity, self._enrolment, self._server)
         logger.info("certificate renewed worker=%s", self._enrolment.worker_id)
 
     async def _follow_events(self) -> None:

@@ -18,11 +18,13 @@ from legion.errors import (
     WorkerRevoked,
     WrongAuthority,
 )
-from legion.identity import Invite, load_key, signing_request
+from legion.identity import Invite
+from legion.keys import load_key, signing_request
 from legion.messages import Hardware
 from legion_client.agent import enrolment as enrolments
 from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, enrol, join, renewed
+from legion_client.agent.enrolling import enrol, renewed
+from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, join
 from legion_client.machine.probe import hardware
 
 RunningServer = Any  # see conftest
