@@ -35,6 +35,9 @@ CHUNK_BYTES = 2**20
 PIECE_BYTES = 2**16  # of a burst: many fit into half a second of a slow line
 # A worker that waits longer than this on a silent connection has lost it.
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+# Longer than from one heartbeat to the next, as every new connection costs both sides a handshake; shorter than the
+# server keeps it (KEEP_ALIVE_S): else it closes as we speak.
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0)
 SERVERS_TROUBLE = (httpx.codes.INTERNAL_SERVER_ERROR, httpx.codes.INSUFFICIENT_STORAGE)
 SOMEBODY_ELSE = (
     "Somebody is in between, such as the login page of a hotel, or the server was set up anew: then ask its operator "
@@ -64,7 +67,8 @@ class Coordinator:
             base_url=base_url,
             # trust_env: a proxy from the environment would only see a tunnel it cannot open.
             transport=MeteredTransport(
-                httpx.AsyncHTTPTransport(verify=context, trust_env=False), traffic if traffic is not None else Traffic()
+                httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=LIMITS),
+                traffic if traffic is not None else Traffic(),
             ),
             timeout=TIMEOUT,
             trust_env=False,
