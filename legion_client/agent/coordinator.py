@@ -37,7 +37,7 @@ PIECE_BYTES = 2**16  # of a burst: many fit into half a second of a slow line
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 # Longer than from one heartbeat to the next, as every new connection costs both sides a handshake; shorter than the
 # server keeps it (KEEP_ALIVE_S): else it closes as we speak.
-LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30.0)
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=45.0)
 SERVERS_TROUBLE = (httpx.codes.INTERNAL_SERVER_ERROR, httpx.codes.INSUFFICIENT_STORAGE)
 SOMEBODY_ELSE = (
     "Somebody is in between, such as the login page of a hotel, or the server was set up anew: then ask its operator "
@@ -95,7 +95,7 @@ class Coordinator:
         """A burst of so much, past the volunteer's limits: what they are a share of is measured so."""
         headers = {"Content-Length": str(size_bytes)}
         response = await self._call(
-            "POST", "/network/probe", headers=headers, content=_noise(size_bytes), extensions={UNHELD: True}
+            "POST", "/network/probe", headers=headers, content=noise(size_bytes), extensions={UNHELD: True}
         )
         return parsed(response, ProbeReply)
 
@@ -271,7 +271,7 @@ def parsed(response: httpx.Response, kind: type[Reply]) -> Reply:
         raise ProtocolMismatch(f"{where} was answered with what is no {kind.__name__}") from error
 
 
-async def _noise(size_bytes: int) -> AsyncIterator[bytes]:
+async def noise(size_bytes: int) -> AsyncIterator[bytes]:
     """Which nobody on the way compresses. In pieces: as a whole, a burst would cost an agent at rest 25 MB for ever."""
     for start in range(0, size_bytes, PIECE_BYTES):
         yield os.urandom(min(PIECE_BYTES, size_bytes - start))
