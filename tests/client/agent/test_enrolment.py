@@ -28,7 +28,8 @@ from legion.messages import Hardware
 from legion_client.agent import enrolment as enrolments
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.enrolling import enrol, renewed
-from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, join
+from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment
+from legion_client.agent.joining import join
 from legion_client.machine.probe import hardware
 
 RunningServer = Any  # see conftest
@@ -193,7 +194,7 @@ async def test_who_has_joined_needs_nothing_that_makes_keys(server: RunningServe
     enrolment = await joined(tmp_path / "me", server.invite())
     code = (
         "import asyncio, sys; from pathlib import Path; from legion.identity import Invite\n"
-        "from legion_client.agent.enrolment import join\n"
+        "from legion_client.agent.joining import join\n"
         "known = asyncio.run(join(Path(sys.argv[1]), Invite.parse(sys.argv[2]), 'tester', lambda: None))\n"
         "print(known.worker_id, known.context.verify_mode.name, 'cryptography' in sys.modules)\n"
     )
