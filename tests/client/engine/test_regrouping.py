@@ -35,10 +35,11 @@ class Elastic(Table):
             gone = () if revises else (cluster.name,)
             for engine in joining:
                 engine.on_report = self.hear
-                engine.send(RoundNews(plans=tuple(self.plans[restore.anchor :]), records=tuple(self.records)))
-            self.tell(RoundNews(plans=(self.plans[-1],), gone=gone))
             for engine in cluster.engines:
                 engine.send(Train(plan=following))
+            for engine in joining:
+                engine.send(RoundNews(plans=tuple(self.plans[restore.anchor :]), records=tuple(self.records)))
+            self.tell(RoundNews(plans=(self.plans[-1],), gone=gone))
         return following
 
     def _revised(self, plan: RoundPlan, cluster: Cluster, *, members: bool) -> RoundPlan:
@@ -88,7 +89,7 @@ def test_who_is_left_goes_on_from_the_newest_point(engines: Engines, text_data: 
 
 
 def test_another_member_takes_part_once_the_cluster_has_contributed(engines: Engines, text_data: Dataset) -> None:
-    data = elastic(text_data, 6, 2)
+    data = elastic(text_data, 30, 2)
     *cluster, single, spare = engines.start(4)
     table = seated(data, [cluster, [single]], kind=Elastic)
     prepared([spare], data)
@@ -100,10 +101,10 @@ def test_another_member_takes_part_once_the_cluster_has_contributed(engines: Eng
     everyone = [*cluster, single, spare]
     assert [engine.ended() for engine in everyone] == [0] * 4, "".join(e.log for e in everyone)
     for engine in everyone:
-        assert engine.reports[-1] == Finished(step=24)
+        assert engine.reports[-1] == Finished(step=120)
         assert "Traceback" not in engine.log
     assert spare.all(StepDone), "it computes with the others"
-    last = {rank for name, rank, _ in table.roots[6] if name == ClusterId("c1")}
+    last = {rank for name, rank, _ in table.roots[30] if name == ClusterId("c1")}
     assert last == {0, 1, 2}
 
 
