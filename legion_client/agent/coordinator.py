@@ -11,7 +11,15 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from legion.config import RunConfig
-from legion.errors import ProtocolMismatch, ServerUnreachable, Unavailable, WrongAuthority, by_slug
+from legion.errors import (
+    LegionError,
+    ProtocolMismatch,
+    ServerUnreachable,
+    TooManyRequests,
+    Unavailable,
+    WrongAuthority,
+    by_slug,
+)
 from legion.ids import Epoch, WorkerId
 from legion.messages import (
     CheckpointManifest,
@@ -26,6 +34,7 @@ from legion.messages import (
 )
 from legion.reports import CreditView, LossCurve, MetricsReport, MetricsView
 from legion.rounds import Handover, RootReport, RoundsPage, SpanReport
+from legion_client.agent.backoff import noted
 from legion_client.agent.cache import Download
 from legion_client.agent.metered import UNHELD, MeteredTransport
 from legion_client.agent.traffic import Traffic
@@ -246,12 +255,19 @@ async def raise_for_problem(response: httpx.Response) -> None:
         problem = Problem.model_validate_json(response.content)
     except ValidationError as error:
         # Not Legion's answer: a proxy in between, or another program on that port.
-        kind = Unavailable if response.status_code >= 500 else ProtocolMismatch
-        raise kind(f"{where} was answered with status {response.status_code} and no explanation") from error
+        unexplained = f"{where} was answered with status {response.status_code} and no explanation"
+        raise noted(_unexplained(response.status_code)(unexplained), response.headers) from error
     if response.status_code in SERVERS_TROUBLE:
         # Its hint is for the server's machine, and its operator can mend it while we wait.
-        raise Unavailable(f"the server cannot take {where} just now: {problem.detail}", hint=SERVERS_TROUBLE_HINT)
-    raise by_slug(problem.slug, problem.detail, hint=problem.hint)
+        trouble = f"the server cannot take {where} just now: {problem.detail}"
+        raise noted(Unavailable(trouble, hint=SERVERS_TROUBLE_HINT), response.headers)
+    raise noted(by_slug(problem.slug, problem.detail, hint=problem.hint), response.headers)
+
+
+def _unexplained(status: int) -> type[LegionError]:
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        return TooManyRequests
+    return Unavailable if status >= httpx.codes.INTERNAL_SERVER_ERROR else ProtocolMismatch
 
 
 def _certificate_problem(error: BaseException) -> str | None:

@@ -3,18 +3,20 @@
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import Callable
 
 from pydantic import ValidationError
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from legion.messages import Event
-from legion_client.agent.backoff import pauses
+from legion_client.agent.backoff import pauses, retry_after_s
 
 logger = logging.getLogger(__name__)
 
 OPEN_S = 10.0
+pause = asyncio.sleep
 
 
 async def follow(
@@ -32,6 +34,7 @@ async def follow(
     waits = pauses()
     last: int | None = None
     while True:
+        asked_s: float | None = None
         query = "" if last is None else f"?after={last}"
         try:
             async with connect(
@@ -41,8 +44,8 @@ async def follow(
                 open_timeout=OPEN_S,
                 proxy=None,
             ) as socket:
-                waits = pauses()
                 async for text in socket:
+                    waits = pauses()  # not before: one that takes connections and drops them is in trouble too
                     counted(len(text))
                     event = Event.model_validate_json(text)
                     # A gap may lead back: a server that lost its database counts anew.
@@ -51,7 +54,9 @@ async def follow(
                         on_event(event)
         except (OSError, TimeoutError, ConnectionClosed, InvalidHandshake) as error:
             logger.debug("event stream lost reason=%s", error)
+            if isinstance(error, InvalidStatus):
+                asked_s = retry_after_s(error.response.headers, time.time())
         except (ValidationError, InvalidURI) as error:
             logger.warning("event stream is of no use, going on by heartbeats alone reason=%s", error)
             return
-        await asyncio.sleep(next(waits))
+        await pause((asked_s or 0.0) + next(waits))

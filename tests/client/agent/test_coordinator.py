@@ -2,18 +2,20 @@
 
 import ssl
 import threading
+import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from legion.errors import LegionError, NotFound, StorageFailed, Unavailable
+from legion.errors import LegionError, NotFound, StorageFailed, TooManyRequests, Unavailable
 from legion.ids import WorkerId
 from legion.messages import HEARTBEAT_S, PROBE_BYTES
 from legion_client.agent import backoff
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import LIMITS, PIECE_BYTES, Coordinator, noise
-from legion_server.api.problems import problem_of
+from legion_server.api.problems import problem_of, response_to
 from legion_server.transport import KEEP_ALIVE_S
 
 
@@ -23,12 +25,20 @@ class Troubled(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answering)
         self.ahead: list[LegionError] = []
+        self.bare: list[tuple[int, str]] = []  # status and Retry-After of answers that explain nothing
 
 
 class Answering(BaseHTTPRequestHandler):
     server: Troubled
 
     def do_DELETE(self) -> None:
+        if self.server.bare:
+            status, asked = self.server.bare.pop(0)
+            self.send_response(status)
+            self.send_header("Retry-After", asked)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if not self.server.ahead:
             self.send_response(204)
             self.end_headers()
@@ -36,7 +46,8 @@ class Answering(BaseHTTPRequestHandler):
         error = self.server.ahead.pop(0)
         content = problem_of(error).model_dump_json().encode()
         self.send_response(error.status)
-        self.send_header("Content-Length", str(len(content)))
+        for name, value in response_to(error).headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
@@ -100,3 +111,26 @@ async def test_a_burst_is_never_held_as_a_whole(size_bytes: int) -> None:
     assert sum(map(len, pieces)) == size_bytes
     assert max(map(len, pieces), default=0) <= PIECE_BYTES
     assert len(set(pieces)) == len(pieces)
+
+
+@pytest.mark.parametrize(
+    "trouble", [TooManyRequests("slower", retry_after_s=41.3), Unavailable("later", retry_after_s=41.3)]
+)
+async def test_a_server_that_asks_for_time_gets_it(troubled: Troubled, trouble: LegionError) -> None:
+    troubled.ahead = [trouble]
+    async with client_of(troubled) as coordinator:
+        with pytest.raises(type(trouble)) as caught:
+            await coordinator.leave()
+    assert caught.value.retryable
+    assert caught.value.details["retry_after_s"] == 42
+
+
+@pytest.mark.parametrize(("status", "kind"), [(429, TooManyRequests), (503, Unavailable), (502, Unavailable)])
+async def test_so_does_a_proxy_in_between(troubled: Troubled, status: int, kind: type[LegionError]) -> None:
+    troubled.bare = [(status, formatdate(time.time() + 60, usegmt=True)), (status, "17")]
+    async with client_of(troubled) as coordinator:
+        for asked_s in (60, 17):
+            with pytest.raises(kind) as caught:
+                await coordinator.leave()
+            assert caught.value.retryable
+            assert asked_s - 2 <= caught.value.details["retry_after_s"] <= asked_s + 1
