@@ -2,8 +2,8 @@
 
 identity/    key, certificate, authority, enrolment.json (all owner-only)
 cache/       token shards and tokenizers, each named by its SHA-256; may be deleted at any time
-state/       what a member of a run in rounds goes on with when it comes back: one file, one run's; and what a card's
-             power limit was, while it is lower
+state/       what a member of a run in rounds goes on with when it comes back: one file, one run's; records that the
+             server has not acknowledged; and what a card's power limit was, while it is lower
 work/        slices between engine and upload; emptied at every start
 activity/    what happened, points of the graphs, the month's traffic
 logs/        engine.log, agent.log
@@ -54,12 +54,16 @@ class Home:
         return self.root / "cache"
 
     @property
+    def state(self) -> Path:
+        return self.root / "state"
+
+    @property
     def local_state(self) -> Path:
-        return self.root / "state" / "local.safetensors"
+        return self.state / "local.safetensors"
 
     @property
     def power_note(self) -> Path:
-        return self.root / "state" / "power-limit.json"
+        return self.state / "power-limit.json"
 
     @property
     def work(self) -> Path:

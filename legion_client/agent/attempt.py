@@ -177,7 +177,8 @@ class Attempt:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)  # the engine may report until its end, and its files go with the folder
-        await self._around.outbox.forget()
+        in_rounds = self.prepared is not None and self.prepared.config.in_rounds
+        await self._around.outbox.forget(records=not in_rounds)
         if self.prepared is not None:  # it may be for lack of room that it ends
             cache, wanted = Cache(self._around.home.cache), files_of(self.prepared.manifest)
             await asyncio.to_thread(cache.make_room, wanted, self._around.room.most_bytes, None)

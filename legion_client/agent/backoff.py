@@ -1,6 +1,6 @@
 """The one retry policy towards the server: forever, with growing, fully jittered pauses, for errors that time can cure.
 
-"Exponential Backoff and Jitter" (AWS Architecture Blog, 2015) found full jitter to finish soonest with the fewest calls.
+"Exponential Backoff and Jitter" (AWS Architecture Blog, 2015): full jitter finishes soonest, with the fewest calls.
 """
 
 import asyncio

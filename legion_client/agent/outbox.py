@@ -1,6 +1,7 @@
 """What the engine produced, on its way to the server: records and slices.
 
-Invariant: nothing is dropped before the server has acknowledged it, or its plan was given up.
+Invariant: nothing is dropped before the server has acknowledged it, or its plan was given up. Records outlive the
+agent, too: see `unsent`.
 """
 
 import asyncio
@@ -15,41 +16,53 @@ from legion.ids import Epoch
 from legion.reports import MOST_SAMPLES, EvaluationRecord, MetricsReport, StepRecord, TextSample
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.unsent import Record, Unsent
 from legion_client.engine.protocol import SliceWritten
 
 logger = logging.getLogger(__name__)
 
 BATCH_S = 1.0  # records wait this long for company
 BATCH_RECORDS = 500
-Record = StepRecord | EvaluationRecord | TextSample
+REWRITE_RECORDS = 2000  # acknowledged ones that may stand in the file while others wait
 
 
 class Outbox:
     """Two queues, each emptied in order by one task. Records of one epoch are reported together."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator, unsent: Unsent) -> None:
         self._coordinator = coordinator
-        self._records: deque[tuple[Epoch, Record]] = deque()
+        self._unsent = unsent
+        self._records: deque[tuple[Epoch, Record]] = deque(unsent.read())
+        self._taken = 0  # acknowledged, and still in the file
         self._slices: deque[tuple[Epoch, SliceWritten]] = deque()
         self._record_waits = asyncio.Event()
         self._slice_waits = asyncio.Event()
         self._hurry = asyncio.Event()
         self._delivered = asyncio.Condition()
+        if self._records:
+            logger.info("records of an agent before wait count=%d", len(self._records))
+            self._record_waits.set()
 
     def add_record(self, epoch: Epoch, record: Record) -> None:
         self._records.append((epoch, record))
+        self._unsent.add((epoch, record))
         self._record_waits.set()
 
     def add_slice(self, epoch: Epoch, written: SliceWritten) -> None:
         self._slices.append((epoch, written))
         self._slice_waits.set()
 
-    async def forget(self) -> None:
-        """What was not acknowledged is of a plan that was given up. Nothing may be sending."""
-        self._records.clear()
+    async def forget(self, *, records: bool) -> None:
+        """What was not acknowledged is of a plan that was given up. Nothing may be sending.
+
+        Without `records` these are kept: what they tell of happened, and may have become part of the run.
+        """
         self._slices.clear()
-        self._record_waits.clear()
         self._slice_waits.clear()
+        if records:
+            self._records.clear()
+            self._record_waits.clear()
+            self._unsent.replace(())
         await self._announce()
 
     async def drained(self) -> None:
@@ -67,6 +80,10 @@ class Outbox:
             await persistently("metrics", self._coordinator.report, report_of(epoch, batch))
             for _ in batch:
                 self._records.popleft()
+            self._taken += len(batch)
+            if not self._records or self._taken >= REWRITE_RECORDS:
+                self._unsent.replace(self._records)
+                self._taken = 0
             if not self._records:
                 self._record_waits.clear()
             await self._announce()

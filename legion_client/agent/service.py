@@ -25,6 +25,7 @@ from legion_client.agent.room import Room
 from legion_client.agent.rounds import NUDGES as ROUND_NUDGES
 from legion_client.agent.supervisor import COMMAND
 from legion_client.agent.traffic import Traffic
+from legion_client.agent.unsent import unsent_at
 from legion_client.engine.protocol import Pause, Rates, Regroup, Resume, Stop, Throttle, Train
 from legion_client.paths import Home
 from legion_client.settings import Settings
@@ -60,7 +61,7 @@ class Agent:
         self._enrolment = enrolment
         self._home = home
         self._settings = settings
-        self._outbox = Outbox(server)
+        self._outbox = Outbox(server, unsent_at(home.state, enrolment.run_id))
         self._state = life.State(unattended=unattended)
         self._happened: asyncio.Queue[tuple[Attempt | None, life.Event]] = asyncio.Queue()
         self._beat_due = asyncio.Event()

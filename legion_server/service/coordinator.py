@@ -33,6 +33,7 @@ from legion_server.domain.recovery import awaits_another
 from legion_server.domain.rounds import Rounds, gone, measured, with_patience
 from legion_server.domain.runs import Run
 from legion_server.service.events import Events
+from legion_server.service.former_plans import was_member
 from legion_server.service.slices import SliceFiles
 from legion_server.service.state import Draft, State
 from legion_server.store.api import Change, Dataset, Store
@@ -232,12 +233,14 @@ class Coordinator:
         return plan
 
     async def report(self, worker_id: WorkerId, report: MetricsReport) -> None:
-        """Reports of an older plan are dropped: what they tell of was given up. All members tell of the same steps."""
+        """Reports of a plan that was given up are dropped. All members tell of the same steps."""
+        if rank_in(self.run, worker_id, report.epoch) is None:
+            await self._report_late(worker_id, report)
+            return
         async with self.deciding() as draft:
             plan = draft.run.plan_of(worker_id)
             if plan is None or plan.epoch != report.epoch:
-                logger.info("late metrics dropped worker=%s epoch=%d", worker_id, report.epoch)
-                return
+                return  # since a moment ago: what is lost tells of that moment
             first, last = plan.first_step, draft.run.config.steps
             steps = tuple(sorted((r for r in report.steps if first < r.step <= last), key=_step))
             evaluations = tuple(sorted((e for e in report.evaluations if first < e.step <= last), key=_step))
@@ -257,6 +260,18 @@ class Coordinator:
                 if evaluation.step > draft.run.evaluated:
                     draft.run = replace(draft.run, evaluated=evaluation.step)
                     draft.say([Happening("evaluation", evaluation.model_dump())])
+
+    async def _report_late(self, worker_id: WorkerId, report: MetricsReport) -> None:
+        """Of a plan that is past: for the curves; nobody's speed, and no news."""
+        async with self.deciding() as draft:
+            config, last = draft.run.config, draft.run.config.steps
+            if not await was_member(self._store, draft.rounds, config.rounds.steps, worker_id, report):
+                logger.info("late metrics dropped worker=%s epoch=%d", worker_id, report.epoch)
+                return
+            steps = tuple(record for record in report.steps if 0 < record.step <= last)
+            evaluations = tuple(record for record in report.evaluations if 0 < record.step <= last)
+            kept = {"steps": steps, "evaluations": evaluations, "samples": ()}
+            draft.report = (worker_id, report.model_copy(update=kept))
 
     async def resume(self, workers: int | None = None) -> Run:
         """Back to waiting, from the newest complete checkpoint; who still follows the old plan is no member any more.

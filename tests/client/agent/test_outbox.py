@@ -9,6 +9,7 @@ from legion.ids import Epoch, WorkerId
 from legion.reports import MOST_SAMPLES, EvaluationRecord, TextSample
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.outbox import Outbox, report_of
+from legion_client.agent.unsent import Unsent
 from legion_client.engine.protocol import SliceWritten
 
 
@@ -17,7 +18,7 @@ async def test_what_is_of_a_plan_given_up_is_waited_for_no_longer(tmp_path: Path
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         async with Coordinator(url, ssl.create_default_context(), WorkerId("a" * 32), "token") as server:
-            outbox = Outbox(server)
+            outbox = Outbox(server, Unsent(tmp_path / "unsent.jsonl"))
             outbox.add_record(Epoch(1), EvaluationRecord(step=1, loss=2.0, tokens=10))
             written = SliceWritten(step=1, rank=0, tokens=1, path=tmp_path / "gone", sha256="0" * 64, size_bytes=1)
             outbox.add_slice(Epoch(1), written)
@@ -26,7 +27,7 @@ async def test_what_is_of_a_plan_given_up_is_waited_for_no_longer(tmp_path: Path
             sending.cancel()
             await asyncio.wait([sending])
             assert not drained.done()
-            await outbox.forget()
+            await outbox.forget(records=True)
             await drained
 
 
