@@ -29,6 +29,7 @@ from legion_client.agent.room import Room
 from legion_client.agent.samples import Samples
 from legion_client.agent.sampling import Now, sampling
 from legion_client.agent.service import Agent
+from legion_client.agent.sharing import kept
 from legion_client.agent.standing import Standing
 from legion_client.agent.supervisor import COMMAND
 from legion_client.agent.telling import Teller
@@ -257,7 +258,8 @@ class Host:
             agent.on_change = self._changed
             if self._orders is not None:
                 self._apply(self._orders)
-            beside = [asyncio.create_task(self.standing.ask(server), name="standing")]
+            shares = kept(self.traffic, enrolment, lambda: agent.state.alone and self.rules.network.leave_room)
+            beside = [asyncio.create_task(self.standing.ask(server)), asyncio.create_task(shares)]
             if self.polite:
                 beside.append(asyncio.create_task(self.uplink.keep(server, self._line_is_free), name="uplink"))
             try:

@@ -7,12 +7,13 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from legion.comm.bucket import Valve
+from legion.comm.bucket import BURST_S, Valve
 from legion.comm.line import Line
 from legion_client.engine.protocol import Moved, Rates
 from legion_client.machine.volume import MonthlyVolume
 
 SMALL_SHARE: Final = 1 / 16  # of the line, for the agent's questions while the engine trains
+SHARED_BURST_S: Final = 0.02  # where others wait for each burst of ours, as many small ones delay them less
 BULK_BYTES: Final = 1 << 18  # a transfer of the agent's that is larger gets half of the line
 
 
@@ -33,13 +34,21 @@ class Direction:
         self.valve = valve
         self._changed = changed
         self._limit: float | None = None
+        self._shared: float | None = None  # what the line bears beside others' use
         self._bulk = 0
         self._engine = False
         self.engines: float | None = None  # share, in bytes/s
+        self.burst_s = BURST_S
 
     def limit(self, bytes_per_s: float | None) -> None:
         self._limit = bytes_per_s
         self._divide()
+
+    def share(self, bytes_per_s: float | None) -> None:
+        """Not faster than this either, and evenly."""
+        if bytes_per_s != self._shared:
+            self._shared = bytes_per_s
+            self._divide()
 
     def with_engine(self, engine: bool) -> None:
         self._engine = engine
@@ -58,10 +67,12 @@ class Direction:
             self._divide()
 
     def _divide(self) -> None:
-        before = self.engines
-        agents, self.engines = shares(self._limit, engine=self._engine, bulk=self._bulk > 0)
-        self.valve.limit(agents)
-        if self.engines != before:
+        before = self.engines, self.burst_s
+        limit = min((rate for rate in (self._limit, self._shared) if rate is not None), default=None)
+        self.burst_s = BURST_S if self._shared is None else SHARED_BURST_S
+        agents, self.engines = shares(limit, engine=self._engine, bulk=self._bulk > 0)
+        self.valve.limit(agents, self.burst_s)
+        if (self.engines, self.burst_s) != before:
             self._changed()
 
 
@@ -73,6 +84,8 @@ class Traffic:
         self._volume = volume
         self._told = (0, 0)  # of the agent's line, to the volume
         self._sampled = (0, 0)  # of all, since the last sample
+        self._engines = (0, 0)  # of engines, so far
+        self.has_engine = False
         self.line = Line()
         self.upload = Direction(self.line.upload, self._changed)
         self.download = Direction(self.line.download, self._changed)
@@ -82,18 +95,35 @@ class Traffic:
     @property
     def rates(self) -> Rates:
         """For the engine."""
-        return Rates(upload_bytes_per_s=self.upload.engines, download_bytes_per_s=self.download.engines)
+        return Rates(
+            upload_bytes_per_s=self.upload.engines,
+            download_bytes_per_s=self.download.engines,
+            burst_s=min(self.upload.burst_s, self.download.burst_s),
+        )
 
     def limit(self, upload_bytes_per_s: float | None, download_bytes_per_s: float | None) -> None:
         self.upload.limit(upload_bytes_per_s)
         self.download.limit(download_bytes_per_s)
 
+    def share(self, upload_bytes_per_s: float | None, download_bytes_per_s: float | None) -> None:
+        """So that others who use the line are not delayed: see `sharing`."""
+        self.upload.share(upload_bytes_per_s)
+        self.download.share(download_bytes_per_s)
+
     def with_engine(self, engine: bool) -> None:
+        self.has_engine = engine
         self.upload.with_engine(engine)
         self.download.with_engine(engine)
 
+    @property
+    def totals(self) -> tuple[int, int]:
+        """Bytes sent and received so far, by both."""
+        line, (sent, received) = self.line, self._engines
+        return line.upload.passed_bytes + sent, line.download.passed_bytes + received
+
     def moved(self, moved: Moved) -> None:
         """By the engine."""
+        self._engines = self._engines[0] + moved.sent_bytes, self._engines[1] + moved.received_bytes
         self._add(moved.sent_bytes, moved.received_bytes)
 
     def settle(self) -> None:

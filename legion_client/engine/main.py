@@ -9,6 +9,7 @@ import sys
 import torch
 
 from legion import logs
+from legion.comm.bucket import BURST_S
 from legion.errors import EngineDied, LegionError
 from legion_client.engine.pipes import Pipes, open_pipes
 from legion_client.engine.protocol import (
@@ -123,7 +124,8 @@ def heed(session: Session, command: Command) -> None:
             logger.info("limits duty=%.2f power=%.2f threads=%s", command.duty, command.power, command.threads)
             session.throttling.obey(command)
         case Rates(upload_bytes_per_s=upload, download_bytes_per_s=download):
-            logger.info("line upload_bytes_per_s=%s download_bytes_per_s=%s", upload, download)
+            level = logging.INFO if command.burst_s == BURST_S else logging.DEBUG  # else it follows the line's delay
+            logger.log(level, "line upload_bytes_per_s=%s download_bytes_per_s=%s", upload, download)
             session.limit_line(command)
         case RoundNews() | UpdateHere():
             session.rounds.hear(command)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from legion.comm.bucket import BURST_S
 from legion.config import RunConfig
 from legion.ids import ClusterId, WorkerId
 from legion.messages import Broken, DatasetManifest, Device, Message, ModelShape, Plan
@@ -113,6 +114,7 @@ class Rates(Message):
     kind: Literal["rates"] = "rates"
     upload_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
     download_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
+    burst_s: Annotated[float, Field(gt=0)] = BURST_S  # of these rates, that may pass at once
 
 
 Command = Annotated[

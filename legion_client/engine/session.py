@@ -59,7 +59,7 @@ from legion_client.engine.throttling import Throttling
 
 logger = logging.getLogger(__name__)
 NO_SERVICE_S = 1.0  # for the step under way, where the others cannot go on while we rest
-TRAFFIC_S = 5.0  # between two reports of it: what a crash forgets
+TRAFFIC_S = 1.0  # between two reports of it: what a crash forgets
 
 
 class Session:
@@ -332,8 +332,8 @@ class Session:
 
     def limit_line(self, rates: Rates) -> None:
         line = self.network.rounds.line
-        line.upload.limit(rates.upload_bytes_per_s)
-        line.download.limit(rates.download_bytes_per_s)
+        line.upload.limit(rates.upload_bytes_per_s, rates.burst_s)
+        line.download.limit(rates.download_bytes_per_s, rates.burst_s)
 
     async def count_traffic(self) -> None:
         """Until cancelled."""

@@ -174,6 +174,7 @@ class Network(Section, frozen=True):
     upload_percent: Share = setting(80, "Most of the measured upload speed to use.", "%")
     upload_kb_per_s: Rate = setting(0, "Fastest upload; 0: no limit.", "kB/s")
     download_kb_per_s: Rate = setting(0, "Fastest download; 0: no limit.", "kB/s")
+    leave_room: Switch = setting(True, "Slow down while what Legion moves holds up others on the line.")
     month_gb: Gigabytes = setting(0.0, "Most to send and receive in a calendar month; 0: no limit.", "GB")
 
 

@@ -1036,6 +1036,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Slow down while what Legion moves holds up others on the line.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Snooze</source>
         <translation type="unfinished"></translation>
     </message>

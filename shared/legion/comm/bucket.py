@@ -20,10 +20,11 @@ class Bucket:
     bytes_per_s: float
     level: float = 0.0  # bytes that may pass at `at`; below 0, so many are owed
     at: float = 0.0
+    burst_s: float = BURST_S
 
     @property
     def burst_bytes(self) -> int:
-        return max(LEAST_BURST_BYTES, int(self.bytes_per_s * BURST_S))
+        return max(LEAST_BURST_BYTES, int(self.bytes_per_s * self.burst_s))
 
     def wait_s(self, size_bytes: int, now: float) -> float:
         """Until a piece of this size may pass; a piece larger than a burst waits for a whole one, and owes the rest."""
@@ -34,9 +35,9 @@ class Bucket:
     def passed(self, size_bytes: int, now: float) -> "Bucket":
         return replace(self, level=self._level(now) - size_bytes, at=max(now, self.at))
 
-    def at_rate(self, bytes_per_s: float, now: float) -> "Bucket":
+    def at_rate(self, bytes_per_s: float, now: float, burst_s: float = BURST_S) -> "Bucket":
         """What has been saved or is owed stays, as far as the new rate's burst holds it."""
-        after = replace(self, bytes_per_s=bytes_per_s)
+        after = replace(self, bytes_per_s=bytes_per_s, burst_s=burst_s)
         return replace(after, level=min(after.burst_bytes, self._level(now)), at=max(now, self.at))
 
     def _level(self, now: float) -> float:
@@ -73,14 +74,14 @@ class Valve:
     def limited(self) -> bool:
         return self._bucket is not None
 
-    def limit(self, bytes_per_s: float | None) -> None:
-        """From now on, also for what waits already; None: no limit."""
+    def limit(self, bytes_per_s: float | None, burst_s: float = BURST_S) -> None:
+        """From now on, also for what waits already; None: no limit. `burst_s`: of the rate, that may pass at once."""
         if bytes_per_s is None:
             self._bucket = None
         elif self._bucket is None:
-            self._bucket = Bucket(bytes_per_s, at=self._now())
+            self._bucket = Bucket(bytes_per_s, at=self._now(), burst_s=burst_s)
         else:
-            self._bucket = self._bucket.at_rate(bytes_per_s, self._now())
+            self._bucket = self._bucket.at_rate(bytes_per_s, self._now(), burst_s)
         self._changed.set()
 
     def piece_bytes(self, most: int) -> int:
