@@ -1,6 +1,7 @@
 """A switch between TUN devices that holds every packet back for a while: the propagation delay of a network.
 
-python hub.py DESCRIPTOR:MS ...    (the i-th descriptor is the TUN of 10.78.0.i, which is so far from the hub)
+python hub.py DESCRIPTOR:MS[:BYTES_PER_S:QUEUE_S] ...    (the i-th descriptor is the TUN of 10.78.0.i, which is so far
+from the hub, and may stand behind a router of that rate up, which drops what would wait longer in its queue)
 
 Every line on standard input is answered with a JSON line: what has been carried so far, as lists of source, target,
 their ports, and bytes on the wire from the IP header on.
@@ -54,6 +55,8 @@ class Port(NamedTuple):
 
     descriptor: int
     delay_s: float
+    bytes_per_s: float = float("inf")
+    queue_s: float = 0.0
 
 
 def switch(ports: dict[bytes, Port]) -> None:
@@ -62,8 +65,9 @@ def switch(ports: dict[bytes, Port]) -> None:
     serial = itertools.count()
     carried: Carried = Counter()
     questions = sys.stdin.fileno()
-    delays = {port.descriptor: port.delay_s for port in ports.values()}
-    descriptors = [questions, *delays]
+    sources = {port.descriptor: port for port in ports.values()}
+    idle_at = dict.fromkeys(sources, 0.0)  # of each router, when all that waits has left
+    descriptors = [questions, *sources]
     while True:
         pause_s = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
         readable, _, _ = select.select(descriptors, [], [], pause_s)
@@ -80,10 +84,14 @@ def switch(ports: dict[bytes, Port]) -> None:
                 except BlockingIOError:
                     break
                 target = ports.get(packet[DESTINATION])
-                if target is not None:
-                    count(packet, carried)
-                    due = time.monotonic() + delays[device] + target.delay_s
-                    heapq.heappush(waiting, (due, next(serial), target.descriptor, packet))
+                source, now = sources[device], time.monotonic()
+                leaves = max(now, idle_at[device])
+                if target is None or leaves - now > source.queue_s:
+                    continue
+                count(packet, carried)
+                idle_at[device] = leaves + (len(packet) - VNET_HEADER_BYTES) / source.bytes_per_s
+                due = idle_at[device] + source.delay_s + target.delay_s
+                heapq.heappush(waiting, (due, next(serial), target.descriptor, packet))
         now = time.monotonic()
         while waiting and waiting[0][0] <= now:
             _, _, descriptor, packet = heapq.heappop(waiting)
@@ -91,8 +99,8 @@ def switch(ports: dict[bytes, Port]) -> None:
 
 
 def port_of(argument: str) -> Port:
-    descriptor, _, delay_ms = argument.partition(":")
-    return Port(int(descriptor), float(delay_ms) / 1000)
+    descriptor, delay_ms, *router = argument.split(":")
+    return Port(int(descriptor), float(delay_ms) / 1000, *map(float, router))
 
 
 if __name__ == "__main__":

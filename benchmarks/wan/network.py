@@ -100,6 +100,18 @@ class Uplink:
 
     rate_mbit: float | None  # up; None: the machine's too
     delay_ms: float  # to the hub, and as much from there
+    queue_s: float | None = None  # of a router that has the rate; None: the site itself has it, and its TCP knows
+
+    @property
+    def own_rate_mbit(self) -> float | None:
+        return self.rate_mbit if self.queue_s is None else None
+
+    @property
+    def port(self) -> str:
+        """As the hub takes it, after the descriptor."""
+        if self.rate_mbit is None or self.queue_s is None:
+            return f"{self.delay_ms}"
+        return f"{self.delay_ms}:{self.rate_mbit * 125_000}:{self.queue_s}"
 
 
 @contextlib.contextmanager
@@ -115,11 +127,11 @@ def netted(uplinks: Sequence[Uplink]) -> Iterator[Net]:
     with contextlib.ExitStack() as stack:
         sites, devices = [], []
         for place, uplink in enumerate(uplinks, start=1):
-            site, device = _in_thread(lambda place=place, rate=uplink.rate_mbit: _site(f"10.78.0.{place}", rate))
+            site, device = _in_thread(lambda place=place, rate=uplink.own_rate_mbit: _site(f"10.78.0.{place}", rate))
             stack.callback(os.close, site.descriptor)
             sites.append(site)
             devices.append(device)
-        ports = [f"{device}:{uplink.delay_ms}" for device, uplink in zip(devices, uplinks, strict=True)]
+        ports = [f"{device}:{uplink.port}" for device, uplink in zip(devices, uplinks, strict=True)]
         command, pipe = [sys.executable, str(HUB), *ports], subprocess.PIPE
         hub = subprocess.Popen(command, stdin=pipe, stdout=pipe, pass_fds=devices, start_new_session=True)
         stack.enter_context(hub)
