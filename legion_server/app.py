@@ -29,12 +29,14 @@ TAGS = [
 ]
 
 
-def create_app(settings: Settings, clock: Clock = time.time, *, resume: bool = False) -> FastAPI:
+def create_app(
+    settings: Settings, clock: Clock = time.time, *, resume: bool = False, steady: Clock | None = None
+) -> FastAPI:
     """The application; its lifespan opens the data folder and may raise any LegionError that this can meet."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with backend.opened(settings, clock, resume=resume) as opened:
+        async with backend.opened(settings, clock, resume=resume, steady=steady) as opened:
             app.state.backend = opened
             yield
 

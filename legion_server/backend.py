@@ -64,11 +64,13 @@ class Backend:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, clock: Clock, *, resume: bool = False) -> AsyncIterator[Backend]:
-    """A running backend. StorageFailed when the data folder cannot be used, or is in use."""
+async def opened(
+    settings: Settings, clock: Clock, *, resume: bool = False, steady: Clock | None = None
+) -> AsyncIterator[Backend]:
+    """A running backend. `steady`: see Coordinator. StorageFailed when the data folder cannot be used, or is in use."""
     make_data_dir(settings.data_dir)
     with locked(settings.data_dir):
-        backend = _build(settings, clock)
+        backend = _build(settings, clock, steady)
         await backend.store.open()
         try:
             await backend.coordinator.open()
@@ -81,7 +83,7 @@ async def opened(settings: Settings, clock: Clock, *, resume: bool = False) -> A
             await backend.store.close()
 
 
-def _build(settings: Settings, clock: Clock) -> Backend:
+def _build(settings: Settings, clock: Clock, steady: Clock | None) -> Backend:
     now = clock()
     authority = open_authority(settings.data_dir, now)
     authority.issue_server(own_names(settings), now)
@@ -90,7 +92,7 @@ def _build(settings: Settings, clock: Clock) -> Backend:
     events = Events()
     files = SliceFiles(settings.slices_dir, settings.checkpoints_dir)
     references = References(settings.anchors_dir)
-    coordinator = Coordinator(store, events, files, clock, assembling=settings.assembler)
+    coordinator = Coordinator(store, events, files, clock, steady, assembling=settings.assembler)
     return Backend(
         settings=settings,
         clock=clock,

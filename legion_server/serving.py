@@ -43,7 +43,7 @@ def run(
     with contextlib.closing(listener):
         host, port = listener.getsockname()[:2]
         bound = settings.model_copy(update={"port": port})
-        app = create_app(bound, time.time, resume=resume)
+        app = create_app(bound, time.time, resume=resume, steady=time.monotonic)
 
         async def serve() -> None:
             async with app.router.lifespan_context(app):

@@ -80,8 +80,12 @@ class Worker:
 
     def roots(self) -> list[tuple[int, str]]:
         """Round and root of every anchor that it has reached, in order, those of former engines included."""
+        return [(entry["round"], entry["root"]) for entry in self.notes()]
+
+    def notes(self) -> list[dict[str, Any]]:
+        """What its engines held at each anchor: `pid`, `rss_bytes`, `descriptors`, `tasks`."""
         lines = self.roots_file.read_text().splitlines() if self.roots_file.exists() else []
-        return [(entry["round"], entry["root"]) for entry in map(json.loads, lines)]
+        return [json.loads(line) for line in lines]
 
 
 class Site:
@@ -91,20 +95,33 @@ class Site:
         self._folder = folder
         self._children = children
         self._settings = Settings.model_construct(data_dir=folder / "server")
+        self._port = 0
+        self.server: Child | None = None
         self.workers: list[Worker] = []
 
     async def open(self, config: dict[str, Any]) -> None:
         """The server, with a run that waits for workers."""
+        await self.start_server()
+        await self._ask("PUT", "/training/config", json=config)
+
+    async def start_server(self) -> None:
+        """On the port that it had before, if it had one."""
         ready = self._folder / "server.ready"
-        arguments = ["serve", "--data-dir", str(self._settings.data_dir), "--host", "127.0.0.1", "--port", "0"]
-        server = await self._children.start(
-            Command("server", _python("legion_server", *arguments, "--ready-file", str(ready)), _environment())
-        )
+        ready.unlink(missing_ok=True)
+        arguments = ["serve", "--data-dir", str(self._settings.data_dir), "--host", "127.0.0.1"]
+        arguments += ["--port", str(self._port), "--ready-file", str(ready)]
+        server = await self._children.start(Command("server", _python("legion_server", *arguments), _environment()))
         while not ready.exists():
             if server.exit_code is not None:
                 raise RuntimeError(f"the server ended with exit code {server.exit_code}: {self.log('server')}")
             await asyncio.sleep(POLL_S)
-        await self._ask("PUT", "/training/config", json=config)
+        self._port, self.server = int(ready.read_text().split()[1]), server
+
+    async def kill_server(self) -> None:
+        """kill -9."""
+        assert self.server is not None
+        kill_all([self.server.pid])
+        await self.server.ended()
 
     async def join(self, codec: str) -> Worker:
         """One more worker is on its way."""
@@ -131,8 +148,12 @@ class Site:
         """Whoever ended for another reason than the run's end is started again, with the same home."""
         for worker in self.workers:
             if worker.child.exit_code:
-                worker.child = await self._children.start(_client(worker.name, worker.home, worker.codec, None))
-                worker.starts += 1
+                await self.restart(worker)
+
+    async def restart(self, worker: Worker) -> None:
+        """With the same home."""
+        worker.child = await self._children.start(_client(worker.name, worker.home, worker.codec, None))
+        worker.starts += 1
 
     async def complete(self) -> bool:
         """RuntimeError when the run will never be."""

@@ -27,6 +27,7 @@ class FailureLimit:
         bucket = self._buckets.get(address)
         if bucket is None:
             return
+        bucket.at = min(bucket.at, now)  # a clock that was set back must not lock anybody out until then
         left = _refilled(bucket, now)
         if left < 1:
             wait_s = (1 - left) * REFILL_S
@@ -41,4 +42,4 @@ class FailureLimit:
 
 
 def _refilled(bucket: _Bucket, now: float) -> float:
-    return min(float(BURST), bucket.left + (now - bucket.at) / REFILL_S)
+    return min(float(BURST), bucket.left + max(0.0, now - bucket.at) / REFILL_S)

@@ -25,6 +25,7 @@ from legion.messages import HEARTBEAT_S, PROTOCOL, Hardware, Heartbeat, Heartbea
 from legion.reports import MOST_TEXT, EvaluationRecord, MetricsReport, StepRecord, StepSummary, TextSample
 from legion_server.domain import averaging, membership, runs
 from legion_server.domain import checkpoints as cp
+from legion_server.domain.clock_jumps import Clocks, patient
 from legion_server.domain.clusters import resting
 from legion_server.domain.happenings import Happening
 from legion_server.domain.lost_updates import asked_of
@@ -49,7 +50,12 @@ WAITING_HEARTBEAT_S = 5.0  # while a plan may appear at any moment; the event st
 class Coordinator:
     """One run and its workers. `open` before use."""
 
-    def __init__(self, store: Store, events: Events, files: SliceFiles, clock: Clock, *, assembling: bool) -> None:
+    def __init__(
+        self, store: Store, events: Events, files: SliceFiles, clock: Clock, steady: Clock | None, *, assembling: bool
+    ) -> None:
+        """`steady`: a clock that only goes forward, to notice jumps of the other; None: it makes none."""
+        self._steady = steady or clock
+        self._looked: Clocks | None = None
         self._store = store
         self._events = events
         self._files = files
@@ -308,7 +314,7 @@ class Coordinator:
     async def deciding(self) -> AsyncIterator[Draft]:
         """One decision: what the block changes of the draft is saved, and announced, when it ends without an error."""
         async with self._lock:
-            draft = Draft(self.state, self._clock())
+            draft = Draft(*self._at_this_moment())
             yield draft
             phase = self.run.phase
             draft.settle(assembling=self._assembling)
@@ -326,6 +332,16 @@ class Coordinator:
                 logger.info("run phase=%s step=%d epoch=%d%s", self.run.phase, self.run.step, self.run.epoch, why)
             for checkpoint in draft.dropped:
                 await asyncio.to_thread(self._files.remove, checkpoint)
+
+    def _at_this_moment(self) -> tuple[State, float]:
+        """The state, with new patience for everybody if the clock has jumped; and the time, in s since 1970."""
+        state, now = self.state, Clocks(self._clock(), self._steady())
+        before, self._looked = self._looked, now
+        if before is not None and (by_s := now.jump_s(before)):
+            logger.warning("clock jumped, everybody gets new patience by_s=%.0f", by_s)
+            run, workers, rounds = patient(state.run, state.workers, state.rounds, now.wall_s)
+            state = self._state = replace(state, run=run, workers=workers, rounds=rounds)
+        return state, now.wall_s
 
     async def _save(self, change: Change) -> None:
         self._is_stored = False  # an error, or being cut off, says nothing of what the store has

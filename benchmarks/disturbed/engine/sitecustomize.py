@@ -1,4 +1,4 @@
-"""Run by Python in the workers of a benchmark before anything else: a codec of its own, and its anchors written down.
+"""Run by Python in the workers of a benchmark before anything else: a codec of its own, its anchors and what it holds.
 
 A run has one codec for all; which one a contribution has is its sender's matter, so that runs with several are valid.
 """
@@ -12,7 +12,10 @@ CODEC = os.environ.get("DISTURBED_CODEC")  # of this worker's contributions
 ROOTS_FILE = os.environ.get("DISTURBED_ROOTS")  # a line of JSON for each anchor that an engine of this worker reached
 
 if CODEC and ROOTS_FILE and "legion_client.engine" in sys.orig_argv:
+    import asyncio
     from collections.abc import Callable
+
+    import psutil
 
     from legion.codec.registry import any_by_name
     from legion.comm.api import Work
@@ -23,10 +26,18 @@ if CODEC and ROOTS_FILE and "legion_client.engine" in sys.orig_argv:
     applied = Courier.applied
 
     def noted(self: Courier, made: Callable[[], RootReport]) -> Work[None]:
+        process, loop = psutil.Process(), self._bridge._loop
+
         def written() -> RootReport:
             report = made()
+            holds = {
+                "pid": process.pid,
+                "rss_bytes": process.memory_info().rss,
+                "descriptors": process.num_fds(),
+                "tasks": len(asyncio.all_tasks(loop)),
+            }
             with roots_file.open("a") as file:
-                file.write(json.dumps({"round": report.round, "root": report.root}) + "\n")
+                file.write(json.dumps({"round": report.round, "root": report.root} | holds) + "\n")
             return report
 
         return applied(self, written)

@@ -18,6 +18,17 @@ def test_an_address_that_fails_too_often_waits() -> None:
     limit.check("1.2.3.4", REFILL_S)
 
 
+@pytest.mark.parametrize("back_s", [1.0, 3600.0, 1e9])
+def test_a_clock_that_is_set_back_locks_nobody_out(back_s: float) -> None:
+    limit, now = FailureLimit(), 2e9
+    for _ in range(BURST):
+        limit.failed("1.2.3.4", now)
+    with pytest.raises(TooManyRequests) as caught:
+        limit.check("1.2.3.4", now - back_s)
+    assert caught.value.details["retry_after_s"] == pytest.approx(REFILL_S)
+    limit.check("1.2.3.4", now - back_s + REFILL_S)
+
+
 def test_checking_costs_nothing() -> None:
     limit = FailureLimit()
     for _ in range(BURST * 3):

@@ -169,3 +169,34 @@ async def test_only_one_server_uses_a_data_folder(
 ) -> None:
     with pytest.raises(StorageFailed, match="in use by another server"):
         await open_house(settings, clock)
+
+
+@pytest.mark.parametrize("by_s", [3600.0, -3600.0, -1e9])
+async def test_a_clock_that_jumps_takes_nobody_for_lost_and_hides_nobody_who_is(
+    settings: Any, clock: Any, open_house: Callable[..., Any], caplog: pytest.LogCaptureFixture, by_s: float
+) -> None:
+    passed = [0.0]
+    house, close = await open_house(settings, clock, steady=lambda: passed[0])
+
+    async def wait(seconds: float) -> None:
+        passed[0] += seconds
+        await house.tick(seconds)
+
+    def is_there() -> bool:
+        worker = house.backend.coordinator.state.workers[member.worker_id]
+        return bool(worker.state != "offline")
+
+    try:
+        member = await house.join()
+        await member.beat("joining")
+        await wait(30)
+        house.clock.now += by_s  # somebody sets it
+        await wait(1)
+        assert is_there()
+        assert f"clock jumped, everybody gets new patience by_s={by_s:.0f}" in caplog.text
+        await wait(89)
+        assert is_there()
+        await wait(5)
+        assert not is_there(), "silent for 90 s since, whatever the clock says"
+    finally:
+        await close()
