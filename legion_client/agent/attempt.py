@@ -42,6 +42,7 @@ from legion_client.engine.protocol import (
     Moved,
     PlanBroken,
     Prepare,
+    Pulse,
     Report,
     SliceWritten,
     SpanReduced,
@@ -287,6 +288,8 @@ class Attempt:
                 outbox.add_record(epoch, record)
             case Moved():
                 self._around.traffic.moved(report)
+            case Pulse():
+                pass  # whoever reads the reports has noticed
             case Evaluated(record=told) | Wrote(sample=told):
                 outbox.add_record(epoch, told)
             case SliceWritten():

@@ -19,7 +19,7 @@ import psutil
 from pydantic import ValidationError
 
 from legion.errors import EngineDied, StorageFailed
-from legion_client.engine.protocol import REPORTS, Command, Report
+from legion_client.engine.protocol import PULSE_S, REPORTS, Command, Pulse, Report
 from legion_client.machine.probe import physical_cores
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-P", "-m", "legion_client.engine")
 LINE_BYTES = 64 * 2**20  # the shape of a large model and a long manifest are one line each
 CLOSE_S = 5.0  # for the engine to notice that its input ended
+MISSED_PULSES = 12  # then it hangs; a loop that a large model keeps busy for a while is late, not dead
 LOWEST_NICE = 19
 CARDS = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
 LAST_WORDS = 12  # lines of its log that a death quotes
@@ -100,9 +101,13 @@ class Engine:
             await self._process.stdin.drain()
 
     async def reports(self) -> AsyncIterator[Report]:
-        """What the engine says, until it closes its output. EngineDied for an object that is no report."""
+        """What the engine says, until it closes its output. EngineDied for an object that is no report.
+
+        And for silence, once it has let its pulse be heard.
+        """
         assert self._process.stdout is not None
-        while line := await self._read_line(self._process.stdout):
+        alive = False
+        while line := await self._next_line(self._process.stdout, alive=alive):
             if not line.lstrip().startswith(b"{"):
                 # A library printed something: not ours, and no reason to end a run.
                 logger.warning("engine printed text=%r", line.decode(errors="replace").rstrip())
@@ -111,6 +116,7 @@ class Engine:
                 report = REPORTS.validate_json(line)
             except ValidationError as error:
                 raise EngineDied(f"the engine said what this agent does not understand: {line[:200]!r}") from error
+            alive = alive or isinstance(report, Pulse)
             yield report
 
     async def death(self) -> EngineDied:
@@ -129,6 +135,17 @@ class Engine:
         """At once, without asking."""
         if self._process.returncode is None:
             self._process.kill()
+
+    async def _next_line(self, stream: asyncio.StreamReader, *, alive: bool) -> bytes:
+        """An agent that was stopped itself takes that for one missed pulse at most: time is counted in pieces."""
+        for _ in range(MISSED_PULSES):
+            try:
+                async with asyncio.timeout(PULSE_S if alive else None):
+                    return await self._read_line(stream)
+            except TimeoutError:
+                continue
+        silent_s = MISSED_PULSES * PULSE_S
+        raise EngineDied(f"the engine hangs: nothing was heard of it for {silent_s:.0f} s", log=self.last_words)
 
     async def _read_line(self, stream: asyncio.StreamReader) -> bytes:
         try:

@@ -16,6 +16,7 @@ from legion.reports import EvaluationRecord, StepRecord, TextSample
 from legion.rounds import Handover, RootReport, RoundPlan, RoundRecord, SpanReport
 
 REGROUP_S = 30.0  # an engine whose plan is broken waits this long for another
+PULSE_S = 5.0
 UPDATES = "updates"  # folder in the engine's work folder: those of the newest rounds, named by their SHA-256
 
 
@@ -148,6 +149,12 @@ class Moved(Message):
     received_bytes: int
 
 
+class Pulse(Message):
+    """Every PULSE_S while it trains: its loop lives. An agent that has heard one misses the next."""
+
+    kind: Literal["pulse"] = "pulse"
+
+
 class StepDone(Message):
     kind: Literal["step_done"] = "step_done"
     record: StepRecord
@@ -251,6 +258,7 @@ Report = Annotated[
     Listening
     | Held
     | Moved
+    | Pulse
     | StepDone
     | Evaluated
     | Wrote

@@ -41,6 +41,7 @@ from legion_client.engine.compute_thread import on_compute_thread
 from legion_client.engine.course import Course, Neighbours, first_anchor, point_folder
 from legion_client.engine.points import held
 from legion_client.engine.protocol import (
+    PULSE_S,
     REGROUP_S,
     HandedOver,
     Held,
@@ -49,6 +50,7 @@ from legion_client.engine.protocol import (
     Pause,
     PlanBroken,
     Prepare,
+    Pulse,
     Rates,
     StepDone,
     Train,
@@ -336,10 +338,14 @@ class Session:
         line.download.limit(rates.download_bytes_per_s, rates.burst_s)
 
     async def count_traffic(self) -> None:
-        """Until cancelled."""
+        """Until cancelled; and that this loop lives."""
+        pulse_at = time.monotonic()
         while True:
             await asyncio.sleep(TRAFFIC_S)
             self.tell_traffic()
+            if time.monotonic() - pulse_at >= PULSE_S:
+                pulse_at = time.monotonic()
+                self._report(Pulse())
 
     def tell_traffic(self) -> None:
         line, (sent, received) = self.network.rounds.line, self._told

@@ -4,7 +4,8 @@
 
 The script: steps (how many), die_at, fail_at (with slug and message), card_problem, gate_at (a step; before it the
 engine opens the FIFO `gate` beside the script and so waits for the test), hear (how it is prepared and told to train
-goes to `prepare.json` and `train.json` beside the script), slice_size (bytes), ignore_stop, survive_input, print,
+goes to `prepare.json` and `train.json` beside the script), slice_size (bytes), pulse (once, when it
+is prepared), ignore_stop, survive_input, print,
 nonsense. Pipe, exit codes and signals are real.
 """
 
@@ -27,6 +28,7 @@ from legion_client.engine.protocol import (
     Listening,
     Moved,
     Prepare,
+    Pulse,
     Rates,
     Report,
     SliceWritten,
@@ -118,6 +120,8 @@ def main() -> None:
                     Path(sys.argv[1]).with_name("prepare.json").write_text(line)
                 device = Device(kind="cpu", name="scripted", memory_bytes=1)
                 say(Listening(port=port, shape=shape, device=device, card_problem=script.get("card_problem")))
+                if script.get("pulse"):
+                    say(Pulse())
             case Train() as command:
                 if script.get("hear"):
                     Path(sys.argv[1]).with_name("train.json").write_text(command.model_dump_json())

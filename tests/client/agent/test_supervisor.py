@@ -17,7 +17,7 @@ from legion.errors import EngineDied, StorageFailed
 from legion.messages import DatasetManifest, ModelShape, TensorShape, UnitShape
 from legion_client.agent import supervisor
 from legion_client.agent.supervisor import Engine, environment
-from legion_client.engine.protocol import Left, Listening, Prepare, Report, Stop
+from legion_client.engine.protocol import Left, Listening, Prepare, Pulse, Report, Stop
 
 SCRIPT = Path(__file__).with_name("scripted_engine.py")
 SHAPE = ModelShape(units=(UnitShape(name="all", tensors=(TensorShape(name="w", shape=(4096,)),)),))
@@ -73,6 +73,36 @@ async def test_an_engine_killed_from_outside(scripted: Any, tmp_path: Path) -> N
         death = await engine.death()
     assert "SIGKILL" in str(death)
     assert death.exit_code == 51
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, None])
+async def test_an_engine_that_is_there_and_says_nothing_is_ended(
+    scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals | None
+) -> None:
+    monkeypatch.setattr(supervisor, "PULSE_S", 0.02)
+    monkeypatch.setattr(supervisor, "CLOSE_S", 0.2)
+    async with Engine.running(scripted(pulse=True, survive_input=True), tmp_path / "engine.log") as engine:
+        pid = engine.pid
+        await engine.send(prepare(tmp_path))
+        reports = engine.reports()
+        assert isinstance(await anext(reports), Listening)
+        assert isinstance(await anext(reports), Pulse)
+        if how is not None:
+            os.kill(pid, how)
+        with pytest.raises(EngineDied, match="hangs: nothing was heard of it"):
+            await anext(reports)
+    assert not psutil.pid_exists(pid)
+
+
+async def test_one_that_has_not_begun_to_say_that_it_lives_is_not_missed(
+    scripted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Building a large model takes minutes."""
+    monkeypatch.setattr(supervisor, "PULSE_S", 0.0)
+    async with Engine.running(scripted(), tmp_path / "engine.log") as engine:
+        await engine.send(prepare(tmp_path))
+        await engine.send(Stop(reason="enough"))
+        assert [type(report) async for report in engine.reports()] == [Listening, Left]
 
 
 async def test_a_dead_engine_can_be_spoken_to(scripted: Any, tmp_path: Path) -> None:
