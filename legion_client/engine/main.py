@@ -129,6 +129,9 @@ def heed(session: Session, command: Command) -> None:
             session.limit_line(command)
         case RoundNews() | UpdateHere():
             session.rounds.hear(command)
+        case Train() | Prepare():
+            # An engine has one plan in its life; the next one is another engine's.
+            logger.warning("command ignored, it came before kind=%s", command.kind)
 
 
 def report_failure(pipes: Pipes, session: Session | None, error: Exception) -> int:

@@ -13,7 +13,7 @@ from legion.ids import Epoch
 from legion.layout import Layout
 from legion.messages import Plan, RunPhase
 from legion.rounds import RoundRecord
-from legion_server.domain import audits, clusters, recovery, round_plan, runs, terms
+from legion_server.domain import audits, clusters, recovery, round_plan, runs, silence, terms
 from legion_server.domain import plan as plans
 from legion_server.domain import rounds as rd
 from legion_server.domain.clusters import Workers
@@ -55,7 +55,7 @@ def tick(run: Run, rounds: Rounds | None, workers: Workers, now: float, stored: 
         _regroup(moment, workers, now)
         _lose(moment, workers)
         _grow(moment, workers, stored)
-        _advance(moment, now)
+        _advance(moment, workers, now)
     return moment
 
 
@@ -225,7 +225,7 @@ def _grow(moment: Moment, workers: Workers, stored: Stored) -> None:
             _add(moment, members, number, stored)
 
 
-def _advance(moment: Moment, now: float) -> None:
+def _advance(moment: Moment, workers: Workers, now: float) -> None:
     """Commit what is whole, publish what is next, raise the terms of spans that nobody reduces."""
     if moment.rounds is None:
         return
@@ -237,7 +237,8 @@ def _advance(moment: Moment, now: float) -> None:
         return
     plan = moment.rounds.plan
     if plan is not None and rd.live_workers(plan, moment.run.clusters):
-        moment.taking(terms.overdue(moment.rounds, moment.run.clusters, rounds_config, now))
+        unheard = silence.quiet(moment.run, moment.rounds, workers, now)
+        moment.taking(terms.overdue(moment.rounds, moment.run.clusters, rounds_config, now, unheard))
     elif any(cluster.round <= moment.rounds.committed for cluster in moment.run.clusters):
         moment.taking(round_plan.publish(moment.rounds, moment.run, now))
 

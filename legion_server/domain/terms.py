@@ -11,8 +11,12 @@ from legion_server.domain.happenings import Happening
 from legion_server.domain.rounds import PATIENCE, Outcome, Rounds, Turn, live_workers, published
 
 
-def overdue(rounds: Rounds, clusters: tuple[Plan, ...], config: RoundsConfig, now: float) -> Outcome:
+def overdue(
+    rounds: Rounds, clusters: tuple[Plan, ...], config: RoundsConfig, now: float, quiet: Collection[WorkerId] = ()
+) -> Outcome:
     """Spans whose reducer is gone or silent, before its update is in storage, are the next one's.
+
+    `quiet`: who has missed heartbeats, and is as good as gone while others are there.
 
     Silence may mean that the deadline, made of the rounds before, is too short for this one: the next term has twice
     the time, up to the configuration's bound.
@@ -21,6 +25,7 @@ def overdue(rounds: Rounds, clusters: tuple[Plan, ...], config: RoundsConfig, no
     if plan is None:
         return Outcome(rounds, [])
     live = live_workers(plan, clusters)
+    live = [worker for worker in live if worker not in quiet] or live
     if not live:
         return Outcome(rounds, [])
     there = set(live)

@@ -21,7 +21,7 @@ from legion.errors import (
     WorkerRevoked,
 )
 from legion.ids import Epoch, Rank, WorkerId, new_run_id
-from legion.messages import HEARTBEAT_S, PROTOCOL, Hardware, Heartbeat, HeartbeatReply, Plan
+from legion.messages import PROTOCOL, Hardware, Heartbeat, HeartbeatReply, Plan
 from legion.reports import MOST_TEXT, EvaluationRecord, MetricsReport, StepRecord, StepSummary, TextSample
 from legion_server.domain import averaging, membership, runs
 from legion_server.domain import checkpoints as cp
@@ -31,8 +31,9 @@ from legion_server.domain.happenings import Happening
 from legion_server.domain.lost_updates import asked_of
 from legion_server.domain.membership import Worker
 from legion_server.domain.recovery import awaits_another
-from legion_server.domain.rounds import Rounds, gone, measured, with_patience
+from legion_server.domain.rounds import gone, measured, with_patience
 from legion_server.domain.runs import Run
+from legion_server.domain.silence import heartbeat_s, quiet, quiet_clusters
 from legion_server.service.events import Events
 from legion_server.service.former_plans import was_member
 from legion_server.service.slices import SliceFiles
@@ -43,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]  # s since 1970
 TICK_S = 1.0
-SHORT_ROUND_S = 120.0  # below, heartbeats are as frequent as while waiting
-WAITING_HEARTBEAT_S = 5.0  # while a plan may appear at any moment; the event stream is faster, but may be broken
 
 
 class Coordinator:
@@ -178,14 +177,16 @@ class Coordinator:
             draft.say(happenings)
         run, rounds = self.run, self.state.rounds
         plan, round_plan = run.plan_of(worker_id), rounds.plan if rounds else None
+        unheard = quiet_clusters(run.clusters, quiet(run, rounds, self.state.workers, draft.now))
+        passed_over = {*resting(run.clusters, self.state.workers), *unheard}
         return HeartbeatReply(
             phase=run.phase,
             epoch=plan.epoch if plan else membership.NO_EPOCH,
-            interval_s=_interval_s(run, rounds),
+            interval_s=heartbeat_s(run, rounds),
             certificate_renewal=membership.renewal_due(worker, self._clock()),
             round=round_plan.round if round_plan else -1,
             revision=round_plan.revision if round_plan else 0,
-            gone=(*gone(round_plan, run.clusters), *resting(run.clusters, self.state.workers)),
+            gone=(*gone(round_plan, run.clusters), *sorted(passed_over)),
             regroup=plan is not None and awaits_another(plan, run, self.state.workers),
             wanted=asked_of(rounds, run, worker_id, self._clock()) if rounds else (),
         )
@@ -353,13 +354,6 @@ def rank_in(run: Run, worker_id: WorkerId, epoch: Epoch) -> Rank | None:
     """The worker's rank in the plan of this epoch; None when it is no member of it, or the plan is past."""
     plan = run.plan_of(worker_id)
     return run.rank_of(worker_id) if plan is not None and plan.epoch == epoch else None
-
-
-def _interval_s(run: Run, rounds: Rounds | None) -> float:
-    """Of heartbeats: the news that may come with one must not cost a round."""
-    if run.phase == "waiting" or (rounds is not None and (rounds.round_s or 0.0) < SHORT_ROUND_S):
-        return WAITING_HEARTBEAT_S
-    return HEARTBEAT_S
 
 
 def check_protocol(protocol: int) -> None:

@@ -34,6 +34,8 @@ def channel_credentials(identity: Identity) -> grpc.ChannelCredentials:
 _KEEPALIVE = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # What of the two is longer holds, and left to itself this one is a minute: so long a stopped peer went unnoticed.
+    ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
