@@ -129,8 +129,7 @@ def heed(session: Session, command: Command) -> None:
             session.limit_line(command)
         case RoundNews() | UpdateHere():
             session.rounds.hear(command)
-        case Train() | Prepare():
-            # An engine has one plan in its life; the next one is another engine's.
+        case Prepare():
             logger.warning("command ignored, it came before kind=%s", command.kind)
 
 

@@ -268,7 +268,14 @@ class Session:
         return following
 
     def follow(self, command: Train) -> None:
-        """Another plan takes the place of the one that is followed."""
+        """Another plan takes the place of the one that is followed; one that comes twice or late changes nothing."""
+        if self.member is not None and command.plan.epoch <= self.member.group.epoch:
+            logger.warning(
+                "plan ignored, a newer one is followed epoch=%d followed=%d",
+                command.plan.epoch,
+                self.member.group.epoch,
+            )
+            return
         if self._next_plan is not None and not self._next_plan.done():
             self._next_plan.set_result(command)
         if self.member is not None:
