@@ -22,7 +22,9 @@ from legion_client.machine.congestion import LOADED_BYTES_PER_S, Line, sampled
 logger = logging.getLogger(__name__)
 
 LOADED_LOOK_S: Final = 0.25
-IDLE_LOOK_S: Final = 10.0
+ENGINE_LOOK_S: Final = 1.0  # whether it moves anything: it fills a queue in a second
+IDLE_LOOK_S: Final = 5.0
+BASE_S: Final = 10.0  # between two round trips that only keep the base: some 50 MB of packets a month
 GIVE_UP_S: Final = 3.0  # a handshake whose first packet was dropped: the queue is full
 MOVED_S: Final = 2.0  # over which what is moved is averaged: an engine tells every second
 
@@ -62,10 +64,13 @@ class Sharing:
         if not self._is_asked_for():
             self.up = self.down = Line()
             self._traffic.share(None, None)
-            return LOADED_LOOK_S if max(up, down) >= LOADED_BYTES_PER_S else 1.0
+            return self._unloaded_s
+        loaded = max(up, down) >= LOADED_BYTES_PER_S
+        if not loaded and self._clock() - self.up.at < BASE_S and self.up.at:
+            return self._unloaded_s
         trip_s, now = await self._round_trip(), self._clock()
         if trip_s is None:
-            return 1.0
+            return self._unloaded_s
         before = self.up.bytes_per_s, self.down.bytes_per_s
         # The other direction's samples are the same: as of one that moves nothing they tell of the base alone.
         self.up = sampled(self.up, trip_s, up if up >= down else 0.0, now)
@@ -76,12 +81,11 @@ class Sharing:
             self.down = replace(self.down, loaded_at=now)
         self._traffic.share(self.up.bytes_per_s, self.down.bytes_per_s)
         self._tell(before, trip_s)
-        return LOADED_LOOK_S if max(up, down) >= LOADED_BYTES_PER_S and self.up.most_s is not None else self._idle_s
+        return LOADED_LOOK_S if loaded and self.up.most_s is not None else self._unloaded_s
 
     @property
-    def _idle_s(self) -> float:
-        """An engine may begin to send at any moment, and fills a queue in a second."""
-        return 1.0 if self._traffic.has_engine else IDLE_LOOK_S
+    def _unloaded_s(self) -> float:
+        return ENGINE_LOOK_S if self._traffic.has_engine else IDLE_LOOK_S
 
     def _speeds(self) -> tuple[float, float]:
         now, (sent, received) = self._clock(), self._traffic.totals

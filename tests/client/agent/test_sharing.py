@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from legion_client.agent.sharing import GIVE_UP_S, LOADED_LOOK_S, Sharing, handshake_with
+from legion_client.agent.sharing import GIVE_UP_S, Sharing, handshake_with
 from legion_client.agent.traffic import SHARED_BURST_S, Traffic
 from legion_client.engine.protocol import Moved, Rates
 
@@ -87,8 +87,23 @@ async def test_who_switches_it_off_is_free_at_once() -> None:
     await home.live(30)
     assert home.traffic.rates != Rates()
     home.asked_for = False
-    assert await home.sharing.look() == LOADED_LOOK_S
+    await home.sharing.look()
     assert home.traffic.rates == Rates()
+
+
+async def test_while_nothing_is_moved_next_to_nothing_is_sent() -> None:
+    home = Home()
+    trips = 0
+    counted = home.round_trip
+
+    async def round_trip() -> float | None:
+        nonlocal trips
+        trips += 1
+        return await counted()
+
+    home.sharing._round_trip = round_trip
+    await home.live(600, sends=False)
+    assert 50 <= trips <= 61
 
 
 async def test_handshakes_are_measured() -> None:
