@@ -16,6 +16,7 @@ NEWEST: Final = 3  # samples of which the least counts: one that the processor h
 LOADED_BYTES_PER_S: Final = 32_000  # who moves less is not the cause
 LEAST_BYTES_PER_S: Final = 32_000  # it never gets slower: a round of a small model still ends
 BACK_OFF: Final = 0.75
+MOST_SETTLING_S: Final = 5.0
 GROWTH_PER_S: Final = 0.04  # of the rate at which it was too much
 CAUTION: Final = 0.25  # of that growth, close below that rate
 FREE_AFTER_S: Final = 60.0  # without load, or this far above the last trouble, there is no limit
@@ -29,7 +30,7 @@ class Line:
     least_s: tuple[tuple[int, float], ...] = ()  # round trips by part of the window
     newest_s: tuple[float, ...] = ()
     too_fast: float = 0.0  # bytes/s, when it was slowed down last
-    slowed_at: float = float("-inf")
+    settles_at: float = float("-inf")  # until then the queue of before empties, and tells nothing new
     loaded_at: float = float("-inf")
     at: float = 0.0
 
@@ -62,6 +63,8 @@ def sampled(line: Line, round_trip_s: float, moved_bytes_per_s: float, now: floa
     )
     if line.most_s is None:
         return replace(line, bytes_per_s=None)
+    if now < line.settles_at:
+        return line
     if line.delayed:
         return _slower(line, moved_bytes_per_s, now) if loaded else line
     return _faster(line, elapsed_s, now)
@@ -75,10 +78,12 @@ def _window(least_s: tuple[tuple[int, float], ...], round_trip_s: float, now: fl
 
 
 def _slower(line: Line, moved_bytes_per_s: float, now: float) -> Line:
-    """Its effect is seen in samples that follow: they are waited for."""
+    """Its effect is waited for: a queue of so many seconds leaves by what the line carries more than comes."""
     at_most = min(moved_bytes_per_s, line.bytes_per_s or moved_bytes_per_s)
     slower = max(LEAST_BYTES_PER_S, BACK_OFF * at_most)
-    return replace(line, bytes_per_s=slower, too_fast=at_most, slowed_at=now, newest_s=())
+    waiting_s = min(line.newest_s) - (line.base_s or 0.0)
+    settles_at = now + min(MOST_SETTLING_S, waiting_s / (1 - BACK_OFF))
+    return replace(line, bytes_per_s=slower, too_fast=at_most, settles_at=settles_at, newest_s=())
 
 
 def _faster(line: Line, elapsed_s: float, now: float) -> Line:

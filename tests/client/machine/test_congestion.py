@@ -113,10 +113,12 @@ def test_one_sample_that_came_late_changes_nothing() -> None:
 
 def test_while_the_queue_empties_it_is_not_slowed_again_and_again() -> None:
     line = slowed()
-    for look in range(NEWEST - 1):
-        line = sampled(line, 0.4, 0.75e6, 6.0 + look)
-    assert line.bytes_per_s is not None
-    assert line.bytes_per_s >= 0.75e6
+    at = 4.0
+    while (at := at + LOOK_S) < 4.0 + 0.35 * 4:
+        line = sampled(line, 0.4, 0.75e6, at)
+        assert line.bytes_per_s == 0.75e6
+    line = sampled(line, 0.4, 0.75e6, at)
+    assert line.bytes_per_s == 0.75 * 0.75e6, "by now it should have"
 
 
 def test_after_a_while_without_load_there_is_no_limit() -> None:
