@@ -16,9 +16,10 @@ NEWEST: Final = 3  # samples of which the least counts: one that the processor h
 LOADED_BYTES_PER_S: Final = 32_000  # who moves less is not the cause
 LEAST_BYTES_PER_S: Final = 32_000  # it never gets slower: a round of a small model still ends
 BACK_OFF: Final = 0.75
+LEAST_SETTLING_S: Final = 3.0  # what had passed our valve before waits in the kernel's buffers, some MB of it
 MOST_SETTLING_S: Final = 5.0
 GROWTH_PER_S: Final = 0.04  # of the rate at which it was too much
-CAUTION: Final = 0.25  # of that growth, close below that rate
+CAUTION: Final = 0.35  # of that growth, close below that rate
 FREE_AFTER_S: Final = 60.0  # without load, or this far above the last trouble, there is no limit
 
 
@@ -82,7 +83,7 @@ def _slower(line: Line, moved_bytes_per_s: float, now: float) -> Line:
     at_most = min(moved_bytes_per_s, line.bytes_per_s or moved_bytes_per_s)
     slower = max(LEAST_BYTES_PER_S, BACK_OFF * at_most)
     waiting_s = min(line.newest_s) - (line.base_s or 0.0)
-    settles_at = now + min(MOST_SETTLING_S, waiting_s / (1 - BACK_OFF))
+    settles_at = now + min(MOST_SETTLING_S, max(LEAST_SETTLING_S, waiting_s / (1 - BACK_OFF)))
     return replace(line, bytes_per_s=slower, too_fast=at_most, settles_at=settles_at, newest_s=())
 
 
