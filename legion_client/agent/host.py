@@ -259,9 +259,8 @@ class Host:
             if self._orders is not None:
                 self._apply(self._orders)
             shares = kept(self.traffic, enrolment, lambda: agent.state.alone and self.rules.network.leave_room)
-            beside = [asyncio.create_task(self.standing.ask(server)), asyncio.create_task(shares)]
-            if self.polite:
-                beside.append(asyncio.create_task(self.uplink.keep(server, self._line_is_free), name="uplink"))
+            measures = [self.uplink.keep(server, self._line_is_free)] if self.polite else []
+            beside = [asyncio.create_task(part) for part in (self.standing.ask(server), shares, *measures)]
             try:
                 await agent.run()
             finally:
