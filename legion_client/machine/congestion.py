@@ -15,7 +15,7 @@ PARTS: Final = 10  # ... and how many there are: a route that becomes longer is 
 NEWEST: Final = 3  # samples of which the least counts: one that the processor held up says nothing
 LOADED_BYTES_PER_S: Final = 32_000  # who moves less is not the cause
 LEAST_BYTES_PER_S: Final = 32_000  # it never gets slower: a round of a small model still ends
-BACK_OFF: Final = 0.75
+BACK_OFF: Final = 0.85
 LEAST_SETTLING_S: Final = 3.0  # what had passed our valve before waits in the kernel's buffers, some MB of it
 MOST_SETTLING_S: Final = 5.0
 GROWTH_PER_S: Final = 0.04  # of the rate at which it was too much
@@ -90,7 +90,7 @@ def _slower(line: Line, moved_bytes_per_s: float, now: float) -> Line:
 def _faster(line: Line, elapsed_s: float, now: float) -> Line:
     if line.bytes_per_s is None:
         return line
-    near = 0.85 * line.too_fast < line.bytes_per_s < line.too_fast
+    near = 0.9 * line.too_fast < line.bytes_per_s < line.too_fast
     faster = line.bytes_per_s + GROWTH_PER_S * (CAUTION if near else 1.0) * elapsed_s * line.too_fast
     if now - line.loaded_at > FREE_AFTER_S or faster > 4 * line.too_fast:
         return replace(line, bytes_per_s=None)

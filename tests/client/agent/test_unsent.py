@@ -19,7 +19,8 @@ from legion.messages import PROTOCOL, Heartbeat
 from legion.reports import EvaluationRecord, TextSample
 from legion_client.agent import backoff, outbox
 from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.enrolment import Enrolment, join
+from legion_client.agent.enrolment import Enrolment
+from legion_client.agent.joining import join
 from legion_client.agent.outbox import Outbox
 from legion_client.agent.unsent import Unsent, Waiting, unsent_at
 from legion_client.machine.probe import hardware

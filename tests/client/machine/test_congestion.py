@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from legion_client.machine.congestion import (
+    BACK_OFF,
     FLOOR_S,
     FREE_AFTER_S,
     LAN_S,
@@ -101,7 +102,7 @@ def slowed() -> Line:
     line = sampled(Line(), 0.05, 0.0, 1.0)
     for look in range(NEWEST):
         line = sampled(line, 0.4, 1e6, 2.0 + look)
-    assert line.bytes_per_s == 0.75e6
+    assert line.bytes_per_s == BACK_OFF * 1e6
     return line
 
 
@@ -117,11 +118,11 @@ def test_while_the_queue_empties_it_is_not_slowed_again_and_again() -> None:
     at = 4.0
     while (at := at + LOOK_S) < 4.0 + LEAST_SETTLING_S:
         line = sampled(line, 0.4, 0.75e6, at)
-        assert line.bytes_per_s == 0.75e6
+        assert line.bytes_per_s == BACK_OFF * 1e6
     for look in range(NEWEST):
         line = sampled(line, 0.4, 0.75e6, at + look * LOOK_S)
     assert line.bytes_per_s is not None
-    assert line.bytes_per_s < 0.6e6, "by now it should have emptied"
+    assert line.bytes_per_s < BACK_OFF * 1e6, "by now it should have emptied"
 
 
 def test_after_a_while_without_load_there_is_no_limit() -> None:
