@@ -16,7 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from legion.errors import StorageFailed, Unusable
 from legion.identity import PrivateKey, host_name, key_pem, load_key, new_key, worker_id_of_key, write_private
-from legion.ids import WorkerId
+from legion.ids import RelayId, WorkerId
+from legion.relaying import relay_name
 
 WORKER_VALID_S = 30 * 86_400
 AUTHORITY_VALID = timedelta(days=3650)
@@ -59,6 +60,16 @@ class Authority:
         name = host_name(worker)
         certificate = self._sign(public, name, [x509.DNSName(name)], usages, now, until)
         return worker, certificate.public_bytes(serialization.Encoding.PEM).decode(), until
+
+    def sign_relay(self, csr_pem: str, now: float) -> tuple[RelayId, str]:
+        """Relay id and certificate (PEM, server use only), good as long as a server's. Unusable for a bad request."""
+        public = requested_key(csr_pem)
+        relay = RelayId(worker_id_of_key(public))
+        name = relay_name(relay)
+        until = now + SERVER_VALID.total_seconds()
+        names = [x509.DNSName(name)]
+        certificate = self._sign(public, name, names, [ExtendedKeyUsageOID.SERVER_AUTH], now, until)
+        return relay, certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     def issue_server(self, hosts: Iterable[str], now: float) -> None:
         """A fresh key and certificate for the HTTPS port, good for these names and addresses."""
