@@ -129,7 +129,7 @@ class Relay:
                 await self._route(hello, data, connection)
         except OSError as error:
             logger.debug("connection lost source=%s reason=%s", source, error)
-        except Exception:  # noqa: BLE001  one connection, which anybody may have made: the others go on
+        except Exception:  # anybody may have made it: the others go on
             logger.exception("connection failed source=%s", source)
         finally:
             connection.opened()
