@@ -25,6 +25,7 @@ class Running:
     view: RelayView
     relay: Relay
     folder: Path
+    serving: "asyncio.Future[None]"
     refused: dict[WorkerId, str] = field(default_factory=dict)  # why a worker may not register
 
     @property
@@ -34,6 +35,10 @@ class Running:
     @property
     def endpoint(self) -> Endpoint:
         return self.view.endpoint
+
+    def end(self) -> None:
+        """As if it were killed: its connections end with it."""
+        self.serving.cancel()
 
     def worker_folder(self, identity: Identity) -> Path:
         folder = self.folder / identity.worker_id
@@ -81,7 +86,7 @@ async def running(folder: Path, limits: Limits | None = None) -> AsyncIterator[R
         view = RelayView(relay_id=relay_id, name="relay", endpoint=endpoint, load=RelayLoad())
         serving = asyncio.ensure_future(relay.serve(listener))
         try:
-            yield Running(view, relay, folder, refused)
+            yield Running(view, relay, folder, serving, refused)
         finally:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)

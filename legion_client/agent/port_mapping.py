@@ -31,6 +31,9 @@ class PortMapping:
 
     async def open(self, engine: Endpoint) -> int | None:
         """The router's port that leads to the engine; None: there is none, and `state` says why."""
+        mapped = self._mapped
+        if mapped is not None and (mapped.internal_host, mapped.internal_port) == (engine.host, engine.port):
+            return mapped.external_port
         await self.close()
         problems = []
         for way in (self._by_natpmp, self._by_upnp):

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 EVERYWHERE = ("0.0.0.0", "::")
 FIRST_RELAY_S = 15.0  # for a relay to take us; after that we are ready without one
 AGAIN_S = 30.0  # without a relay, between two looks for one
+LOOK_AGAIN_S = 1800.0  # whether we are reached as we were
+ASKED_FOR = "not tried: network.relay is always"
 REPLACED_S = 120.0  # after another program took our place with our key: two that fight for it help nobody
 
 How = Literal["untested", "direct", "relay", "unreachable"]
@@ -91,22 +93,32 @@ class Reach:
         if self._tested == (host, port):
             return
         self._engine = Endpoint(host=host, port=port)
-        problem = "" if self._network.relay == "always" else await self._try_directly(self._engine)
+        await self._look(self._engine)
+        self._tested = (host, port)
+
+    async def _look(self, engine: Endpoint) -> None:
+        problem = ASKED_FOR if self._network.relay == "always" else await self._try_directly(engine)
         if problem is None:
             self._release()
+        elif self._network.relay == "never":
+            self._told(how="unreachable", problem=problem, endpoint=engine)
         else:
-            self._told(how="unreachable", problem=problem, endpoint=self._found.endpoint)
-            if self._network.relay == "never":
-                self._told(endpoint=self._engine)
-            else:
-                await self._await_relay(self._engine)
-        self._tested = (host, port)
+            self._told(problem=problem)
+            await self._await_relay(engine)
+
+    async def _look_again(self) -> None:
+        """Routers are set up anew, and laptops carried elsewhere."""
+        while True:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            if self._tested is not None and self._engine is not None:
+                await self._look(self._engine)
 
     async def serve(self) -> None:
         """Until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._keep_relay())
+                tasks.create_task(self._look_again())
                 tasks.create_task(self.mapping.keep())
         finally:
             self._release()
@@ -135,10 +147,10 @@ class Reach:
     # By a relay.
 
     async def _await_relay(self, engine: Endpoint) -> None:
-        self._settled.clear()
+        if self._found.how != "relay":
+            self._settled.clear()
+            self._told(how="unreachable")
         self._wanted.set()
-        if self._holding is not None:
-            self._settled.set()  # we are there already
         try:
             async with asyncio.timeout(FIRST_RELAY_S):
                 await self._settled.wait()
@@ -181,6 +193,8 @@ class Reach:
     async def _hold(self, chosen: Measured) -> Over | None:
         relay = chosen.relay
         context = await asyncio.to_thread(mutual_client_context, self._identity)
+        if not self._wanted.is_set():
+            return None
 
         def welcome() -> None:
             logger.info("relay found relay=%s rtt_ms=%.1f", relay.name, chosen.rtt_ms)
