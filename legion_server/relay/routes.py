@@ -84,6 +84,7 @@ class Routes:
     calls: dict[str, Call] = field(default_factory=dict)  # by nonce
     revoked: set[WorkerId] = field(default_factory=set)
     doubled: set[WorkerId] = field(default_factory=set)  # since `take_doubled`
+    doubled_count: int = 0
     sessions: Counter[WorkerId] = field(default_factory=Counter)
     refusals: Counter[Refusal] = field(default_factory=Counter)
     _sources: Counter[str] = field(default_factory=Counter)
@@ -122,6 +123,7 @@ class Routes:
         doubled = before.instance != instance
         if doubled:
             self.doubled.add(worker)
+            self.doubled_count += 1
         return Registered(self._registrations, replaced=before.number, doubled=doubled)
 
     def unregister(self, worker: WorkerId, number: int) -> None:

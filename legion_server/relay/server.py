@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from legion.comm.bucket import Valve
 from legion.comm.splice import BUFFER_BYTES, Ends, splice
@@ -27,6 +28,7 @@ from legion.relaying import (
     relay_name,
     worker_of,
 )
+from legion_server.relay import metrics
 from legion_server.relay.control import Control
 from legion_server.relay.hello import MOST_BYTES, Hello, Malformed, Named, Unfinished, parse
 from legion_server.relay.routes import Refusal, Routes
@@ -144,7 +146,10 @@ class Relay:
             return None, b""
 
     async def _route(self, hello: Hello, data: bytes, connection: _Connection) -> None:
-        if not isinstance(hello, Named):
+        if data.startswith(metrics.REQUEST) and ip_address(connection.source.partition("%")[0]).is_loopback:
+            connection.ends.writer.write(metrics.answer(self.routes, self.carried_bytes))
+            await connection.ends.close()
+        elif not isinstance(hello, Named):
             why = hello.why if isinstance(hello, Malformed) else "it ended early"
             self._refused("malformed_hello", connection.source, why)
         elif hello.name == self._name:

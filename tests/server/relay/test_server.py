@@ -147,6 +147,16 @@ async def test_what_is_no_hello_is_counted_and_closed(tmp_path: Path, data: byte
         assert relay.routes.refusals == {"malformed_hello": 1}
 
 
+async def test_this_machine_may_ask_what_was_counted(tmp_path: Path) -> None:
+    async with reachable(tmp_path) as (relay, _, _):
+        assert await raw(relay, b"GET / HTTP/1.1") == b""
+        head, _, body = (await raw(relay, b"GET /metrics HTTP/1.1\r\n\r\n")).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK")
+        assert b"legion_relay_workers 1.0" in body
+        assert b'legion_relay_refusals_total{why="malformed_hello"} 1.0' in body
+        assert relay.routes.refusals == {"malformed_hello": 1}
+
+
 async def test_a_slow_hello_is_counted_and_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_server, "HELLO_S", 0.05)
     async with running(tmp_path) as relay:
