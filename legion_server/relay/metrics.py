@@ -34,6 +34,6 @@ class _Counted:
 def answer(routes: Routes, carried_bytes: int) -> bytes:
     """To an HTTP request."""
     registry = CollectorRegistry()
-    registry.register(_Counted(routes, carried_bytes))  # type: ignore[arg-type]
+    registry.register(_Counted(routes, carried_bytes))
     body = generate_latest(registry)
     return HEAD.format(len(body)).encode() + body
