@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import sqlite3
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -115,7 +116,7 @@ def _build(settings: Settings, clock: Clock) -> Backend:
         datasets=Datasets(coordinator, settings.blobs_dir),
         metrics=Metrics(coordinator, store),
         relays=open_relays(settings.data_dir),
-        dialler=Dialler(client_context(authority.certificate_pem)),
+        dialler=Dialler(dialling_context(authority)),
     )
 
 
@@ -139,6 +140,13 @@ async def _serving(backend: Backend) -> AsyncIterator[None]:
         if all(isinstance(error, LegionError) for error in failed.exceptions):
             raise failed.exceptions[0] from None
         raise
+
+
+def dialling_context(authority: Authority) -> ssl.SSLContext:
+    """Believes workers of this authority, and shows them the server's own certificate."""
+    context = client_context(authority.certificate_pem)
+    context.load_cert_chain(authority.server_certificate_file, authority.server_key_file)
+    return context
 
 
 def make_data_dir(folder: Path) -> None:

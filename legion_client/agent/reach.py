@@ -31,6 +31,7 @@ EVERYWHERE = ("0.0.0.0", "::")
 FIRST_RELAY_S = 15.0  # for a relay to take us; after that we are ready without one
 AGAIN_S = 30.0  # without a relay, between two looks for one
 LOOK_AGAIN_S = 1800.0  # whether we are reached as we were
+SECOND_LOOK_S = 20.0
 ASKED_FOR = "not tried: network.relay is always"
 REPLACED_S = 120.0  # after another program took our place with our key: two that fight for it help nobody
 
@@ -96,9 +97,14 @@ class Reach:
         await self._look(self._engine)
         self._tested = (host, port)
 
-    async def _look(self, engine: Endpoint) -> None:
+    async def _look(self, engine: Endpoint, *, again: bool = False) -> None:
         problem = ASKED_FOR if self._network.relay == "always" else await self._try_directly(engine)
-        if problem is None:
+        if problem is not None and again and self._found.how == "direct":
+            await asyncio.sleep(SECOND_LOOK_S)  # one call that failed is no reason to move
+            problem = await self._try_directly(engine)
+        if problem is None and again:
+            self._wanted.clear()  # who follows a plan of before still comes through the relay: it stays while it lives
+        elif problem is None:
             self._release()
         elif self._network.relay == "never":
             self._told(how="unreachable", problem=problem, endpoint=engine)
@@ -111,7 +117,7 @@ class Reach:
         while True:
             await asyncio.sleep(LOOK_AGAIN_S)
             if self._tested is not None and self._engine is not None:
-                await self._look(self._engine)
+                await self._look(self._engine, again=True)
 
     async def serve(self) -> None:
         """Until cancelled."""
@@ -174,6 +180,8 @@ class Reach:
                 continue  # nobody wants a relay any more
             self._failed_at[chosen.relay.relay_id] = time.monotonic()
             logger.warning("relay lost relay=%s reason=%s", chosen.relay.name, over.reason)
+            if not self._wanted.is_set():
+                continue
             if over.replaced:
                 self._told(doubled=over.reason)
                 await asyncio.sleep(REPLACED_S)

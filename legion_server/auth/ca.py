@@ -72,11 +72,14 @@ class Authority:
         return relay, certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     def issue_server(self, hosts: Iterable[str], now: float) -> None:
-        """A fresh key and certificate for the HTTPS port, good for these names and addresses."""
+        """A fresh key and certificate for the HTTPS port, good for these names and addresses.
+
+        Also a client's: workers that the server dials back to let nobody in without one.
+        """
         key = new_key()
         names = [_general_name(host) for host in sorted(set(hosts))]
         until = now + SERVER_VALID.total_seconds()
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         certificate = self._sign(key.public_key(), "Legion server", names, usages, now, until)
         write_private(self.server_key_file, key_pem(key))
         write_private(self.server_certificate_file, certificate.public_bytes(serialization.Encoding.PEM))

@@ -50,6 +50,7 @@ class _Caller:
     """Waits for a worker to answer, then for the session to end."""
 
     worker: WorkerId
+    source: str
     data: bytes  # what it has sent so far
     ends: Ends
     answered: asyncio.Event = field(default_factory=asyncio.Event)
@@ -227,10 +228,18 @@ class Relay:
         connection.opened()
         caller.answered.set()
         self._sessions[caller] = connection.ends
+        carried_bytes = 0
+
+        async def through(size_bytes: int) -> None:
+            nonlocal carried_bytes
+            carried_bytes += size_bytes
+            await self._through(worker, size_bytes)
+
         try:
             connection.ends.writer.write(caller.data)
-            await splice(caller.ends, connection.ends, lambda size: self._through(worker, size))
+            await splice(caller.ends, connection.ends, through)
         finally:
+            logger.info("session over worker=%s caller=%s bytes=%d", worker, caller.source, carried_bytes)
             del self._sessions[caller]
             self.routes.ended(worker)
             caller.over.set()
@@ -257,7 +266,7 @@ class Relay:
             logger.info("connection refused why=%s source=%s worker=%s", refusal, connection.source, worker)
             await _turn_away(connection.ends)
             return
-        caller = self._callers[nonce] = _Caller(worker, data, connection.ends)
+        caller = self._callers[nonce] = _Caller(worker, connection.source, data, connection.ends)
         self._controls[self.routes.seats[worker].number].say(Invitation(nonce=nonce))
         try:
             async with asyncio.timeout(INVITATION_S):

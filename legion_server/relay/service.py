@@ -1,6 +1,7 @@
 """A relay's program: the port, and the server that it answers to."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -16,6 +17,11 @@ from legion_server.relay.coordinator import Coordinator
 from legion_server.relay.enrolment import Enrolment
 from legion_server.relay.routes import Routes
 from legion_server.relay.server import Relay
+
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +111,14 @@ def load_of(routes: Routes, bytes_per_s: float) -> RelayLoad:
     )
 
 
+def raise_file_limit() -> None:
+    """A session takes two descriptors, a worker three; what a shell allows by itself is a thousand."""
+    if resource is not None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):  # macOS names no limit, and has one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def run(
     enrolment: Enrolment,
     listener: socket.socket,
@@ -116,6 +130,7 @@ def run(
 ) -> None:
     """Serve until SIGINT or SIGTERM."""
     host, port = listener.getsockname()[:2]
+    raise_file_limit()
 
     def ready() -> None:
         if ready_file is not None:

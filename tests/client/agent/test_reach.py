@@ -165,11 +165,15 @@ async def test_the_same_engine_is_looked_for_again_now_and_then(
 ) -> None:
     answers = Answers(Endpoint(host="203.0.113.7", port=PORT))
     monkeypatch.setattr(reach, "LOOK_AGAIN_S", 0.01)
-    async with worker(tmp_path, answers) as me:
+    monkeypatch.setattr(reach, "SECOND_LOOK_S", 0.01)
+    async with running(tmp_path) as relay, worker(tmp_path, answers) as me:
         await me.reach.find("192.168.1.5", PORT)
-        await me.reach.find("192.168.1.5", PORT)
+        answers.views = [relay.view]
         answers.reached = None
-        await until(lambda: me.reach.found.how == "unreachable")
+        await until(lambda: me.reach.found.how == "relay")
+        answers.reached = Endpoint(host="203.0.113.7", port=PORT)
+        await until(lambda: me.reach.found.how == "direct")
+        assert len(relay.routes.seats) == 1  # for those whose plan is of before
 
 
 def view(name: str, share: float = 0.0) -> RelayView:
