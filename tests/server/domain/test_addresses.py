@@ -4,6 +4,7 @@ from coordinated_rounds import Table, a_worker, config_of
 
 from legion.ids import WorkerId
 from legion.messages import Endpoint
+from legion_server.domain.addresses import told
 from legion_server.domain.round_plan import reducers_of
 
 RELAY = Endpoint(host="relay", port=8443, relayed=True)
@@ -65,3 +66,16 @@ def test_reducers_are_direct_workers() -> None:
 
 def test_where_all_are_behind_relays_they_reduce_all_the_same() -> None:
     assert reducers(with_relayed("ab", "ab")) == {"a", "b", "z"}
+
+
+def test_a_cluster_that_goes_on_without_a_member_keeps_its_place_in_the_round() -> None:
+    """It may have contributed with the one who is gone."""
+    table = Table(config_of(4, size=2), "abcd")
+    table.follow()
+    first, second = table.run.clusters
+    (kept, gone) = first.members
+    moved = kept.model_copy(update={"endpoint": RELAY})
+    after = told(table.rounds, (first.model_copy(update={"members": (moved,)}), second)).rounds.plan
+    assert after is not None
+    assert after.participants[0].members == (moved, gone)
+    assert after.participants[1] == table.plan.participants[1]
