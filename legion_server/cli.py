@@ -88,6 +88,8 @@ def workers(data_dir: DataDir = None) -> None:
     table = Table(whole, "name", "state", "step", "address", "last heard")
     for view in views:
         address = f"{view.endpoint.host}:{view.endpoint.port}" if view.endpoint else ""
+        if view.endpoint is not None and view.endpoint.relayed:
+            address += " (relay)"
         heard = datetime.fromtimestamp(view.last_seen).strftime("%d %b %H:%M:%S")
         table.add_row(view.worker_id, view.name, view.failure or view.state, str(view.step), address, heard)
     Console().print(table)

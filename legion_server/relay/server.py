@@ -124,8 +124,14 @@ class Relay:
     # A connection, of whatever kind.
 
     async def _receive(self, accepted: socket.socket, source: str) -> None:
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = _Connection(self.routes, source, await streams(accepted))
+        try:
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = _Connection(self.routes, source, await streams(accepted))
+        except OSError as error:  # it has gone already
+            logger.debug("connection lost source=%s reason=%s", source, error)
+            self.routes.depart(source)
+            accepted.close()
+            return
         try:
             hello, data = await self._hello(connection)
             if hello is not None:

@@ -57,6 +57,9 @@ def test_a_run_whose_workers_are_behind_relays_survives_one_of_them(
     other = clients[0].until("relay found relay=(east|west)").group(1)
     assert other != chosen[0]
     assert [client.ended() for client in clients] == [0, 0], clients[0].output + clients[1].output
+    relays[other].terminate()
+    assert relays[other].ended() == 0, relays[other].output
+    assert "Traceback" not in relays[other].output
     metrics = admin.call("GET", "/metrics")
     assert (metrics["phase"], metrics["step"]) == ("complete", STEPS)
     assert metrics["rounds"]["counters"]["root_mismatches"] == 0
