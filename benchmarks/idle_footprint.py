@@ -3,12 +3,13 @@
 Four agents of a run on loopback, each with a home of its own: with a tray (its window never opened) and headless, each
 paused by hand after it has trained, and waiting for hours that its schedule allows. The screen is Xvfb with icewm and a
 session bus. BOINC's client has no project. All are measured at the same time, by perf, once they are quiet.
-Then, ten minutes after the pause, it counts the engines that still live.
+Then, ten minutes after the pause, it counts the engines that still live; with --pause 0 it does not wait for that.
 
-python benchmarks/idle_footprint.py [--seconds 120] [--json FILE]      # as root
+python benchmarks/idle_footprint.py [--seconds 120] [--pause 600] [--json FILE]      # as root
     (apt: xvfb icewm dbus linux-perf boinc-client)
 """
 
+import compileall
 import contextlib
 import os
 import sys
@@ -21,6 +22,9 @@ from volunteer.cost import Cost, boinc, costs, engines
 from volunteer.processes import running
 from volunteer.screen import screen
 from volunteer.server import Server, client, config, reached, server
+
+import legion
+import legion_client
 
 QUIET_S = 30.0  # after the last change
 PAUSE_S = 600.0  # after which an engine's memory is given back
@@ -47,11 +51,18 @@ def rows(name: str, cost: Cost) -> list[Row]:
     """BOINC's have no bar."""
     is_ours = name in KINDS
     memory = f"{cost.own_mb:.0f} MB of it its own"
+    woken = f"{cost.slept_per_s:.2f} after a sleep"
     return [
         Row(f"{name}: processor", cost.cpu_percent, "% of a core", "<= 0.5" if is_ours else ""),
-        Row(f"{name}: wake-ups", cost.wakeups_per_s, "1/s", "<= 4" if is_ours else ""),
+        Row(f"{name}: wake-ups", cost.wakeups_per_s, "1/s", "<= 4" if is_ours else "", woken),
         Row(f"{name}: memory", cost.rss_mb, "MB", BARS[name.split(",")[0]] if is_ours else "", memory),
     ]
+
+
+def compiled() -> None:
+    """As pip does it: a start without bytecode compiles, and keeps some of the memory that this took."""
+    for package in (legion, legion_client):
+        compileall.compile_dir(Path(package.__path__[0]), quiet=1)
 
 
 def measured(folder: Path, seconds: float, pause_s: float) -> list[Row]:
@@ -91,6 +102,7 @@ def main() -> int:
     arguments.add_argument("--seconds", type=float, default=120.0, help="how long to measure")
     arguments.add_argument("--pause", type=float, default=PAUSE_S, help="seconds of pause before engines are counted")
     options = arguments.parse_args()
+    compiled()
     with tempfile.TemporaryDirectory() as folder:
         return show("Doing nothing", measured(Path(folder), options.seconds, options.pause), options.json)
 

@@ -29,7 +29,7 @@ from behind_nat.peer import MARKER
 from rows import Row, parser, show, status_of
 
 from legion.errors import RunError
-from legion.identity import host_name
+from legion.ids import host_name
 from legion_client.agent.enrolment import Enrolment
 from legion_client.agent.reach import Reached, load
 from legion_client.paths import Home

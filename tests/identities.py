@@ -3,7 +3,8 @@
 import time
 from pathlib import Path
 
-from legion.identity import Identity, key_pem, new_key, signing_request
+from legion.identity import Identity
+from legion.keys import key_pem, new_key, signing_request
 from legion_server.auth.ca import open_authority
 
 

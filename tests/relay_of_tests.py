@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from legion.identity import Identity, key_pem, mutual_client_context, mutual_server_context, new_key, signing_request
+from legion.identity import Identity, mutual_client_context, mutual_server_context
 from legion.ids import RelayId, WorkerId
+from legion.keys import key_pem, new_key, signing_request
 from legion.messages import Endpoint
 from legion.relaying import RelayLoad, RelayView, new_nonce
 from legion_client.agent.relayed import Over, hold

@@ -1,6 +1,8 @@
 """What a process costs while it does nothing: processor, wake-ups, memory. Linux, and perf for the wake-ups.
 
 perf counts the switches of threads, those included that begin and end meanwhile; /proc only knows living ones.
+A thread that others push off the processor is switched too, without having slept: on a computer that has much else to
+do these are half of all.
 """
 
 import contextlib
@@ -14,6 +16,8 @@ import psutil
 from legion.errors import Unusable
 
 ENGINE = "legion_client.engine"
+SWITCHED, SLEPT, BUSY = "context-switches", "sched:sched_switch", "task-clock"
+IS_ASLEEP = "prev_state > 0 && prev_state < 256"  # not running, nor pushed off
 
 
 class Cost(NamedTuple):
@@ -21,6 +25,7 @@ class Cost(NamedTuple):
 
     cpu_percent: float  # of one core
     wakeups_per_s: float  # context switches, voluntary and not
+    slept_per_s: float  # the voluntary ones
     rss_mb: float  # MB of 2**20 bytes, as ps and top count
     own_mb: float  # PSS: pages shared with others count in part
 
@@ -33,7 +38,7 @@ def costs(pids: Mapping[str, int], seconds: float) -> dict[str, Cost]:
 
 
 def _watch(pid: int, seconds: float) -> "subprocess.Popen[str]":
-    counters = ["-x,", "-e", "context-switches", "-e", "task-clock"]
+    counters = ["-x,", "-e", SWITCHED, "-e", BUSY, "-e", SLEPT, "--filter", IS_ASLEEP]
     command = ["perf", "stat", *counters, "-p", str(pid), "--", "sleep", str(seconds)]
     try:
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -44,11 +49,11 @@ def _watch(pid: int, seconds: float) -> "subprocess.Popen[str]":
 def _cost(counted: str, pid: int, seconds: float) -> Cost:
     values = {line.split(",")[2]: line.split(",")[0] for line in counted.splitlines() if line.count(",") > 2}
     try:
-        switches, busy_ms = (float(values[event]) for event in ("context-switches", "task-clock"))
+        switches, slept, busy_ms = (float(values[event]) for event in (SWITCHED, SLEPT, BUSY))
     except (KeyError, ValueError) as error:
         raise Unusable(f"perf does not count process {pid}: {counted.strip()}", hint="Run it as root.") from error
     memory = psutil.Process(pid).memory_full_info()
-    return Cost(busy_ms / seconds / 10, switches / seconds, memory.rss / 2**20, memory.pss / 2**20)
+    return Cost(busy_ms / seconds / 10, switches / seconds, slept / seconds, memory.rss / 2**20, memory.pss / 2**20)
 
 
 def engines(pids: Sequence[int]) -> int:

@@ -132,12 +132,13 @@ class Attempt:
         self._spawn(self._fetch_slice(plan))
 
     def take_part(self, plan: Plan, back: WayBack | None) -> None:
-        self.plan = plan
+        goes_on, self.plan = self.plan is not None and plan.restore is not None, plan
         config = self.prepared.config if self.prepared else None
-        if config is not None and config.in_rounds:
+        if config is not None and config.in_rounds and not goes_on:
             for part in self.rounds.parts():
                 self._spawn(part)
-            self.rounds.begin(back.anchor if back else -(-plan.first_step // config.rounds.steps))
+            first = plan.restore.anchor if plan.restore else -(-plan.first_step // config.rounds.steps)
+            self.rounds.begin(back.anchor if back else first)
 
     def say(self, command: Command) -> None:
         """To the engine, when it lives."""

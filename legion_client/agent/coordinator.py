@@ -34,8 +34,12 @@ from legion_client.agent.traffic import Traffic
 from legion_client.engine.protocol import SliceWritten
 
 CHUNK_BYTES = 2**20
+PIECE_BYTES = 2**16  # of a burst: many fit into half a second of a slow line
 # A worker that waits longer than this on a silent connection has lost it.
 TIMEOUT = httpx.Timeout(30.0, connect=5.0)
+# Longer than from one heartbeat to the next, as every new connection costs both sides a handshake; shorter than the
+# server keeps it (KEEP_ALIVE_S): else it closes as we speak.
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=45.0)
 SERVERS_TROUBLE = (httpx.codes.INTERNAL_SERVER_ERROR, httpx.codes.INSUFFICIENT_STORAGE)
 SOMEBODY_ELSE = (
     "Somebody is in between, such as the login page of a hotel, or the server was set up anew: then ask its operator "
@@ -66,7 +70,8 @@ class Coordinator:
             base_url=base_url,
             # trust_env: a proxy from the environment would only see a tunnel it cannot open.
             transport=MeteredTransport(
-                httpx.AsyncHTTPTransport(verify=context, trust_env=False), traffic if traffic is not None else Traffic()
+                httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=LIMITS),
+                traffic if traffic is not None else Traffic(),
             ),
             timeout=TIMEOUT,
             trust_env=False,
@@ -91,8 +96,10 @@ class Coordinator:
 
     async def probe(self, size_bytes: int) -> ProbeReply:
         """A burst of so much, past the volunteer's limits: what they are a share of is measured so."""
-        burst = os.urandom(size_bytes)  # which nobody on the way compresses
-        response = await self._call("POST", "/network/probe", content=burst, extensions={UNHELD: True})
+        headers = {"Content-Length": str(size_bytes)}
+        response = await self._call(
+            "POST", "/network/probe", headers=headers, content=noise(size_bytes), extensions={UNHELD: True}
+        )
         return parsed(response, ProbeReply)
 
     async def reachability(self, endpoint: Endpoint) -> ReachReply:
@@ -273,6 +280,12 @@ def parsed(response: httpx.Response, kind: type[Reply]) -> Reply:
     except ValidationError as error:
         where = f"{response.request.method} {response.request.url.path}"
         raise ProtocolMismatch(f"{where} was answered with what is no {kind.__name__}") from error
+
+
+async def noise(size_bytes: int) -> AsyncIterator[bytes]:
+    """Which nobody on the way compresses. In pieces: as a whole, a burst would cost an agent at rest 25 MB for ever."""
+    for start in range(0, size_bytes, PIECE_BYTES):
+        yield os.urandom(min(PIECE_BYTES, size_bytes - start))
 
 
 async def _chunks_of(file: Path) -> AsyncIterator[bytes]:

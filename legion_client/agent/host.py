@@ -16,10 +16,11 @@ from legion.identity import Invite
 from legion_client.agent import life
 from legion_client.agent.coordinator import Coordinator
 from legion_client.agent.decided import Decided, by_hand
-from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, forget, join
+from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, forget
 from legion_client.agent.equipment import Equipment
 from legion_client.agent.face import in_full
 from legion_client.agent.guard import Guard, Watch, nobody_watches, nothing_comes, watching
+from legion_client.agent.joining import join
 from legion_client.agent.journal import Journal
 from legion_client.agent.known import beside_sensors
 from legion_client.agent.memberships import BROKE_OFF, FOR_GOOD, JOINED, LEFT, NO_LONGER, UNKEPT, Ends, ended
@@ -162,7 +163,7 @@ class Host:
         self.journal.add("left", Said(text=LEFT, values={"server": server}))
 
     async def enrol(self, invite: Invite | None) -> None:
-        """The enrolment of this home, made with `invite` if there is none; before `run`. See `enrolment.join`."""
+        """The enrolment of this home, made with `invite` if there is none; before `run`. See `joining.join`."""
         self.enrolment = await join(self.home.identity, invite, self.settings.name, lambda: hardware(self.home.root))
 
     async def run(self, *, stays: bool = False) -> None:

@@ -123,6 +123,8 @@ def _member(state: State, plan: Plan, *, kept: bool) -> State:
 
 
 def _planned(state: State, plan: Plan) -> Next:
+    if plan.restore is not None:  # the other members have what we need
+        return replace(state, phase=Phase.TRAINING, kept=False), (SendTrain(plan, None),)
     if plan.first_step > 0 or state.kept:
         return replace(state, phase=Phase.LOADING), (FetchSlice(plan),)
     return replace(state, phase=Phase.TRAINING), (SendTrain(plan, None),)

@@ -9,14 +9,13 @@ from typing import Any
 
 from legion.config import config_digest
 from legion.errors import LegionError
-from legion.identity import load_key, signing_request
 from legion.ids import Epoch
 from legion.messages import PROTOCOL, Event, Heartbeat, HeartbeatReply, Plan
 from legion_client.agent import events, life
 from legion_client.agent.attempt import Attempt, Surroundings, keeps_state, local_host
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.enrolment import Enrolment, renewed
+from legion_client.agent.enrolment import Enrolment
 from legion_client.agent.lifecycle import TOGETHER, transition
 from legion_client.agent.orders import Offer
 from legion_client.agent.outbox import Outbox
@@ -27,7 +26,7 @@ from legion_client.agent.room import Room
 from legion_client.agent.rounds import NUDGES as ROUND_NUDGES
 from legion_client.agent.supervisor import COMMAND
 from legion_client.agent.traffic import Traffic
-from legion_client.engine.protocol import Pause, Rates, Resume, Stop, Throttle, Train
+from legion_client.engine.protocol import Pause, Rates, Regroup, Resume, Stop, Throttle, Train
 from legion_client.paths import Home
 from legion_client.settings import Settings
 
@@ -70,6 +69,7 @@ class Agent:
         self._tasks: asyncio.TaskGroup | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._limits: Throttle | None = None
+        self._regrouping = life.NO_EPOCH  # the plan that we broke off, or are about to, for another member
         self._left = life.NO_EPOCH  # the plan that we followed last, and no longer do
         self.offer = Offer()
         self.cards: str | None = None  # that the next engine may see; see Attempt.start_engine
@@ -193,10 +193,7 @@ class Agent:
                 self._attempt.fetch_slice(plan)
             case life.SendTrain(plan, path, back):
                 self._attempt.say(_train(plan, path, back))
-                if plan.restore is None:
-                    self._attempt.take_part(plan, back)
-                else:
-                    self._attempt.plan = plan
+                self._attempt.take_part(plan, back)
             case life.SendStop(reason, within_s, rests):
                 self._attempt.say(Stop(reason=reason, within_s=within_s, rests=rests))
             case life.SendPause(reason, after_contribution, serves):
@@ -287,6 +284,9 @@ class Agent:
         if not await self._has_another_plan(attempt, reply.epoch):
             self._post_of(attempt, life.EpochSeen(reply.epoch))
         attempt.rounds.seen(reply)
+        if reply.regroup and self._state.phase in TOGETHER and reply.epoch == self._state.epoch != self._regrouping:
+            self._regrouping = reply.epoch
+            attempt.say(Regroup())
         if self._state.phase in (life.Phase.READY, life.Phase.DOZING) and attempt.prepared is not None:
             # Until it has heard that we left, the server may still count us a member of the plan before.
             planned = reply.epoch not in (life.NO_EPOCH, self._left)
@@ -316,9 +316,9 @@ class Agent:
             self._post_of(attempt, life.ConfigChanged())
 
     async def _renew_certificate(self) -> None:
-        request = signing_request(load_key(self._enrolment.identity.key_pem))
-        reply = await persistently("certificate", self._server.renew, request)
-        self._enrolment = renewed(self._home.identity, self._enrolment, reply.certificate_pem)
+        from legion_client.agent.enrolling import renew  # noqa: PLC0415  cryptography: 10 MB, once a month
+
+        self._enrolment = await renew(self._home.identity, self._enrolment, self._server)
         logger.info("certificate renewed worker=%s", self._enrolment.worker_id)
 
     async def _follow_events(self) -> None:

@@ -143,7 +143,8 @@ def _content(home: Home) -> dict[str, bytes]:
 
 
 def _worker_id(content: dict[str, bytes]) -> str:
-    from legion.identity import KEY_FILE, load_key, worker_id_of_key
+    from legion.identity import KEY_FILE
+    from legion.keys import load_key, worker_id_of_key
 
     if KEY_FILE not in content or set(content) - set(_files()):
         raise Unusable("the file holds no identity of Legion")

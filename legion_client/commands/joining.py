@@ -132,7 +132,7 @@ def _join(home: Home, invite: "Invite") -> dict[str, Any]:
 
 
 async def _enrol(home: Home, invite: "Invite") -> str:
-    from legion_client.agent.enrolment import join as enrol
+    from legion_client.agent.joining import join as enrol
     from legion_client.machine.probe import hardware
     from legion_client.settings import load
 

@@ -15,8 +15,9 @@ from cryptography.x509.oid import NameOID
 from legion.config import RunConfig, config_digest, merge
 from legion.data.prepare import prepare
 from legion.errors import EngineDied, by_slug
-from legion.identity import Identity, PrivateKey, host_name, key_pem, new_key, worker_id_of_key
-from legion.ids import Epoch, RunId, WorkerId
+from legion.identity import Identity
+from legion.ids import Epoch, RunId, WorkerId, host_name
+from legion.keys import PrivateKey, key_pem, new_key, worker_id_of_key
 from legion.messages import DatasetManifest, Endpoint, Member, Plan
 from legion.reports import StepRecord
 from legion_client.agent.supervisor import COMMAND, Engine

@@ -19,6 +19,7 @@ from legion_client.engine.protocol import (
     Pause,
     Prepare,
     Rates,
+    Regroup,
     Resume,
     RoundNews,
     Stop,
@@ -107,6 +108,8 @@ def heed(session: Session, command: Command) -> None:
     match command:
         case Train():
             session.follow(command)
+        case Regroup():
+            session.regroup()
         case Stop(reason=reason, within_s=within_s, rests=rests):
             logger.info("stopping reason=%s", reason)
             session.stop(within_s, rests=rests)

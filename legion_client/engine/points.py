@@ -105,10 +105,14 @@ class Points:
 
 def held(folder: PointFolder) -> tuple[KeptPoint, ...]:
     """What the folder has, for the coordinator; the oldest first."""
-    found: dict[tuple[Epoch, Step], list[int]] = {}
+    found: dict[tuple[Epoch, Step, int], list[int]] = {}
     for name in folder.held():
-        found.setdefault((name.epoch, name.step), []).append(name.rank)
-    return tuple(KeptPoint(epoch=epoch, step=step, ranks=tuple(ranks)) for (epoch, step), ranks in found.items())
+        with opened(folder.path(name)) as file:
+            found.setdefault((name.epoch, name.step, file.info.anchor), []).append(name.rank)
+    return tuple(
+        KeptPoint(epoch=epoch, step=step, anchor=anchor, ranks=tuple(ranks))
+        for (epoch, step, anchor), ranks in found.items()
+    )
 
 
 @contextlib.contextmanager

@@ -101,6 +101,12 @@ class Throttle(Message):
     gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None  # of the card's memory; None: all of it
 
 
+class Regroup(Message):
+    """Break off once this round's contribution is made: another plan, with another member, follows PlanBroken."""
+
+    kind: Literal["regroup"] = "regroup"
+
+
 class Rates(Message):
     """How fast the engine may use the line, until the next Rates, also for what waits already. None: no limit."""
 
@@ -110,7 +116,8 @@ class Rates(Message):
 
 
 Command = Annotated[
-    Prepare | Train | RoundNews | UpdateHere | Stop | Pause | Resume | Throttle | Rates, Field(discriminator="kind")
+    Prepare | Train | RoundNews | UpdateHere | Stop | Pause | Resume | Throttle | Rates | Regroup,
+    Field(discriminator="kind"),
 ]
 
 

@@ -142,7 +142,8 @@ class Session:
         if not config.in_rounds:
             yield None
             return
-        place, anchor = self._place(plan), first_anchor(self._prepare, command)
+        anchor = first_anchor(self._prepare, command) if plan.restore is None else plan.restore.anchor
+        place = self._place(plan)
         work_dir = self._prepare.work_dir
         async with self.rounds.taking_part(config, self._identity, place, anchor, self.network, work_dir) as courier:
             yield courier
@@ -270,6 +271,12 @@ class Session:
             self._next_plan.set_result(command)
         if self.member is not None:
             self.member.changes.fail(StepAborted("another plan takes the place of this one"))
+
+    def regroup(self) -> None:
+        """Break off once the cluster has contributed: another member is to take part."""
+        logger.info("regrouping")
+        if self._training is not None:
+            self._training.regrouping.set()
 
     async def _hand_over(self, courier: Courier) -> None:
         """What we had not put into updates yet; takes `handover.LEAVING_S` at most."""

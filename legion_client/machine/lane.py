@@ -2,7 +2,7 @@
 
 All probes share one thread, as each wake-up of the processor costs more than the reading. One that takes longer than
 `HAND_OVER_S` keeps that thread and the rest goes on in a new one; from then on it has a thread of its own, until it is
-quick again. Threads are daemons, since one that never returns must not hold up the end of the program.
+quick again.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from legion_client.machine.sensing import Slot
+from legion_client.machine.threads import Threads
 
 HAND_OVER_S = 0.25
 ANSWER_S = 0.05  # most answers come within: threads that work side by side wake one another for Python's lock
@@ -22,6 +23,7 @@ class Lane:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._threads = Threads()
 
     def start(self, slots: Sequence[Slot[Any]]) -> list[asyncio.Task[None]]:
         """One task for each source that is asked or slow, and one for all others together."""
@@ -37,6 +39,7 @@ class Lane:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._threads.close()
 
     def _own(self, reading: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(reading)
@@ -50,7 +53,7 @@ class Lane:
         await self._probe(slots)
 
     async def _probe(self, slots: Sequence[Slot[Any]]) -> None:
-        turn = Turn(slots)
+        turn = Turn(slots, self._threads)
         try:
             if await turn.over_within(HAND_OVER_S):
                 turn.settle()
@@ -89,7 +92,7 @@ async def ask(slot: Slot[Any]) -> None:
 class Turn:
     """One thread that reads some probes, one after the other. All methods but `_work` belong to the loop."""
 
-    def __init__(self, slots: Sequence[Slot[Any]]) -> None:
+    def __init__(self, slots: Sequence[Slot[Any]], threads: Threads) -> None:
         self._slots = slots
         self._lock = threading.Lock()
         self._outcomes: list[tuple[Any, BaseException | None]] = []
@@ -97,7 +100,7 @@ class Turn:
         self._last = len(slots)
         self._loop = asyncio.get_running_loop()
         self.over = self._loop.create_future()
-        threading.Thread(target=self._work, name=f"legion-{slots[0].name}", daemon=True).start()
+        threads.run(self._work, f"legion-{slots[0].name}")
 
     async def over_within(self, limit_s: float) -> bool:
         await asyncio.wait({self.over}, timeout=limit_s)

@@ -51,7 +51,7 @@ def run(
     has_tray = QSystemTrayIcon.isSystemTrayAvailable()
     desktop.find_tray(has_tray)
     application.processEvents()
-    import qasync  # noqa: PLC0415  as long as the tray needs to take the icon in
+    from legion_client.ui.loop import Loop  # noqa: PLC0415  as long as the tray needs to take the icon in
 
     application.processEvents()
     if not background:  # without a tray it comes all the same, but at login many a tray is late
@@ -61,7 +61,7 @@ def run(
     if doorbell is not None:
         doorbell.answered_by(desktop.answer_door)
     garbage = Garbage(application)
-    with asyncio.Runner(loop_factory=lambda: qasync.QEventLoop(application)) as runner:
+    with asyncio.Runner(loop_factory=lambda: Loop(application)) as runner:
         runner.run(attend(desktop, seat))
     garbage.stop()
     if doorbell is not None:

@@ -5,8 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response, status
 
 from legion.errors import InviteInvalid, NotFound, Refused, WorkerRevoked
-from legion.identity import host_name
-from legion.ids import RelayId, WorkerId
+from legion.ids import RelayId, WorkerId, host_name
 from legion.messages import Endpoint
 from legion.relaying import (
     ReachReply,

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from legion.errors import StorageFailed, Unusable
-from legion.identity import PrivateKey, host_name, key_pem, load_key, new_key, worker_id_of_key, write_private
-from legion.ids import RelayId, WorkerId
+from legion.identity import write_private
+from legion.ids import RelayId, WorkerId, host_name
+from legion.keys import PrivateKey, key_pem, load_key, new_key, worker_id_of_key
 from legion.relaying import relay_name
 
 WORKER_VALID_S = 30 * 86_400

@@ -135,7 +135,8 @@ def _regroup(moment: Moment, workers: Workers, now: float) -> None:
         broken_s = now - breaking.setdefault(plan.cluster, now)
         run = moment.run
         next_epoch = Epoch(run.epoch + 1)
-        going = recovery.going(plan, run.run_id, run.config, next_epoch, workers, broken_s)
+        free = clusters.free(workers.values(), run.clusters, config_digest(run.config), plan.shape)
+        going = recovery.going(plan, run.run_id, run.config, next_epoch, workers, broken_s, free)
         if going.waits:
             continue
         del breaking[plan.cluster]
@@ -150,7 +151,8 @@ def _go_on(moment: Moment, before: Plan, plan: Plan) -> None:
     found = tuple(plan if other is before else other for other in moment.run.clusters)
     moment.run = replace(moment.run, epoch=plan.epoch, clusters=found)
     public = {"epoch": plan.epoch, "members": len(plan.members), "cluster": plan.cluster, "round": plan.round}
-    lost = len(before.members) - len(plan.members)
+    stay = {member.worker_id for member in plan.members}
+    lost = sum(member.worker_id not in stay for member in before.members)
     ids = {"worker_ids": [m.worker_id for m in plan.members]}
     moment.happenings.append(Happening("plan", public, ids))
     if moment.rounds is not None:

@@ -66,7 +66,10 @@ def loss(plan: Plan, workers: Workers) -> str | None:
 
 
 def _left_behind(plan: Plan, worker: Worker) -> bool:
-    return plan.restore is not None and worker.epoch != plan.epoch and worker.state in ("joining", "preparing", "ready")
+    if plan.restore is None or worker.epoch == plan.epoch:
+        return False
+    had = {member.worker_id for member in plan.restore.members}
+    return worker.worker_id in had and worker.state in ("joining", "preparing", "ready")
 
 
 def resting(clusters: Sequence[Plan], workers: Workers) -> tuple[ClusterId, ...]:

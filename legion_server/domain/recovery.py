@@ -7,15 +7,17 @@ the cluster gets a plan of these, under the same name: what it had sent to a rou
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from legion.config import RunConfig
+from legion.config import RunConfig, config_digest
 from legion.errors import ConfigInvalid
 from legion.ids import Epoch, RunId, WorkerId
 from legion.messages import Broken, Member, Plan, Restore
+from legion_server.domain import clusters
 from legion_server.domain import plan as plans
 from legion_server.domain.clusters import Workers
 from legion_server.domain.departures import departure
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Outcome, Rounds, published
+from legion_server.domain.runs import Run
 
 Offers = Mapping[WorkerId, Broken]
 
@@ -30,10 +32,18 @@ class Going:
     waits: bool = False
 
 
-def going(plan: Plan, run_id: RunId, config: RunConfig, epoch: Epoch, workers: Workers, broken_s: float) -> Going:
+def going(
+    plan: Plan,
+    run_id: RunId,
+    config: RunConfig,
+    epoch: Epoch,
+    workers: Workers,
+    broken_s: float,
+    free: Sequence[Worker] = (),
+) -> Going:
     """Of a cluster that lost a member `broken_s` ago. Neither a plan nor waiting: it is gone.
 
-    `epoch`: for its next plan.
+    `epoch`: for its next plan, in which workers that are `free` take the places of those who are missing.
     """
     if not config.cluster.restore_every or len(plan.members) == 1:
         return Going()
@@ -48,7 +58,8 @@ def going(plan: Plan, run_id: RunId, config: RunConfig, epoch: Epoch, workers: W
     if restore is None:
         return Going()
     try:
-        following = plans.make_plan(run_id, config, epoch, plan.first_step, survivors)
+        joining = free[: lacking(len(survivors), config)]
+        following = plans.make_plan(run_id, config, epoch, plan.first_step, [*survivors, *joining])
     except ConfigInvalid:  # those who are left cannot hold the model
         return Going()
     return Going(following.model_copy(update={"cluster": plan.cluster, "round": plan.round, "restore": restore}))
@@ -57,6 +68,18 @@ def going(plan: Plan, run_id: RunId, config: RunConfig, epoch: Epoch, workers: W
 def _follows(worker: Worker, plan: Plan) -> bool:
     """It may have something to offer: it is in the plan, or in the one whose place this takes."""
     return worker.epoch == plan.epoch or (plan.restore is not None and worker.state == "training")
+
+
+def lacking(members: int, config: RunConfig) -> int:
+    """Members that a cluster of so many should have and has not."""
+    return max(0, (config.cluster.size or 1) - members) if config.cluster.restore_every else 0
+
+
+def awaits_another(plan: Plan, run: Run, workers: Workers) -> bool:
+    """Whether the cluster is to break off for a worker that waits to take part."""
+    if run.phase != "training" or plan.cluster in run.breaking or not lacking(len(plan.members), run.config):
+        return False
+    return bool(clusters.free(workers.values(), run.clusters, config_digest(run.config), plan.shape))
 
 
 def is_breaking(plan: Plan, workers: Workers) -> bool:
@@ -83,18 +106,19 @@ def restore_of(plan: Plan, offers: Offers) -> Restore | None:
 
     A cluster that breaks before it has taken a point may still have the one that it went on from.
     """
-    kept: dict[tuple[Epoch, int], dict[int, list[WorkerId]]] = {}
+    kept: dict[tuple[Epoch, int, int], dict[int, list[WorkerId]]] = {}
     for worker in sorted(offers):
         for point in offers[worker].points:
             for rank in point.ranks:
-                kept.setdefault((point.epoch, point.step), {}).setdefault(rank, []).append(worker)
+                kept.setdefault((point.epoch, point.step, point.anchor), {}).setdefault(rank, []).append(worker)
     members = _members(plan)
-    for epoch, step in sorted(kept, reverse=True):
-        holders = kept[epoch, step]
+    for epoch, step, anchor in sorted(kept, reverse=True):
+        holders = kept[epoch, step, anchor]
         if set(holders) == set(range(len(members.get(epoch, ())))):
             return Restore(
                 epoch=epoch,
                 step=step,
+                anchor=anchor,
                 members=tuple(members[epoch]),
                 holders=tuple(tuple(holders[rank]) for rank in range(len(holders))),
                 contributed=max(offer.contributed for offer in offers.values()),

@@ -15,15 +15,12 @@ from legion.identity import (
     Identity,
     Invite,
     client_context,
-    key_pem,
-    load_key,
-    new_key,
     same_authority,
-    signing_request,
     unverified_context,
     write_private,
 )
 from legion.ids import RelayId
+from legion.keys import key_pem, load_key, new_key, signing_request
 from legion.messages import PROTOCOL
 from legion.relaying import RelayEnrolReply, RelayEnrolRequest
 from legion_server.relay.coordinator import TIMEOUT_S, answered, naming_server

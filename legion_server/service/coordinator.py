@@ -29,6 +29,7 @@ from legion_server.domain.clusters import resting
 from legion_server.domain.happenings import Happening
 from legion_server.domain.lost_updates import asked_of
 from legion_server.domain.membership import Worker
+from legion_server.domain.recovery import awaits_another
 from legion_server.domain.rounds import Rounds, gone, measured, with_patience
 from legion_server.domain.runs import Run
 from legion_server.service.events import Events
@@ -178,6 +179,7 @@ class Coordinator:
             round=round_plan.round if round_plan else -1,
             revision=round_plan.revision if round_plan else 0,
             gone=(*gone(round_plan, run.clusters), *resting(run.clusters, self.state.workers)),
+            regroup=plan is not None and awaits_another(plan, run, self.state.workers),
             wanted=asked_of(rounds, run, worker_id, self._clock()) if rounds else (),
         )
 

@@ -1,9 +1,10 @@
-"""Who a program is: device key, certificates, invites, and the TLS contexts made of them.
+"""Who a program is, as files: key, certificates, invites, and the TLS contexts made of them.
 
-A worker is its key: the worker id is the hash of the public key, and certificates of it are worth nothing without
-the key, which never leaves the machine. Keys are ECDSA P-256, so that a gRPC channel can be narrowed to TLS 1.3.
+A worker is its key: certificates of it are worth nothing without the key, which never leaves the machine. What makes
+and reads keys is in `legion.keys`.
 """
 
+import hashlib
 import os
 import ssl
 import tempfile
@@ -12,72 +13,23 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from legion.errors import InviteInvalid, StorageFailed, Unusable
-from legion.ids import WorkerId, worker_id_of
+from legion.ids import WorkerId
 
-PrivateKey = ec.EllipticCurvePrivateKey
 KEY_FILE = "key.pem"
 CERTIFICATE_FILE = "certificate.pem"
 AUTHORITY_FILE = "authority.pem"
-
-
-def new_key() -> PrivateKey:
-    """A fresh P-256 key."""
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def key_pem(key: PrivateKey) -> bytes:
-    """PKCS #8, unencrypted: for files that only their owner can read."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def load_key(pem: bytes) -> PrivateKey:
-    """The P-256 key in `pem`; Unusable if it holds anything else."""
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise Unusable("the private key cannot be read: it is not an unencrypted PEM key") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise Unusable("the private key is not an ECDSA P-256 key")
-    return key
-
-
-def worker_id_of_key(key: PrivateKey | ec.EllipticCurvePublicKey) -> WorkerId:
-    """The id that this key, or its public half, stands for."""
-    public = key.public_key() if isinstance(key, ec.EllipticCurvePrivateKey) else key
-    return worker_id_of(
-        public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
-
-
-def host_name(worker_id: WorkerId) -> str:
-    """The name in a worker's certificate; it resolves nowhere, peers check it whatever address they dialled."""
-    return f"{worker_id}.legion"
-
-
-def signing_request(key: PrivateKey) -> str:
-    """A CSR (PKCS #10, PEM) for the key's own worker id; the authority ignores every other wish in a CSR."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host_name(worker_id_of_key(key)))])
-    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode()
+OTHER_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")  # OpenSSL's names
 
 
 def fingerprint(certificate_pem: bytes | str) -> str:
-    """SHA-256 of the certificate's DER, in hex: what an invite says of the authority."""
-    pem = certificate_pem.encode() if isinstance(certificate_pem, str) else certificate_pem
+    """SHA-256 of the first certificate's DER, in hex: what an invite says of the authority."""
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
+        text = certificate_pem.decode("ascii") if isinstance(certificate_pem, bytes) else certificate_pem
+        pem = text[text.index(ssl.PEM_HEADER) : text.index(ssl.PEM_FOOTER) + len(ssl.PEM_FOOTER)]
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
     except ValueError as error:
         raise Unusable("that is not a PEM certificate") from error
-    return certificate.fingerprint(hashes.SHA256()).hex()
 
 
 @dataclass(frozen=True)
@@ -90,6 +42,8 @@ class Identity:
 
     @property
     def worker_id(self) -> WorkerId:
+        from legion.keys import load_key, worker_id_of_key  # noqa: PLC0415  10 MB that an agent at rest does without
+
         return worker_id_of_key(load_key(self.key_pem))
 
     @classmethod
@@ -113,14 +67,20 @@ class Identity:
             write_private(folder / name, content)
 
     def _check(self, folder: Path) -> None:
+        """By OpenSSL, as TLS does it: `legion.keys` would cost an agent at rest 10 MB."""
+        if b"-----BEGIN" not in self.key_pem:
+            raise Unusable(f"{folder / KEY_FILE} is not an unencrypted PEM key")
         try:
-            certificate = x509.load_pem_x509_certificate(self.certificate_pem)
-        except ValueError as error:
-            raise Unusable(f"{folder / CERTIFICATE_FILE} is not a PEM certificate") from error
-        if certificate.public_key() != load_key(self.key_pem).public_key():
+            # An encrypted key would be asked about in the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(folder / CERTIFICATE_FILE, folder / KEY_FILE, "")
+        except ssl.SSLError as error:
+            if error.reason in OTHER_KEY:
+                raise Unusable(
+                    f"the certificate in {folder} is not for the key beside it", hint="Join again with a new invite."
+                ) from error
             raise Unusable(
-                f"the certificate in {folder} is not for the key beside it", hint="Join again with a new invite."
-            )
+                f"{folder / CERTIFICATE_FILE} is not a PEM certificate, or {KEY_FILE} beside it no unencrypted PEM key"
+            ) from error
 
 
 def write_private(path: Path, content: bytes) -> None:

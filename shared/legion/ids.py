@@ -20,6 +20,11 @@ def worker_id_of(public_key_der: bytes) -> WorkerId:
     return WorkerId(base64.b32encode(hashlib.sha256(public_key_der).digest()[:20]).decode().lower())
 
 
+def host_name(worker_id: WorkerId) -> str:
+    """The name in a worker's certificate; it resolves nowhere, peers check it whatever address they dialled."""
+    return f"{worker_id}.legion"
+
+
 def new_run_id() -> RunId:
     return RunId(f"run-{secrets.token_hex(4)}")
 

@@ -154,6 +154,7 @@ class KeptPoint(Message):
 
     epoch: Epoch
     step: Annotated[int, Field(ge=0, le=2**62)]  # of that plan, as its members count
+    anchor: Annotated[int, Field(ge=0, le=2**31 - 1)]  # that it stands on
     ranks: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(max_length=4096)]
 
 
@@ -194,6 +195,7 @@ class HeartbeatReply(Message):
     round: int = -1  # of the newest round plan; -1: none
     revision: int = 0  # of that plan; the worker fetches it when either differs
     gone: tuple[ClusterId, ...] = ()  # participants of that plan that nobody need wait for
+    regroup: bool = False  # the worker's cluster is to break off once it has contributed: another member waits for it
     wanted: tuple[Sha256, ...] = ()  # updates that storage has lost: to be uploaded, if this worker has them
 
 
@@ -208,6 +210,7 @@ class Restore(Message):
 
     epoch: Epoch  # of the plan whose members kept it
     step: int
+    anchor: int  # that it stands on
     members: tuple[Member, ...]  # of that plan
     holders: tuple[tuple[WorkerId, ...], ...]  # of the slice of each of these
     contributed: int  # the newest round that one of them made a contribution for

@@ -144,14 +144,17 @@ def test_the_doctors_exit_code_is_documented() -> None:
 
 
 def test_what_the_agent_and_quick_commands_do_without() -> None:
-    """Nothing of the client but the engine and `generate` may load torch or grpc, not even by accident; and `status`
-    answers at once, so it does without whatever speaks to a server or reads a disk."""
+    """Nothing of the client but the engine and `generate` may load torch or grpc, not even by accident; an agent that
+    has joined does without what makes keys; and `status` answers at once, so it does without whatever speaks to a
+    server or reads a disk."""
     agent = (
         "import sys, pkgutil, importlib, legion_client.agent as agent, legion_client.cli\n"
         "import legion_client.commands.headless, legion_client.commands.desktop\n"
         "for module in pkgutil.iter_modules(agent.__path__):\n"
-        "    importlib.import_module('legion_client.agent.' + module.name)\n"
-        "print(sorted({'torch', 'grpc', 'transformers', 'datasets', 'PySide6', 'numpy'} & set(sys.modules)))\n"
+        "    if module.name != 'enrolling':\n"
+        "        importlib.import_module('legion_client.agent.' + module.name)\n"
+        "large = {'torch', 'grpc', 'transformers', 'datasets', 'PySide6', 'numpy', 'cryptography', 'rich'}\n"
+        "print(sorted(large & set(sys.modules)))\n"
     )
     quick = (
         "import sys, legion_client.cli, legion_client.control.client\n"

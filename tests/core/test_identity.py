@@ -14,39 +14,40 @@ from cryptography.x509 import load_pem_x509_csr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from legion import identity
+from legion import identity, keys
 from legion.errors import InviteInvalid, StorageFailed, Unusable
 from legion.identity import Identity, Invite
+from legion.ids import host_name
 
 SHA = "ab" * 32
 
 
 def test_worker_id_belongs_to_the_public_half() -> None:
-    key = identity.new_key()
-    worker = identity.worker_id_of_key(key)
-    assert worker == identity.worker_id_of_key(key.public_key())
+    key = keys.new_key()
+    worker = keys.worker_id_of_key(key)
+    assert worker == keys.worker_id_of_key(key.public_key())
     assert len(worker) == 32
-    assert worker != identity.worker_id_of_key(identity.new_key())
+    assert worker != keys.worker_id_of_key(keys.new_key())
 
 
 def test_key_survives_pem() -> None:
-    key = identity.new_key()
-    assert identity.worker_id_of_key(identity.load_key(identity.key_pem(key))) == identity.worker_id_of_key(key)
+    key = keys.new_key()
+    assert keys.worker_id_of_key(keys.load_key(keys.key_pem(key))) == keys.worker_id_of_key(key)
 
 
 def test_foreign_keys_are_refused() -> None:
-    other_curve = identity.key_pem(ec.generate_private_key(ec.SECP384R1()))
-    other_kind = identity.key_pem(rsa.generate_private_key(65537, 2048))  # type: ignore[arg-type]
+    other_curve = keys.key_pem(ec.generate_private_key(ec.SECP384R1()))
+    other_kind = keys.key_pem(rsa.generate_private_key(65537, 2048))  # type: ignore[arg-type]
     for pem in (other_curve, other_kind, b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"):
         with pytest.raises(Unusable, match="private key"):
-            identity.load_key(pem)
+            keys.load_key(pem)
 
 
 def test_signing_request_names_the_worker_and_is_signed() -> None:
-    key = identity.new_key()
-    request = load_pem_x509_csr(identity.signing_request(key).encode())
+    key = keys.new_key()
+    request = load_pem_x509_csr(keys.signing_request(key).encode())
     assert request.is_signature_valid
-    assert request.subject.rfc4514_string() == f"CN={identity.host_name(identity.worker_id_of_key(key))}"
+    assert request.subject.rfc4514_string() == f"CN={host_name(keys.worker_id_of_key(key))}"
 
 
 @settings(deadline=None)
@@ -101,16 +102,16 @@ def self_signed(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def test_an_identity_is_kept_and_its_key_hidden(tmp_path: Path) -> None:
-    key = identity.new_key()
-    mine = Identity(identity.key_pem(key), self_signed(key), b"authority")
+    key = keys.new_key()
+    mine = Identity(keys.key_pem(key), self_signed(key), b"authority")
     mine.save(tmp_path / "identity")
     assert Identity.load(tmp_path / "identity") == mine
-    assert mine.worker_id == identity.worker_id_of_key(key)
+    assert mine.worker_id == keys.worker_id_of_key(key)
     assert stat.S_IMODE((tmp_path / "identity" / "key.pem").stat().st_mode) == 0o600
 
 
 def test_a_certificate_for_another_key_is_noticed(tmp_path: Path) -> None:
-    Identity(identity.key_pem(identity.new_key()), self_signed(identity.new_key()), b"authority").save(tmp_path)
+    Identity(keys.key_pem(keys.new_key()), self_signed(keys.new_key()), b"authority").save(tmp_path)
     with pytest.raises(Unusable, match="not for the key beside it"):
         Identity.load(tmp_path)
     (tmp_path / "certificate.pem").write_bytes(b"rubbish")
@@ -119,7 +120,7 @@ def test_a_certificate_for_another_key_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_is_of_the_der_whatever_the_pem_looks_like() -> None:
-    pem = self_signed(identity.new_key())
+    pem = self_signed(keys.new_key())
     der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
     sha256 = hashlib.sha256(der).hexdigest()
     assert identity.fingerprint(pem) == identity.fingerprint(b"a comment\n" + pem) == sha256

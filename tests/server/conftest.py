@@ -11,8 +11,9 @@ import hypothesis
 import pytest
 from fastapi import FastAPI
 
-from legion.identity import Invite, new_key, signing_request
+from legion.identity import Invite
 from legion.ids import Epoch, WorkerId
+from legion.keys import new_key, signing_request
 from legion.messages import (
     PROTOCOL,
     Endpoint,

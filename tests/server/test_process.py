@@ -18,7 +18,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from legion.errors import ConfigInvalid, NotFound, PortInUse, ServerUnreachable, StorageFailed, Unusable
-from legion.identity import new_key, signing_request
+from legion.keys import new_key, signing_request
 from legion_server.auth.ca import open_authority
 from legion_server.cli import app
 from legion_server.transport import listen

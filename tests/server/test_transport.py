@@ -173,7 +173,7 @@ async def test_events_over_websocket(live: Live) -> None:
     url = live.url("wss") + "/ws/events"
     async with live.client(headers=admin) as http:
         token = Invite.parse((await http.post("/invites", json={})).json()["invite"]).token
-        from legion.identity import new_key, signing_request
+        from legion.keys import new_key, signing_request
 
         hardware = {"os": "x", "cpu_count": 1, "memory_bytes": 1, "free_disk_bytes": 1, "legion_version": "0"}
         body = {

@@ -14,8 +14,8 @@ from legion.comm.peers import BROKEN, GrpcLink
 from legion.comm.rounds import RoundService
 from legion.comm.server import PeerService
 from legion.errors import PortInUse
-from legion.identity import Identity, host_name
-from legion.ids import Rank
+from legion.identity import Identity
+from legion.ids import Rank, host_name
 from legion.messages import Endpoint
 
 logger = logging.getLogger(__name__)

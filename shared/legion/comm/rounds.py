@@ -20,8 +20,8 @@ from legion.comm.credentials import CHANNEL_OPTIONS, channel_credentials
 from legion.comm.line import Line
 from legion.comm.server import parsed, refuse, single
 from legion.errors import LegionError, NotFound, PartInvalid, PeerLost, PeerRefused, by_slug
-from legion.identity import Identity, host_name
-from legion.ids import WorkerId
+from legion.identity import Identity
+from legion.ids import WorkerId, host_name
 from legion.messages import Member
 from legion.proto.peer_pb2 import BlobPiece, BlobRequest, PartPiece, Receipt, UpdatePiece, UpdateRequest
 from legion.rounds import PartKey, ResidualKey, UpdateKey

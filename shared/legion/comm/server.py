@@ -20,8 +20,7 @@ from legion.comm.frames import Opening, PartWriter, decode_opening, frame_count,
 from legion.comm.mailbox import Delivery
 from legion.comm.member import Member, naming
 from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, StepAborted
-from legion.identity import host_name
-from legion.ids import Rank, Step, UnitId, WorkerId
+from legion.ids import Rank, Step, UnitId, WorkerId, host_name
 from legion.proto.peer_pb2 import (
     BallotMessage,
     ClaimReply,

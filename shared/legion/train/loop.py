@@ -81,6 +81,7 @@ class Training:
         self._writer = writer
         self.stopping = threading.Event()  # set by anyone: leave after the step under way
         self.resting = threading.Event()  # set by anyone: what was done is kept for the others, when we leave
+        self.regrouping = threading.Event()  # set by anyone: in rounds, break off once a contribution is made
         self.steps_done = 0
         self._tokens = 0
         self._kept = 0  # steps that a checkpoint has

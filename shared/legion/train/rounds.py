@@ -98,6 +98,8 @@ class RoundTraining:
                 self._training.pace.contributed()
                 if self._training.pace.serving:
                     return
+                if self._training.regrouping.is_set():
+                    raise StepAborted("the cluster breaks off for another member")
             self._training.pace.between()
             self._turn()
             if self._evaluation_due(evaluated):

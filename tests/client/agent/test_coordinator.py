@@ -9,10 +9,12 @@ import pytest
 
 from legion.errors import LegionError, NotFound, StorageFailed, Unavailable
 from legion.ids import WorkerId
+from legion.messages import HEARTBEAT_S, PROBE_BYTES
 from legion_client.agent import backoff
 from legion_client.agent.backoff import persistently
-from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.coordinator import LIMITS, PIECE_BYTES, Coordinator, noise
 from legion_server.api.problems import problem_of
+from legion_server.transport import KEEP_ALIVE_S
 
 
 class Troubled(ThreadingHTTPServer):
@@ -85,3 +87,16 @@ async def test_what_the_server_says_of_us_comes_out_as_it_is(troubled: Troubled)
     async with client_of(troubled) as coordinator:
         with pytest.raises(NotFound, match="no worker is enrolled here"):
             await coordinator.leave()
+
+
+def test_a_connection_lasts_from_one_heartbeat_to_the_next_and_ends_before_the_server_ends_it() -> None:
+    assert LIMITS.keepalive_expiry is not None
+    assert HEARTBEAT_S + 10 < LIMITS.keepalive_expiry < KEEP_ALIVE_S - 10
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, PROBE_BYTES])
+async def test_a_burst_is_never_held_as_a_whole(size_bytes: int) -> None:
+    pieces = [piece async for piece in noise(size_bytes)]
+    assert sum(map(len, pieces)) == size_bytes
+    assert max(map(len, pieces), default=0) <= PIECE_BYTES
+    assert len(set(pieces)) == len(pieces)

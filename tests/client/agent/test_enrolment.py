@@ -1,7 +1,11 @@
 """Joining a real server: whom the client believes, what it sends, and what it keeps."""
 
+import asyncio
+import json
 import socket
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +22,14 @@ from legion.errors import (
     WorkerRevoked,
     WrongAuthority,
 )
-from legion.identity import Invite, load_key, signing_request
+from legion.identity import Invite
+from legion.keys import load_key, signing_request
 from legion.messages import Hardware
 from legion_client.agent import enrolment as enrolments
 from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment, enrol, join, renewed
+from legion_client.agent.enrolling import enrol, renewed
+from legion_client.agent.enrolment import ENROLMENT_FILE, Enrolment
+from legion_client.agent.joining import join
 from legion_client.machine.probe import hardware
 
 RunningServer = Any  # see conftest
@@ -181,6 +188,28 @@ async def test_nobody_listens(server: RunningServer, tmp_path: Path) -> None:
         port = free.getsockname()[1]
     with pytest.raises(ServerUnreachable):
         await enrol(tmp_path / "me", replace(server.invite(), port=port), "tester", this_machine)
+
+
+async def test_who_has_joined_needs_nothing_that_makes_keys(server: RunningServer, tmp_path: Path) -> None:
+    enrolment = await joined(tmp_path / "me", server.invite())
+    code = (
+        "import asyncio, sys; from pathlib import Path; from legion.identity import Invite\n"
+        "from legion_client.agent.joining import join\n"
+        "known = asyncio.run(join(Path(sys.argv[1]), Invite.parse(sys.argv[2]), 'tester', lambda: None))\n"
+        "print(known.worker_id, known.context.verify_mode.name, 'cryptography' in sys.modules)\n"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "me"), str(server.invite())]
+    told = await asyncio.to_thread(subprocess.run, arguments, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [enrolment.worker_id, "CERT_REQUIRED", "False"]
+
+
+async def test_an_enrolment_of_before_does_not_say_who_it_is_of(server: RunningServer, tmp_path: Path) -> None:
+    enrolment = await joined(tmp_path / "me", server.invite())
+    file = tmp_path / "me" / ENROLMENT_FILE
+    remembered = json.loads(file.read_text())
+    assert remembered.pop("worker_id") == enrolment.worker_id
+    file.write_text(json.dumps(remembered))
+    assert Enrolment.load(tmp_path / "me") == enrolment
 
 
 async def test_neither_invite_nor_enrolment(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from identities import issue
 from relay_of_tests import Running, running, until
 
 from legion.errors import NotFound, ServerUnreachable
-from legion.identity import Identity, host_name, mutual_client_context
-from legion.ids import RelayId
+from legion.identity import Identity, mutual_client_context
+from legion.ids import RelayId, host_name
 from legion.messages import Endpoint
 from legion.relaying import ReachReply, RelayLoad, RelayView
 from legion_client.agent import reach

@@ -14,7 +14,8 @@ from legion.ids import ClusterId
 from legion.rounds import HandedSpan, Handover, RoundPlan
 from legion_client.agent import backoff
 from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.enrolment import Enrolment, join
+from legion_client.agent.enrolment import Enrolment
+from legion_client.agent.joining import join
 from legion_client.engine.protocol import UPDATES, RoundNews, UpdateWanted
 from legion_client.machine.probe import hardware
 from tests.client.agent.relaying import ROUNDS, WITHIN_S, Worker

@@ -19,8 +19,8 @@ from legion.messages import ModelShape, TensorShape, UnitShape
 from legion.outer.state import StateInfo, write_state
 from legion_client.agent import lifecycle, supervisor
 from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.enrolment import join
 from legion_client.agent.headless import give
+from legion_client.agent.joining import join
 from legion_client.agent.life import Phase, State, Wish
 from legion_client.agent.progress import Progress
 from legion_client.agent.room import Room

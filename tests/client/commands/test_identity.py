@@ -26,7 +26,9 @@ CHEAP = (2, 1, 1)  # what is tested is the file, not how long a guess takes
 @pytest.fixture(scope="module")
 def enrolled(tmp_path_factory: pytest.TempPathFactory) -> list[Enrolment]:
     authority = tmp_path_factory.mktemp("authority")
-    return [Enrolment("https://127.0.0.1:1", RunId("run-x"), "bearer", one) for one in issue(authority, 2)]
+    return [
+        Enrolment("https://127.0.0.1:1", RunId("run-x"), "bearer", one, one.worker_id) for one in issue(authority, 2)
+    ]
 
 
 def test_there_and_back(

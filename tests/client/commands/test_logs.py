@@ -39,7 +39,9 @@ def test_levels_and_counts(client: Client, log: Path) -> None:
 
 def test_what_is_shown_to_others_names_nobody(client: Client, log: Path, tmp_path: Path) -> None:
     [identity] = issue(tmp_path / "authority", 1)
-    Enrolment("https://rig.local:1", RunId("run-x"), "bearer", identity).save(client.home / "identity")
+    Enrolment("https://rig.local:1", RunId("run-x"), "bearer", identity, identity.worker_id).save(
+        client.home / "identity"
+    )
     names = ["rig.local", str(client.home), str(identity.worker_id)]
     names += [platform.node()] if len(platform.node()) > 2 else []  # too short to be told from other words
     with log.open("a") as file:

@@ -1,45 +1,45 @@
 """A member of a cluster is lost, and the others go on from a restore point, in the processes that they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from legion.config import config_digest
 from legion.ids import ClusterId, Epoch
-from legion.messages import Plan
+from legion.messages import Endpoint, Member, Plan
 from legion.rounds import RoundPlan
-from legion_client.engine.protocol import Finished, PlanBroken, RoundNews, StepDone, Train
+from legion_client.engine.protocol import Finished, Listening, PlanBroken, Regroup, RoundNews, StepDone, Train
 from legion_server.domain.recovery import restore_of
-from tests.client.engine.engine_processes import Dataset, EngineProcess, Engines, with_config
+from tests.client.engine.engine_processes import Dataset, EngineProcess, Engines, prepared, with_config
 from tests.client.engine.round_table import Cluster, Table, seated
 
 
 class Elastic(Table):
     """A coordinator that gives a broken cluster another plan."""
 
-    def regroup(self, cluster: Cluster, plan: Plan, left: list[EngineProcess]) -> Plan:
+    def regroup(
+        self, cluster: Cluster, plan: Plan, left: list[EngineProcess], joining: Sequence[EngineProcess] = ()
+    ) -> Plan:
         """Once all who are left have said that the plan is broken."""
         offers = {e.identity.worker_id: e.wait_for(PlanBroken).broken for e in left}
         restore = restore_of(plan, offers)
         assert restore is not None, offers
-        by_id = {member.worker_id: member for member in cluster.members}
-        members = tuple(by_id[engine.identity.worker_id] for engine in left)
+        known = {member.worker_id: member for member in cluster.members}
+        members = tuple(known[engine.identity.worker_id] for engine in left)
+        members += tuple(member_of(engine) for engine in joining)
         with self.lock:
-            cluster.epoch, cluster.engines, cluster.members = Epoch(plan.epoch + 100), left, members
-            following = plan.model_copy(
-                update={
-                    "epoch": cluster.epoch,
-                    "members": members,
-                    "restore": restore,
-                    "round": restore.contributed + 1,
-                }
-            )
+            cluster.epoch, cluster.engines, cluster.members = Epoch(plan.epoch + 100), [*left, *joining], members
+            following = plan.model_copy(update={"epoch": cluster.epoch, "members": members, "restore": restore})
             revises = restore.contributed < self.plans[-1].round
             self.plans[-1] = self._revised(self.plans[-1], cluster, members=revises)
             gone = () if revises else (cluster.name,)
-            self.tell(RoundNews(plans=(self.plans[-1],), gone=gone))
-            for engine in left:
+            for engine in joining:
+                engine.on_report = self.hear
+            for engine in cluster.engines:
                 engine.send(Train(plan=following))
+            for engine in joining:
+                engine.send(RoundNews(plans=tuple(self.plans[restore.anchor :]), records=tuple(self.records)))
+            self.tell(RoundNews(plans=(self.plans[-1],), gone=gone))
         return following
 
     def _revised(self, plan: RoundPlan, cluster: Cluster, *, members: bool) -> RoundPlan:
@@ -86,6 +86,32 @@ def test_who_is_left_goes_on_from_the_newest_point(engines: Engines, text_data: 
         for rank in {rank for name, rank, _ in roots if name == ClusterId("c1")}:
             assert len({root for name, r, root in roots if (name, r) == (ClusterId("c1"), rank)}) <= 2, number
     assert any(span.inclusion(ClusterId("c1")) for span in table.records[-1].spans)
+
+
+def test_another_member_takes_part_once_the_cluster_has_contributed(engines: Engines, text_data: Dataset) -> None:
+    data = elastic(text_data, 30, 2)
+    *cluster, single, spare = engines.start(4)
+    table = seated(data, [cluster, [single]], kind=Elastic)
+    prepared([spare], data)
+    plan = plan_of_cluster(table, table.clusters[0])
+    reached(cluster[0], lambda step: step >= 5)
+    for engine in cluster:
+        engine.send(Regroup())
+    table.regroup(table.clusters[0], plan, cluster, [spare])
+    everyone = [*cluster, single, spare]
+    assert [engine.ended() for engine in everyone] == [0] * 4, "".join(e.log for e in everyone)
+    for engine in everyone:
+        assert engine.reports[-1] == Finished(step=120)
+        assert "Traceback" not in engine.log
+    assert spare.all(StepDone), "it computes with the others"
+    last = {rank for name, rank, _ in table.roots[30] if name == ClusterId("c1")}
+    assert last == {0, 1, 2}
+
+
+def member_of(engine: EngineProcess) -> Member:
+    [heard] = engine.all(Listening)
+    endpoint = Endpoint(host="127.0.0.1", port=heard.port)
+    return Member(worker_id=engine.identity.worker_id, endpoint=endpoint, share=2)
 
 
 def plan_of_cluster(table: Table, cluster: Cluster) -> Plan:

@@ -108,7 +108,9 @@ async def test_sensor_that_hangs_is_cut_off_and_recovers(caplog: pytest.LogCaptu
 
 async def test_probe_that_hangs_gives_the_rest_to_another_thread(caplog: pytest.LogCaptureFixture) -> None:
     clock, lane, release = Clock(), Lane(), threading.Event()
-    first, stuck, last = Probed(lambda: 1), Probed(release.wait), Probed(lambda: 3)
+    others = threading.Event()
+    first, stuck = Probed(lambda: 1), Probed(lambda: release.wait() and others.wait(5))
+    last = Probed(lambda: others.set() or 3)
     slots = [slot(first, clock), slot(stuck, clock, "stuck"), slot(last, clock)]
     reading = lane.start(slots)
     async with asyncio.timeout(5):
@@ -126,10 +128,11 @@ async def test_probe_that_hangs_gives_the_rest_to_another_thread(caplog: pytest.
     async with asyncio.timeout(5):
         await asyncio.gather(*reading)
     assert slots[1].value is None  # what comes that late is not believed
+    others.clear()
+    clock.now += LONGEST_RETRY_S
     await read(lane, *slots)
     assert slots[1].value is True
-    assert len(set(stuck.threads[1:]) & {last.threads[-1]}) == 0  # until it was quick again, alone
-    assert not slots[1].slow
+    assert not slots[1].slow  # it was read beside the others: after it, they would have come too late for it
     await lane.close()
 
 

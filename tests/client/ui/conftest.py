@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import qasync
 from PySide6.QtCore import QEvent, QLocale
 from PySide6.QtWidgets import QApplication
 
@@ -21,6 +20,7 @@ from legion_client.ui.app import application_of, attend
 from legion_client.ui.conversation import Seat
 from legion_client.ui.desktop import Desktop
 from legion_client.ui.language import QtWords
+from legion_client.ui.loop import Loop
 from tests.client.ui.memory_desk import MemoryDesk, seat_of, with_history
 
 if sys.platform == "linux":
@@ -89,7 +89,7 @@ class Stage:
                 await talk
 
         try:
-            with asyncio.Runner(loop_factory=lambda: qasync.QEventLoop(self.application)) as runner:
+            with asyncio.Runner(loop_factory=lambda: Loop(self.application)) as runner:
                 runner.run(whole())
         finally:
             desktop.end()

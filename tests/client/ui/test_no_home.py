@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-import qasync
 from PySide6.QtCore import QLocale
 
 from legion_client.commands.desktop import near
@@ -13,6 +12,7 @@ from legion_client.settings import Settings
 from legion_client.ui.app import attend
 from legion_client.ui.desktop import Desktop
 from legion_client.ui.language import QtWords
+from legion_client.ui.loop import Loop
 from tests.client.ui.conftest import Stage, until
 
 
@@ -37,6 +37,6 @@ def test_a_home_that_takes_nothing_is_told_in_the_window(stage: Stage, tmp_path:
         desktop.leave()
         await talk
 
-    with asyncio.Runner(loop_factory=lambda: qasync.QEventLoop(stage.application)) as runner:
+    with asyncio.Runner(loop_factory=lambda: Loop(stage.application)) as runner:
         runner.run(whole())
     desktop.end()

@@ -14,7 +14,8 @@ from tls_members import Node, joined, listening
 
 from legion.comm.credentials import HANDSHAKE_S, channel_credentials
 from legion.comm.server import SERVICE
-from legion.identity import Identity, host_name
+from legion.identity import Identity
+from legion.ids import host_name
 
 BOUND_S = HANDSHAKE_S + 3.0  # for a machine that has other things to do
 

@@ -20,8 +20,8 @@ from legion.comm.frames import encode_frame, frames_of
 from legion.comm.member import Member
 from legion.comm.network import PeerNetwork, listen
 from legion.comm.server import EPOCH_KEY
-from legion.identity import Identity, host_name
-from legion.ids import Epoch, Rank
+from legion.identity import Identity
+from legion.ids import Epoch, Rank, host_name
 from legion.layout import CHUNK, Layout
 from legion.messages import Endpoint
 from legion.proto.peer_pb2 import PartHeader

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from legion.identity import new_key, signing_request
+from legion.keys import new_key, signing_request
 from legion.messages import PROTOCOL
 from legion_server.app import create_app
 from legion_server.settings import Settings

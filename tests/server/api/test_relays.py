@@ -12,8 +12,9 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from legion.identity import Identity, key_pem, mutual_server_context, new_key, signing_request
+from legion.identity import Identity, mutual_server_context
 from legion.ids import RelayId
+from legion.keys import key_pem, new_key, signing_request
 from legion.messages import PROTOCOL
 from legion.relaying import RELAY_GONE_S, relay_name
 from legion_server.domain.reachability import allowed, hosts

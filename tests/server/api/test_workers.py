@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from legion.identity import Invite, host_name, new_key, signing_request, worker_id_of_key
+from legion.identity import Invite
+from legion.ids import host_name
+from legion.keys import new_key, signing_request, worker_id_of_key
 from legion.messages import PROTOCOL
 from legion_server.auth.limits import BURST
 

@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from legion import identity
+from legion import keys
 from legion.errors import StorageFailed, Unusable
+from legion.identity import fingerprint
+from legion.ids import host_name
 from legion_server.auth.ca import open_authority, requested_key
 
 NOW = time.time()
@@ -21,7 +23,7 @@ NOW = time.time()
 def test_the_root_is_made_once(tmp_path: Path) -> None:
     first, again = open_authority(tmp_path, NOW), open_authority(tmp_path, NOW + 1e6)
     assert first.certificate_pem == again.certificate_pem
-    assert first.fingerprint == identity.fingerprint(first.certificate_pem)
+    assert first.fingerprint == fingerprint(first.certificate_pem)
     assert (tmp_path / "ca-key.pem").stat().st_mode & 0o077 == 0
 
 
@@ -35,14 +37,14 @@ def test_half_an_authority_is_never_replaced(tmp_path: Path, lost: str) -> None:
 
 def test_a_worker_certificate_stands_up_to_a_strict_verifier(tmp_path: Path) -> None:
     authority = open_authority(tmp_path, NOW)
-    key = identity.new_key()
-    worker, pem, until = authority.sign_worker(identity.signing_request(key), NOW)
+    key = keys.new_key()
+    worker, pem, until = authority.sign_worker(keys.signing_request(key), NOW)
     certificate = x509.load_pem_x509_certificate(pem.encode())
     root = x509.load_pem_x509_certificate(authority.certificate_pem.encode())
     policy = PolicyBuilder().store(Store([root]))
-    policy.build_server_verifier(x509.DNSName(identity.host_name(worker))).verify(certificate, [])
+    policy.build_server_verifier(x509.DNSName(host_name(worker))).verify(certificate, [])
     assert policy.build_client_verifier().verify(certificate, []).subjects is not None
-    assert worker == identity.worker_id_of_key(key)
+    assert worker == keys.worker_id_of_key(key)
     assert certificate.not_valid_after_utc.timestamp() == pytest.approx(until, abs=1)
     assert until - NOW == timedelta(days=30).total_seconds()
     usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -51,7 +53,7 @@ def test_a_worker_certificate_stands_up_to_a_strict_verifier(tmp_path: Path) -> 
 
 def test_wishes_in_a_request_are_ignored(tmp_path: Path) -> None:
     authority = open_authority(tmp_path, NOW)
-    key = identity.new_key()
+    key = keys.new_key()
     names = x509.SubjectAlternativeName([x509.DNSName("bank.example")])
     wish = (
         x509.CertificateSigningRequestBuilder()
@@ -63,7 +65,7 @@ def test_wishes_in_a_request_are_ignored(tmp_path: Path) -> None:
     worker, pem, _ = authority.sign_worker(wish.public_bytes(serialization.Encoding.PEM).decode(), NOW)
     certificate = x509.load_pem_x509_certificate(pem.encode())
     found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert found.get_values_for_type(x509.DNSName) == [identity.host_name(worker)]
+    assert found.get_values_for_type(x509.DNSName) == [host_name(worker)]
     assert not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
 
 
@@ -73,7 +75,7 @@ def request_with(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> str:
 
 
 def test_bad_requests_are_refused() -> None:
-    good = request_with(identity.new_key())
+    good = request_with(keys.new_key())
     der = bytearray(x509.load_pem_x509_csr(good.encode()).public_bytes(serialization.Encoding.DER))
     der[-1] ^= 1
     forged = x509.load_der_x509_csr(bytes(der)).public_bytes(serialization.Encoding.PEM).decode()

@@ -2,19 +2,19 @@
 
 import itertools
 
-from coordinated_rounds import HARDWARE, Table, config_of
+from coordinated_rounds import HARDWARE, Table, a_worker, config_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from legion.ids import Epoch, WorkerId
 from legion.messages import Broken, KeptPoint, Plan
-from legion_server.domain.recovery import WAIT_S, restore_of
+from legion_server.domain.recovery import WAIT_S, awaits_another, restore_of
 
 A, B, C, D = (WorkerId(name * 32) for name in "abcd")
 
 
 def offer(epoch: int, *points: tuple[int, int, tuple[int, ...]], contributed: int = -1) -> Broken:
-    kept = tuple(KeptPoint(epoch=Epoch(e), step=step, ranks=ranks) for e, step, ranks in points)
+    kept = tuple(KeptPoint(epoch=Epoch(e), step=step, anchor=0, ranks=ranks) for e, step, ranks in points)
     return Broken(epoch=Epoch(epoch), points=kept, contributed=contributed)
 
 
@@ -98,6 +98,25 @@ def test_a_member_that_is_there_after_all_goes_on_with_the_others() -> None:
     for name, ranks in (("a", (0, 2)), ("b", (0, 1)), ("c", (1, 2))):
         table.set(name, broken=offer(1, (1, 8, ranks)))
     assert [m.worker_id for m in table.run.clusters[0].members] == [A, B, C]
+
+
+def test_who_waits_takes_the_place_of_who_was_lost() -> None:
+    table = broken(contributed=0)
+    table.follow()
+    assert not awaits_another(table.run.clusters[0], table.run, table.workers), "nobody waits"
+    table.workers[WorkerId("g" * 32)] = a_worker("g")
+    table.tick()
+    assert [len(plan.members) for plan in table.run.clusters] == [2, 3]
+    assert awaits_another(table.run.clusters[0], table.run, table.workers)
+    assert not awaits_another(table.run.clusters[1], table.run, table.workers), "which has all its members"
+    for name, rank in (("a", 0), ("b", 1)):
+        table.set(name, broken=offer(3, (3, 4, (rank,)), contributed=1))
+    plan = table.run.clusters[0]
+    assert [m.worker_id for m in plan.members] == [A, B, WorkerId("g" * 32)]
+    assert plan.restore is not None
+    assert plan.restore.holders == ((A,), (B,))
+    assert not awaits_another(plan, table.run, table.workers)
+    assert table.rounds.counters.members_lost == 1
 
 
 def test_a_second_loss_before_the_first_point_of_the_new_plan() -> None:

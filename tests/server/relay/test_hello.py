@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from identities import issue
 
 from legion.comm.credentials import CHANNEL_OPTIONS, channel_credentials
-from legion.identity import host_name
+from legion.ids import host_name
 from legion.relaying import session_name
 from legion_server.relay.hello import MOST_BYTES, Malformed, Named, Unfinished, parse
 

@@ -13,8 +13,8 @@ from relay_of_tests import Running, relay_identity, running, until
 from tls_members import LAYOUT, endpoints_of, listening, open_unit
 
 from legion.comm.api import Batches
-from legion.identity import Identity, host_name, mutual_client_context, mutual_server_context
-from legion.ids import Rank
+from legion.identity import Identity, mutual_client_context, mutual_server_context
+from legion.ids import Rank, host_name
 from legion.messages import Endpoint
 from legion.relaying import new_nonce, session_name
 from legion_client.agent import relayed

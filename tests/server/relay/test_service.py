@@ -10,10 +10,11 @@ import pytest
 from relay_of_tests import until
 
 from legion.errors import InviteInvalid, Unauthenticated, Unusable, WrongAuthority
-from legion.identity import Invite, host_name, mutual_client_context
+from legion.identity import Invite, mutual_client_context
+from legion.ids import host_name
 from legion.messages import Endpoint
 from legion.relaying import RelayLoad, RelayView, new_nonce
-from legion_client.agent.enrolment import enrol as enrol_worker
+from legion_client.agent.enrolling import enrol as enrol_worker
 from legion_client.agent.relayed import Over, hold
 from legion_client.machine.probe import hardware
 from legion_server.relay import service
