@@ -74,6 +74,11 @@ class Home:
         return self.root / "logs" / "engine.log"
 
     @property
+    def reachability(self) -> Path:
+        """How others reach this computer, as was found the last time."""
+        return self.activity / "reachability.json"
+
+    @property
     def activity(self) -> Path:
         return self.root / "activity"
 

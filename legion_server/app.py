@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from legion import __version__
 from legion.messages import Problem
 from legion_server import backend
-from legion_server.api import checkpoints, events, metrics, network, problems, rounds, runs, workers
+from legion_server.api import checkpoints, events, metrics, network, problems, relays, rounds, runs, workers
 from legion_server.api.limits import BodyLimit
 from legion_server.service.coordinator import Clock
 from legion_server.settings import Settings
@@ -21,7 +21,7 @@ TAGS = [
     {"name": "run", "description": "The run: what it trains and with whom."},
     {"name": "rounds", "description": "How clusters average: plans, reports, the log and its updates."},
     {"name": "workers", "description": "Computers that train."},
-    {"name": "network", "description": "What workers measure their line with."},
+    {"name": "network", "description": "What workers measure their line with, and how they are reached."},
     {"name": "metrics", "description": "What the run achieves."},
     {"name": "checkpoints", "description": "Slices from members, folders for everybody's tools."},
     {"name": "data", "description": "What is trained on, by hash and range."},
@@ -51,7 +51,7 @@ def create_app(
     )
     problems.install(app)
     app.add_middleware(BodyLimit)
-    for module in (runs, rounds, workers, network, metrics, checkpoints, events, pages):
+    for module in (runs, rounds, workers, network, relays, metrics, checkpoints, events, pages):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

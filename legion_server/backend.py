@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import sqlite3
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from legion.errors import LegionError, StorageFailed, Unusable
-from legion.identity import Invite
+from legion.identity import Invite, client_context
 from legion_server.auth.ca import Authority, open_authority
 from legion_server.auth.limits import FailureLimit
 from legion_server.auth.tokens import open_admin_token, token_sha256
@@ -20,10 +21,12 @@ from legion_server.service.blobs import Blobs
 from legion_server.service.checkpoints import Checkpoints
 from legion_server.service.coordinator import Clock, Coordinator
 from legion_server.service.dataset import Datasets
+from legion_server.service.dialling import Dialler
 from legion_server.service.events import Events
 from legion_server.service.follower import Follower
 from legion_server.service.metrics import Metrics
 from legion_server.service.references import References
+from legion_server.service.relays import Relays, open_relays
 from legion_server.service.round_log import RoundLog
 from legion_server.service.slices import SliceFiles
 from legion_server.settings import Settings
@@ -57,6 +60,8 @@ class Backend:
     blobs: Blobs
     datasets: Datasets
     metrics: Metrics
+    relays: Relays
+    dialler: Dialler
     probes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_PROBES))
 
     def invite(self, token: str) -> Invite:
@@ -112,6 +117,8 @@ def _build(settings: Settings, clock: Clock, steady: Clock | None) -> Backend:
         ),
         datasets=Datasets(coordinator, settings.blobs_dir),
         metrics=Metrics(coordinator, store),
+        relays=open_relays(settings.data_dir),
+        dialler=Dialler(dialling_context(authority)),
     )
 
 
@@ -135,6 +142,13 @@ async def _serving(backend: Backend) -> AsyncIterator[None]:
         if all(isinstance(error, LegionError) for error in failed.exceptions):
             raise failed.exceptions[0] from None
         raise
+
+
+def dialling_context(authority: Authority) -> ssl.SSLContext:
+    """Believes workers of this authority, and shows them the server's own certificate."""
+    context = client_context(authority.certificate_pem)
+    context.load_cert_chain(authority.server_certificate_file, authority.server_key_file)
+    return context
 
 
 def make_data_dir(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from legion.errors import LegionError
+from legion_server.relay.command import relay
 from legion_server.simulate.command import simulate
 from legion_server.up.command import up
 
@@ -21,6 +22,7 @@ config_app = typer.Typer(help="See and change what the run trains.", no_args_is_
 app.add_typer(config_app, name="config")
 app.command()(up)
 app.command()(simulate)
+app.command()(relay)
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Where the server keeps everything. Default: LEGION_DATA_DIR, or legion-data.")
@@ -58,11 +60,14 @@ def invite(
     data_dir: DataDir = None,
     uses: Annotated[int, typer.Option(min=1, help="How many workers may join with it.")] = 1,
     days: Annotated[float, typer.Option(min=0.001, help="How long it is valid.")] = 7.0,
+    relay: Annotated[
+        bool, typer.Option("--relay", help="For relays (legion-server relay), and for no worker.")
+    ] = False,
 ) -> None:
     """Print an invite for the running server."""
     from legion.messages import InviteReply
 
-    body = {"uses": uses, "valid_s": days * 86_400}
+    body = {"uses": uses, "valid_s": days * 86_400, "relay": relay}
     reply = InviteReply.model_validate_json(_call(data_dir, "POST", "/invites", json=body))
     typer.echo(reply.invite)
 
@@ -83,6 +88,8 @@ def workers(data_dir: DataDir = None) -> None:
     table = Table(whole, "name", "state", "step", "address", "last heard")
     for view in views:
         address = f"{view.endpoint.host}:{view.endpoint.port}" if view.endpoint else ""
+        if view.endpoint is not None and view.endpoint.relayed:
+            address += " (relay)"
         heard = datetime.fromtimestamp(view.last_seen).strftime("%d %b %H:%M:%S")
         table.add_row(view.worker_id, view.name, view.failure or view.state, str(view.step), address, heard)
     Console().print(table)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ class Surroundings:
     traffic: Traffic
     on_progress: Callable[[], None]
     room: Room
+    find: Callable[[int], Awaitable[None]]  # how others reach an engine that listens at this port
 
 
 class Attempt:
@@ -91,6 +92,7 @@ class Attempt:
         self._engine: Engine | None = None
         self._running: asyncio.Task[None] | None = None  # the engine, from its start to its end
         self._takes_commands = False
+        self._finding: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.rounds = RoundRelay(around.server, around.home.work, self.say)
         self.plan: Plan | None = None
@@ -234,8 +236,15 @@ class Attempt:
             death = error
         finally:
             self._engine = None
+            if self._finding is not None:
+                self._finding.cancel()
             around.traffic.with_engine(False)
         self._post(life.EngineGone(death, time.monotonic()))
+
+    async def _find(self, port: int) -> None:
+        """The engine is of use once others know where it is."""
+        await self._around.find(port)
+        self._post(life.EngineListens())
 
     async def _send_commands(self, engine: Engine) -> None:
         while True:
@@ -279,7 +288,7 @@ class Attempt:
         match report:
             case Listening():
                 self._listens(report)
-                self._post(life.EngineListens())
+                self._finding = self._spawn(self._find(report.port))
             case Held():
                 logger.info("engine holds after_s=%.3f", report.after_s)
                 self._post(life.EngineHeld())

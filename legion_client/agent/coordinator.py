@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from legion.config import RunConfig
 from legion.errors import (
@@ -24,6 +24,7 @@ from legion.ids import Epoch, WorkerId
 from legion.messages import (
     CheckpointManifest,
     DatasetManifest,
+    Endpoint,
     Heartbeat,
     HeartbeatReply,
     Plan,
@@ -32,6 +33,7 @@ from legion.messages import (
     RenewReply,
     RenewRequest,
 )
+from legion.relaying import ReachReply, ReachRequest, RelayView
 from legion.reports import CreditView, LossCurve, MetricsReport, MetricsView
 from legion.rounds import Handover, RootReport, RoundsPage, SpanReport
 from legion_client.agent.backoff import noted
@@ -54,6 +56,7 @@ SOMEBODY_ELSE = (
 )
 SERVERS_TROUBLE_HINT = "The server's operator must act: free disk space there, or see its log. Nothing is wrong here."
 
+RELAYS: TypeAdapter[list[RelayView]] = TypeAdapter(list[RelayView])
 Reply = TypeVar("Reply", bound=BaseModel)
 
 
@@ -107,6 +110,14 @@ class Coordinator:
             "POST", "/network/probe", headers=headers, content=noise(size_bytes), extensions={UNHELD: True}
         )
         return parsed(response, ProbeReply)
+
+    async def reachability(self, endpoint: Endpoint) -> ReachReply:
+        """Whether the server can reach us there, or at the address that it sees us at."""
+        path = f"/workers/{self.worker_id}/reachability"
+        return await self._post(path, ReachRequest(endpoint=endpoint), ReachReply)
+
+    async def relays(self) -> list[RelayView]:
+        return RELAYS.validate_json((await self._call("GET", "/relays")).content)
 
     async def config(self) -> RunConfig:
         return await self._get("/training/config", RunConfig)

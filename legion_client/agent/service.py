@@ -10,7 +10,7 @@ from typing import Any
 from legion.config import config_digest
 from legion.errors import LegionError
 from legion.ids import Epoch
-from legion.messages import PROTOCOL, Endpoint, Event, Heartbeat, HeartbeatReply, Plan
+from legion.messages import PROTOCOL, Event, Heartbeat, HeartbeatReply, Plan
 from legion_client.agent import events, life
 from legion_client.agent.attempt import Attempt, Surroundings, keeps_state, local_host
 from legion_client.agent.backoff import persistently
@@ -20,6 +20,7 @@ from legion_client.agent.lifecycle import TOGETHER, transition
 from legion_client.agent.orders import Offer
 from legion_client.agent.outbox import Outbox
 from legion_client.agent.preparation import Prepared, check_plan, rank_in
+from legion_client.agent.reach import EVERYWHERE, Reach
 from legion_client.agent.rejoin import WayBack
 from legion_client.agent.room import Room
 from legion_client.agent.rounds import NUDGES as ROUND_NUDGES
@@ -34,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 GOODBYE_S = 5.0
 NUDGES = ("plan", "phase", "config", "gap")  # events after which a heartbeat is due at once
-EVERYWHERE = ("0.0.0.0", "::")  # what a volunteer may have chosen to listen on
 
 
 class Agent:
@@ -90,7 +90,9 @@ class Agent:
             self._traffic,
             lambda: self.on_change(self._state, self._state),
             room if room is not None else Room(),
+            self._find,
         )
+        self.reach = Reach(server, home.identity, home.reachability, settings.network, self._beat_due.set)
         self._ending: set[asyncio.Task[None]] = set()  # attempts before
         self._attempt = Attempt(self._around)
         # After what a volunteer may want to see: the state before, and now.
@@ -146,6 +148,7 @@ class Agent:
                 self._tasks = tasks
                 self._spawn(self._heartbeats())
                 self._spawn(self._follow_events())
+                self._spawn(self.reach.serve())
                 self._attempt.begin()
                 await self._decide()
                 if self._timer is not None:
@@ -242,6 +245,15 @@ class Agent:
 
     # What the parts do.
 
+    async def _find(self, port: int) -> None:
+        """How others reach the engine that listens now."""
+        await self.reach.find(self._announced_host, port)
+
+    @property
+    def _announced_host(self) -> str:
+        chosen = self._settings.listen_host
+        return local_host(self._server) if chosen is None or chosen in EVERYWHERE else chosen
+
     async def _heartbeats(self) -> None:
         while True:
             self._beat_due.clear()
@@ -337,14 +349,13 @@ class Agent:
 
     def _heartbeat(self) -> Heartbeat:
         attempt, state = self._attempt, self._state
-        listening, chosen = attempt.listening, self._settings.listen_host
-        host = local_host(self._server) if chosen is None or chosen in EVERYWHERE else chosen
+        listening = attempt.listening
         return Heartbeat(
             protocol=PROTOCOL,
             state=state.said,
             epoch=state.epoch,
             step=attempt.steps,
-            endpoint=Endpoint(host=host, port=listening.port) if listening else None,
+            endpoint=self.reach.endpoint if listening else None,
             shape=listening.shape if listening else None,
             config_digest=attempt.prepared.digest if attempt.prepared and listening else None,
             share=self.offer.share(listening.device, attempt.cards) if listening else 1,

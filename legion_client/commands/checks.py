@@ -8,10 +8,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Literal
 
 import httpx
 import psutil
@@ -21,6 +19,8 @@ from legion.identity import fingerprint
 from legion_client.agent.coordinator import Coordinator, naming_server
 from legion_client.agent.enrolment import Enrolment
 from legion_client.agent.supervisor import COMMAND
+from legion_client.commands.check import Check
+from legion_client.commands.reachability import reachability
 from legion_client.commands.status import told
 from legion_client.control.client import Control
 from legion_client.control.messages import DeviceNow, Status
@@ -44,16 +44,6 @@ DEVICES = (sys.executable, "-P", "-m", "legion_client.engine.devices")
 NO_CARD = "no card"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line; `advice` says what to do about a problem."""
-
-    name: str
-    state: Literal["ok", "problem", "skipped"]
-    found: str
-    advice: str = ""
-
-
 async def examine(home: Home) -> list[Check]:
     """All checks, in the order in which they build on each other. Changes nothing."""
     settings = read(home.settings)
@@ -61,7 +51,9 @@ async def examine(home: Home) -> list[Check]:
     agent, status = await _agent(home)
     checks = [_home(home), _settings(settings), identity, agent]
     checks += await _server(known)
-    checks += [_disk(home, settings), _port(settings, running=agent.state != "skipped")]
+    running = agent.state != "skipped"
+    checks += [_disk(home, settings), _port(settings, running=running)]
+    checks += await reachability(home, known, settings.settings, running=running)
     checks.append(await _engine())
     checks.append(_without_driver(await _graphics(_driver())))
     checks += await _devices(settings, status)

@@ -175,6 +175,12 @@ class Network(Section, frozen=True):
     upload_kb_per_s: Rate = setting(0, "Fastest upload; 0: no limit.", "kB/s")
     download_kb_per_s: Rate = setting(0, "Fastest download; 0: no limit.", "kB/s")
     leave_room: Switch = setting(True, "Slow down while what Legion moves holds up others on the line.")
+    port_mapping: Switch = setting(
+        False, "Ask your router to open a port (NAT-PMP, UPnP), so that other members reach this computer directly."
+    )
+    relay: Literal["auto", "always", "never"] = setting(
+        "auto", "Be reached through a relay: auto where the server cannot reach this computer, always, or never."
+    )
     month_gb: Gigabytes = setting(0.0, "Most to send and receive in a calendar month; 0: no limit.", "GB")
 
 

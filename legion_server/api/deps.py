@@ -8,7 +8,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
 from legion.errors import Refused, Unauthenticated
-from legion.ids import WorkerId
+from legion.ids import RelayId, WorkerId
 from legion_server.auth.tokens import same, token_sha256
 from legion_server.backend import Backend
 
@@ -21,10 +21,11 @@ _bearer = HTTPBearer(
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An admin, a worker, or (neither) anybody."""
+    """An admin, a worker, a relay, or (none of them) anybody."""
 
     is_admin: bool = False
     worker_id: WorkerId | None = None
+    relay_id: RelayId | None = None
 
     @property
     def is_known(self) -> bool:
@@ -48,6 +49,9 @@ def identify(backend: Backend, token: str | None, address: str) -> Caller:
     if same(token, backend.admin_token_sha256):
         return Caller(is_admin=True)
     worker = backend.coordinator.worker_by_token(token_sha256(token))
+    relay_id = backend.relays.by_token(token_sha256(token)) if worker is None else None
+    if relay_id is not None:
+        return Caller(relay_id=relay_id)
     if worker is None:
         now = backend.clock()
         backend.failures.check(address, now)
@@ -80,6 +84,14 @@ def require_worker(caller: Annotated[Caller, Depends(get_caller)]) -> WorkerId:
     return caller.worker_id
 
 
+def require_relay(caller: Annotated[Caller, Depends(get_caller)]) -> RelayId:
+    if caller.relay_id is not None:
+        return caller.relay_id
+    if caller.is_known:
+        raise Refused("only relays do this", hint="Send the token that the relay got when it enrolled.")
+    raise Unauthenticated("this needs a relay's token")
+
+
 def require_known(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
     if not caller.is_known:
         raise Unauthenticated("this needs a worker's or the admin's token")
@@ -90,4 +102,5 @@ BackendDep = Annotated[Backend, Depends(get_backend)]
 Anyone = Annotated[Caller, Depends(get_caller)]
 Admin = Annotated[Caller, Depends(require_admin)]
 AWorker = Annotated[WorkerId, Depends(require_worker)]
+ARelay = Annotated[RelayId, Depends(require_relay)]
 Known = Annotated[Caller, Depends(require_known)]

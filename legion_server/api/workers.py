@@ -22,14 +22,14 @@ from legion.messages import (
 from legion.reports import CreditView
 from legion_server.api.deps import Admin, Anyone, AWorker, BackendDep, Known, address_of
 from legion_server.api.problems import answers
-from legion_server.auth.tokens import new_token, token_sha256
+from legion_server.auth.tokens import new_token, relay_invite_sha256, token_sha256
 from legion_server.domain import membership
+from legion_server.domain.reachability import EVERYWHERE
 from legion_server.service.coordinator import check_protocol
 
 router = APIRouter(tags=["workers"])
 
 Id = Annotated[WorkerId, Path(pattern="^[a-z2-7]{32}$", description="The worker's id.")]
-EVERYWHERE = ("0.0.0.0", "::")
 
 
 @router.get("/workers", response_model=list[WorkerView] | WorkersSummary, responses=answers())
@@ -114,10 +114,11 @@ async def remove(worker_id: Id, backend: BackendDep, caller: Known) -> Response:
 
 @router.post("/invites", status_code=status.HTTP_201_CREATED, responses=answers(403), tags=["admin"])
 async def invite(body: InviteRequest, backend: BackendDep, _: Admin) -> InviteReply:
-    """An invite for `uses` workers. It is shown once: the server keeps only its hash."""
+    """An invite for `uses` workers, or relays. It is shown once: the server keeps only its hash."""
     token = new_token()
     expires_at = backend.clock() + body.valid_s
-    await backend.store.add_invite(token_sha256(token), body.uses, expires_at)
+    known_by = relay_invite_sha256(token) if body.relay else token_sha256(token)
+    await backend.store.add_invite(known_by, body.uses, expires_at)
     return InviteReply(invite=str(backend.invite(token)), expires_at=expires_at)
 
 

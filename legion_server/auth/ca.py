@@ -16,8 +16,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from legion.errors import StorageFailed, Unusable
 from legion.identity import write_private
-from legion.ids import WorkerId, host_name
+from legion.ids import RelayId, WorkerId, host_name
 from legion.keys import PrivateKey, key_pem, load_key, new_key, worker_id_of_key
+from legion.relaying import relay_name
 
 WORKER_VALID_S = 30 * 86_400
 AUTHORITY_VALID = timedelta(days=3650)
@@ -61,12 +62,25 @@ class Authority:
         certificate = self._sign(public, name, [x509.DNSName(name)], usages, now, until)
         return worker, certificate.public_bytes(serialization.Encoding.PEM).decode(), until
 
+    def sign_relay(self, csr_pem: str, now: float) -> tuple[RelayId, str]:
+        """Relay id and certificate (PEM, server use only), good as long as a server's. Unusable for a bad request."""
+        public = requested_key(csr_pem)
+        relay = RelayId(worker_id_of_key(public))
+        name = relay_name(relay)
+        until = now + SERVER_VALID.total_seconds()
+        names = [x509.DNSName(name)]
+        certificate = self._sign(public, name, names, [ExtendedKeyUsageOID.SERVER_AUTH], now, until)
+        return relay, certificate.public_bytes(serialization.Encoding.PEM).decode()
+
     def issue_server(self, hosts: Iterable[str], now: float) -> None:
-        """A fresh key and certificate for the HTTPS port, good for these names and addresses."""
+        """A fresh key and certificate for the HTTPS port, good for these names and addresses.
+
+        Also a client's: workers that the server dials back to let nobody in without one.
+        """
         key = new_key()
         names = [_general_name(host) for host in sorted(set(hosts))]
         until = now + SERVER_VALID.total_seconds()
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+        usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         certificate = self._sign(key.public_key(), "Legion server", names, usages, now, until)
         write_private(self.server_key_file, key_pem(key))
         write_private(self.server_certificate_file, certificate.public_bytes(serialization.Encoding.PEM))

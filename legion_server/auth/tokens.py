@@ -23,6 +23,11 @@ def token_sha256(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+def relay_invite_sha256(token: str) -> str:
+    """Of a relay's invite: known by another hash than a worker's, so that neither enrols the other."""
+    return token_sha256(f"relay:{token}")
+
+
 def same(token: str, known_sha256: str) -> bool:
     """In constant time."""
     return hmac.compare_digest(token_sha256(token), known_sha256)

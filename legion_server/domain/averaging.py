@@ -13,7 +13,7 @@ from legion.ids import Epoch
 from legion.layout import Layout
 from legion.messages import Plan, RunPhase
 from legion.rounds import RoundRecord
-from legion_server.domain import audits, clusters, recovery, round_plan, runs, silence, terms
+from legion_server.domain import addresses, audits, clusters, recovery, round_plan, runs, silence, terms
 from legion_server.domain import plan as plans
 from legion_server.domain import rounds as rd
 from legion_server.domain.clusters import Workers
@@ -54,6 +54,7 @@ def tick(run: Run, rounds: Rounds | None, workers: Workers, now: float, stored: 
     elif run.phase == "training":
         _regroup(moment, workers, now)
         _lose(moment, workers)
+        _follow(moment, workers)
         _grow(moment, workers, stored)
         _advance(moment, workers, now)
     return moment
@@ -202,6 +203,14 @@ def _loss(moment: Moment, plan: Plan, workers: Workers) -> str | None:
     if reason is None and recovery.is_breaking(plan, workers):
         return "its members cannot go on, and have no restore point"
     return reason
+
+
+def _follow(moment: Moment, workers: Workers) -> None:
+    """Members that are found elsewhere by now."""
+    found = addresses.followed(moment.run.clusters, workers)
+    if moment.rounds is not None and found != moment.run.clusters:
+        moment.run = replace(moment.run, clusters=found)
+        moment.taking(addresses.told(moment.rounds, found))
 
 
 def _grow(moment: Moment, workers: Workers, stored: Stored) -> None:

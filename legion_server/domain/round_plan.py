@@ -207,10 +207,12 @@ def _bound(rounds: Rounds, config: RunConfig, number: int, name: ClusterId, seat
 def reducers_of(rounds: Rounds, clusters: Sequence[Plan]) -> list[tuple[WorkerId, ...]]:
     """Per span, in order: who had it last while it is there, else whoever has fewest; behind it others' workers.
 
-    New identities reduce only where nobody else can.
+    New identities reduce only where nobody else can, and so do workers behind relays: all would go through these.
     """
     cluster_of = {member.worker_id: plan.cluster for plan in clusters for member in plan.members}
+    direct = {m.worker_id for plan in clusters for m in plan.members if not m.endpoint.relayed}
     able = able_to_reduce(rounds, clusters)
+    able = [worker for worker in able if worker in direct] or able
     load = Counter(worker for worker in rounds.reducers if worker in cluster_of)
     backed: Counter[WorkerId] = Counter()
     found = []

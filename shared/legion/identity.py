@@ -164,6 +164,21 @@ def server_context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:
     return context
 
 
+def mutual_server_context(folder: Path) -> ssl.SSLContext:
+    """For a server whose callers show a certificate of the same authority; with what `Identity.save` wrote."""
+    context = server_context(folder / CERTIFICATE_FILE, folder / KEY_FILE)
+    context.load_verify_locations(folder / AUTHORITY_FILE)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def mutual_client_context(folder: Path) -> ssl.SSLContext:
+    """For a client that shows its certificate to servers of the same authority."""
+    context = client_context((folder / AUTHORITY_FILE).read_bytes())
+    context.load_cert_chain(folder / CERTIFICATE_FILE, folder / KEY_FILE)
+    return context
+
+
 def client_context(authority_pem: bytes | str) -> ssl.SSLContext:
     """For a client that believes this authority and no other, whatever the machine's store says."""
     pem = authority_pem if isinstance(authority_pem, str) else authority_pem.decode()

@@ -6,6 +6,7 @@ import secrets
 from typing import NewType
 
 WorkerId = NewType("WorkerId", str)  # 32 characters of base32, lower case
+RelayId = NewType("RelayId", str)  # as WorkerId, of a relay's key
 RunId = NewType("RunId", str)
 ClusterId = NewType("ClusterId", str)
 Epoch = NewType("Epoch", int)  # number of a cluster's plan; grows with every change of members

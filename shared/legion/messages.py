@@ -68,6 +68,7 @@ class Endpoint(Message):
 
     host: HostName
     port: Annotated[int, Field(ge=1, le=65535)]
+    relayed: bool = False  # it is a relay's, which brings callers there by the worker's name
 
 
 class Health(Message):
@@ -322,8 +323,11 @@ class ResumeRequest(Message):
 
 
 class InviteRequest(Message):
+    """`relay`: for relays, and for no worker."""
+
     uses: Annotated[int, Field(ge=1, le=10_000)] = 1
     valid_s: Annotated[float, Field(gt=0, le=31_536_000)] = 7 * 86_400
+    relay: bool = False
 
 
 class InviteReply(Message):

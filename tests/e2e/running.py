@@ -1,12 +1,15 @@
 """A running `up`, as a person would watch it."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 
 
@@ -71,3 +74,54 @@ class Start:
     def __call__(self, *arguments: str | Path) -> Up:
         self.running.append(Up(*map(str, arguments)))
         return self.running[-1]
+
+
+class Program:
+    """One of our command lines, its output read as it comes."""
+
+    def __init__(self, module: str, *arguments: str | Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        self.output = ""
+
+    def until(self, pattern: str) -> re.Match[str]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.output += line
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(f"no line matches {pattern}:\n{self.output}")
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def ended(self) -> int:
+        assert self._process.stdout is not None
+        self.output += self._process.stdout.read()
+        return self._process.wait()
+
+    def destroy(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+class Admin:
+    """Of a server that says where it listens."""
+
+    def __init__(self, server: Program, data_dir: Path) -> None:
+        _, host, port = server.until("^listening ").string.split()
+        self._base_url = f"http://{host}:{port}"
+        self._token = (data_dir / "admin-token").read_text().strip()
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        with httpx.Client(base_url=self._base_url, timeout=60, trust_env=False) as http:
+            response = http.request(method, path, json=body, headers={"Authorization": f"Bearer {self._token}"})
+        assert response.is_success, response.text
+        return json.loads(response.content) if response.content else None

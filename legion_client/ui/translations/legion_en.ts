@@ -540,6 +540,14 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Ask your router to open a port (NAT-PMP, UPnP), so that other members reach this computer directly.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Be reached through a relay: auto where the server cannot reach this computer, always, or never.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>For public lists, which no server has yet; empty: you are not named.</source>
         <translation type="unfinished"></translation>
     </message>

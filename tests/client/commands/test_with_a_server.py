@@ -50,10 +50,11 @@ def test_the_doctor_finds_what_is_wrong(client: Client, server: RunningServer) -
     assert known is not None
     authority = server.invite().authority_sha256
     assert authority in well["server"]["found"]
-    others = {"agent", "graphics", *(name for name in well if name.startswith("card "))}
+    others = {"agent", "graphics", "port mapping", *(name for name in well if name.startswith("card "))}
     assert {name: check["state"] for name, check in well.items() if name not in others} == dict.fromkeys(
-        ("home", "settings", "identity", "server", "clock", "disk", "port", "engine", "processor"), "ok"
+        ("home", "settings", "identity", "server", "clock", "disk", "port", "reachability", "engine", "processor"), "ok"
     )
+    assert "reach this computer directly, at 127.0.0.1:" in well["reachability"]["found"]
     server.call("DELETE", f"/workers/{known.worker_id}")
     (client.home / "settings.toml").write_text("disk.least_free_gb = 900000\ncolour = 'red'\n")
     ill = states(client, 3)

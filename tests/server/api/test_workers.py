@@ -139,7 +139,7 @@ async def test_a_worker_that_listens_everywhere_is_found_where_it_calls_from(hou
     url = f"/workers/{member.worker_id}/heartbeat"
     assert (await house.http.post(url, json=body, headers=member.headers)).status_code == 200
     (view,) = (await house.admin.get("/workers")).json()
-    assert view["endpoint"] == {"host": "127.0.0.1", "port": 77}
+    assert view["endpoint"] == {"host": "127.0.0.1", "port": 77, "relayed": False}
 
 
 async def test_a_worker_speaks_only_for_itself(house: Any) -> None:

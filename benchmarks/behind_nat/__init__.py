@@ -1,0 +1,1 @@
+"""Computers behind masquerading routers, and what passes between them."""

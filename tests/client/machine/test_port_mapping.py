@@ -1,0 +1,114 @@
+"""Asking a router for a port, in both ways, as the agent does it: opened, renewed, given back, and refused."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from legion.messages import Endpoint
+from legion_client.agent import port_mapping
+from legion_client.agent.port_mapping import PortMapping
+from legion_client.machine import natpmp, upnp
+from legion_client.machine.mapping import LEASE_S, NotMapped
+from tests.client.machine import played_router
+
+ENGINE = Endpoint(host="192.168.1.5", port=7000)
+ROUTES = """Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT
+eth0 0001A8C0 00000000 0001 0 0 100 00FFFFFF 0 0 0
+eth0 00000000 0101A8C0 0003 0 0 100 00000000 0 0 0
+"""
+
+
+def test_the_default_gateway(tmp_path: Path) -> None:
+    (tmp_path / "route").write_text(ROUTES)
+    assert natpmp.default_gateway(tmp_path / "route") == "192.168.1.1"
+    (tmp_path / "none").write_text(ROUTES.rsplit("\n", 2)[0])
+    assert natpmp.default_gateway(tmp_path / "none") is None
+    assert natpmp.default_gateway(tmp_path / "elsewhere") is None
+
+
+async def test_natpmp_opens_and_closes_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with played_router.natpmp(deaf_for=1) as router:  # the first packet is lost
+        monkeypatch.setattr(natpmp, "PORT", router.port)
+        mapped = await natpmp.open_port("127.0.0.1", "192.168.1.5", 7000)
+        assert (mapped.external_host, mapped.external_port) == ("203.0.113.7", 7001)
+        assert router.mappings == {7000: LEASE_S}
+        await natpmp.close_port("127.0.0.1", 7000)
+        assert router.mappings == {}
+
+
+@pytest.mark.parametrize(("result", "words"), [(2, "it refuses"), (4, "it has no room"), (99, "result 99")])
+async def test_natpmp_refused(monkeypatch: pytest.MonkeyPatch, result: int, words: str) -> None:
+    async with played_router.natpmp(result=result) as router:
+        monkeypatch.setattr(natpmp, "PORT", router.port)
+        with pytest.raises(NotMapped, match=words):
+            await natpmp.open_port("127.0.0.1", "192.168.1.5", 7000)
+
+
+async def test_natpmp_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(natpmp, "FIRST_WAIT_S", 0.01)
+    async with played_router.natpmp(deaf_for=100) as router:
+        monkeypatch.setattr(natpmp, "PORT", router.port)
+        with pytest.raises(NotMapped, match="does not speak NAT-PMP"):
+            await natpmp.open_port("127.0.0.1", "192.168.1.5", 7000)
+
+
+def test_upnp_opens_renews_and_closes_a_port() -> None:
+    with played_router.upnp() as router:
+        gateway = upnp.Gateway(router.url)
+        mapped = gateway.open_port("192.168.1.5", 7000)
+        assert (mapped.external_host, mapped.external_port) == (played_router.ADDRESS, 7000)
+        assert router.mappings == {7000: ("192.168.1.5", 7000, LEASE_S)}
+        assert gateway.open_port("192.168.1.5", 7000, 7000).external_port == 7000
+        gateway.close_port(7000)
+        assert router.mappings == {}
+        with pytest.raises(NotMapped, match="keeps the port open"):
+            gateway.close_port(7000)
+
+
+def test_upnp_takes_another_port_where_one_is_taken() -> None:
+    with played_router.upnp() as router:
+        router.taken = {7000}
+        mapped = upnp.Gateway(router.url).open_port("192.168.1.5", 7000)
+        assert mapped.external_port in upnp.PORTS
+        assert router.mappings[mapped.external_port][1] == 7000
+
+
+def test_upnp_of_a_router_that_knows_only_lasting_mappings() -> None:
+    with played_router.upnp() as router:
+        router.permanent_only = True
+        upnp.Gateway(router.url).open_port("192.168.1.5", 7000)
+        assert router.mappings == {7000: ("192.168.1.5", 7000, 0)}
+
+
+def test_what_is_no_router() -> None:
+    with pytest.raises(NotMapped, match="no router opens ports by UPnP"):
+        upnp.Gateway("http://127.0.0.1:1/root.xml")
+
+
+async def test_the_agent_renews_and_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(natpmp, "default_gateway", lambda: "127.0.0.1")
+    monkeypatch.setattr(port_mapping, "RENEW_S", 0.01)
+    async with played_router.natpmp(address="100.64.3.4") as router:
+        monkeypatch.setattr(natpmp, "PORT", router.port)
+        mapping = PortMapping()
+        keeping = asyncio.ensure_future(mapping.keep())
+        assert await mapping.open(ENGINE) == 7001
+        assert "the provider shares one address" in mapping.state
+        router.mappings.clear()
+        async with asyncio.timeout(10):
+            while not router.mappings:
+                await asyncio.to_thread(lambda: None)
+        assert await mapping.open(ENGINE) == 7001  # the same engine: nothing is asked anew
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        assert router.mappings == {}
+        assert mapping.state == "closed"
+
+
+async def test_the_agent_says_what_every_way_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(natpmp, "default_gateway", lambda: None)
+    monkeypatch.setattr(upnp, "miniupnpc", None)
+    mapping = PortMapping()
+    assert await mapping.open(ENGINE) is None
+    assert mapping.state.startswith("the router's address is not known here; UPnP needs the 'upnp' extra")

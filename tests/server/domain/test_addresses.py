@@ -1,0 +1,81 @@
+"""Members that move to another address in the middle of a run, and who reduces where some are behind relays."""
+
+from coordinated_rounds import Table, a_worker, config_of
+
+from legion.ids import WorkerId
+from legion.messages import Endpoint
+from legion_server.domain.addresses import told
+from legion_server.domain.round_plan import reducers_of
+
+RELAY = Endpoint(host="relay", port=8443, relayed=True)
+
+
+def endpoints(table: Table) -> dict[str, Endpoint]:
+    return {m.worker_id[0]: m.endpoint for p in table.plan.participants for m in p.members}
+
+
+def test_a_member_that_moves_is_told_to_the_others_of_its_round() -> None:
+    table = Table(config_of(2), "ab")
+    table.follow()
+    clusters, revision = [plan.cluster for plan in table.run.clusters], table.plan.revision
+    table.set("b", endpoint=RELAY)
+    assert endpoints(table) == {"a": Endpoint(host="h", port=1), "b": RELAY}
+    assert [plan.cluster for plan in table.run.clusters] == clusters
+    assert table.plan.revision == revision + 1
+    assert table.events[-1] == "round_plan"
+    plan = table.run.plan_of(WorkerId("b" * 32))
+    assert plan is not None
+    assert [member.endpoint for member in plan.members] == [RELAY]
+
+
+def test_who_says_nothing_of_its_address_stays_where_it_was() -> None:
+    table = Table(config_of(2), "ab")
+    table.follow()
+    before = table.plan
+    table.set("b", endpoint=None)
+    assert table.plan == before
+
+
+def test_one_that_was_started_anew_is_no_member_that_moved() -> None:
+    table = Table(config_of(2), "ab")
+    table.set("b", endpoint=RELAY)  # before it had heard of its plan
+    assert [p.members[0].worker_id[0] for p in table.plan.participants if p.cluster in _clusters(table)] == ["a"]
+    assert "cluster_lost" in table.events
+
+
+def _clusters(table: Table) -> list[str]:
+    return [plan.cluster for plan in table.run.clusters]
+
+
+def reducers(table: Table) -> set[str]:
+    return {worker[0] for listed in reducers_of(table.rounds, table.run.clusters) for worker in listed[:1]}
+
+
+def with_relayed(names: str, relayed: str) -> Table:
+    table = Table(config_of(len(names) + 1), names)  # one short of its start
+    for name in relayed:
+        table.set(name, endpoint=RELAY)
+    table.workers[WorkerId("z" * 32)] = a_worker("z", endpoint=RELAY)
+    table.tick()
+    return table
+
+
+def test_reducers_are_direct_workers() -> None:
+    assert reducers(with_relayed("abcd", "ac")) == {"b", "d"}
+
+
+def test_where_all_are_behind_relays_they_reduce_all_the_same() -> None:
+    assert reducers(with_relayed("ab", "ab")) == {"a", "b", "z"}
+
+
+def test_a_cluster_that_goes_on_without_a_member_keeps_its_place_in_the_round() -> None:
+    """It may have contributed with the one who is gone."""
+    table = Table(config_of(4, size=2), "abcd")
+    table.follow()
+    first, second = table.run.clusters
+    (kept, gone) = first.members
+    moved = kept.model_copy(update={"endpoint": RELAY})
+    after = told(table.rounds, (first.model_copy(update={"members": (moved,)}), second)).rounds.plan
+    assert after is not None
+    assert after.participants[0].members == (moved, gone)
+    assert after.participants[1] == table.plan.participants[1]

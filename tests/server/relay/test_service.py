@@ -1,0 +1,150 @@
+"""A relay's program against a real server: it enrols, hears whom to turn away, and outlives the server's outage."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from relay_of_tests import until
+
+from legion.errors import InviteInvalid, Unauthenticated, Unusable, WrongAuthority
+from legion.identity import Invite, mutual_client_context
+from legion.ids import host_name
+from legion.messages import Endpoint
+from legion.relaying import RelayLoad, RelayView, new_nonce
+from legion_client.agent.enrolling import enrol as enrol_worker
+from legion_client.agent.relayed import Over, hold
+from legion_client.machine.probe import hardware
+from legion_server.relay import service
+from legion_server.relay.coordinator import Coordinator
+from legion_server.relay.enrolment import ENROLMENT_FILE, Enrolment, enrol
+from legion_server.relay.routes import Routes
+from legion_server.relay.service import Service
+from legion_server.transport import listen
+from tests.client.conftest import RunningServer
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    server = RunningServer(tmp_path / "server")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "RELAY_HEARTBEAT_S", 0.05)
+
+
+def enrolled(server: RunningServer, folder: Path) -> Enrolment:
+    return enrol(folder, invite_of(server), "relay")
+
+
+def invite_of(server: RunningServer) -> Invite:
+    return Invite.parse(server.call("POST", "/invites", {"relay": True})["invite"])
+
+
+@contextlib.asynccontextmanager
+async def serving(enrolment: Enrolment) -> AsyncIterator[tuple[RelayView, Routes, "asyncio.Future[None]"]]:
+    routes, ready = Routes(), asyncio.Event()
+    identity = enrolment.identity
+    coordinator = Coordinator(enrolment.base_url, identity.authority_pem, enrolment.relay_id, enrolment.token)
+    with contextlib.closing(listen("127.0.0.1", 0)) as listener:
+        endpoint = Endpoint(host="127.0.0.1", port=listener.getsockname()[1])
+        view = RelayView(relay_id=enrolment.relay_id, name="relay", endpoint=endpoint, load=RelayLoad())
+        async with coordinator:
+            running = asyncio.ensure_future(Service(enrolment, coordinator, routes, None).serve(listener, ready.set))
+            try:
+                await ready.wait()
+                yield view, routes, running
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def registered(view: RelayView, folder: Path) -> AsyncIterator["asyncio.Future[Over]"]:
+    welcome = asyncio.Event()
+    over = asyncio.ensure_future(hold(view, mutual_client_context(folder), new_nonce(), lambda: None, welcome.set))
+    waiting = asyncio.ensure_future(welcome.wait())
+    await asyncio.wait({over, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield over
+    finally:
+        for task in (over, waiting):
+            task.cancel()
+        await asyncio.gather(over, waiting, return_exceptions=True)
+
+
+async def ask(server: RunningServer, method: str, path: str) -> Any:
+    return await asyncio.to_thread(server.call, method, path)
+
+
+async def test_a_worker_that_is_revoked_loses_its_place(server: RunningServer, tmp_path: Path) -> None:
+    enrolment = await asyncio.to_thread(enrolled, server, tmp_path / "relay")
+    known = await enrol_worker(tmp_path / "worker", server.invite(), "pc", lambda: hardware(tmp_path))
+    async with serving(enrolment) as (view, routes, _), registered(view, tmp_path / "worker") as over:
+        while not (listed := await ask(server, "GET", "/relays")) or not listed[0]["load"]["workers"]:
+            assert not over.done()
+        assert listed[0]["endpoint"]["port"] == view.endpoint.port
+        await ask(server, "DELETE", f"/workers/{known.worker_id}")
+        assert "taken back" in (await over).reason
+        assert routes.revoked == {known.worker_id}
+        async with registered(view, tmp_path / "worker") as again:
+            assert "removed by the operator" in (await again).reason
+
+
+async def test_while_the_server_is_away_a_certificate_is_enough(server: RunningServer, tmp_path: Path) -> None:
+    enrolment = await asyncio.to_thread(enrolled, server, tmp_path / "relay")
+    known = await enrol_worker(tmp_path / "worker", server.invite(), "pc", lambda: hardware(tmp_path))
+    async with serving(enrolment) as (view, routes, running):
+        await asyncio.to_thread(server.kill)
+        async with registered(view, tmp_path / "worker") as over:
+            await until(lambda: known.worker_id in routes.seats)
+            assert not over.done()
+            await asyncio.to_thread(server.start)
+            await ask(server, "DELETE", f"/workers/{known.worker_id}")
+            assert "taken back" in (await over).reason  # the next heartbeat asks for all who are here
+        assert not running.done()
+
+
+async def test_a_relay_that_was_removed_ends(server: RunningServer, tmp_path: Path) -> None:
+    enrolment = await asyncio.to_thread(enrolled, server, tmp_path / "relay")
+    async with serving(enrolment) as (_, _, running):
+        await ask(server, "DELETE", f"/relays/{enrolment.relay_id}")
+        with pytest.raises(Unauthenticated):
+            await running
+
+
+def test_enrolment_is_remembered_and_checked(server: RunningServer, tmp_path: Path) -> None:
+    first = enrolled(server, tmp_path / "relay")
+    assert Enrolment.load(tmp_path / "relay") == first
+    assert Enrolment.load(tmp_path / "elsewhere") is None
+    again = enrolled(server, tmp_path / "relay")
+    assert (again.relay_id, again.token == first.token) == (first.relay_id, False)  # the same key
+    with pytest.raises(InviteInvalid):
+        enrol(tmp_path / "other", server.invite(), "relay")
+    invite = invite_of(server)
+    with pytest.raises(WrongAuthority):
+        enrol(tmp_path / "other", Invite(invite.host, invite.port, invite.token, "0" * 64), "relay")
+    (tmp_path / "relay" / ENROLMENT_FILE).write_text("{")
+    with pytest.raises(Unusable, match="damaged"):
+        Enrolment.load(tmp_path / "relay")
+
+
+def test_a_relay_is_no_worker(server: RunningServer, tmp_path: Path) -> None:
+    """Its certificate is one of a server only: a relay cannot register, nor call a worker in a worker's name."""
+    enrolment = enrolled(server, tmp_path / "relay")
+    assert host_name(enrolment.identity.worker_id) not in enrolment.identity.certificate_pem.decode()
+
+    async def try_to_register() -> Over:
+        async with serving(enrolment) as (view, _, _), registered(view, tmp_path / "relay") as over:
+            return await over
+
+    over = asyncio.run(try_to_register())
+    assert not over.welcomed
