@@ -22,6 +22,7 @@ from legion_server.service.coordinator import Clock, Coordinator
 from legion_server.service.dataset import Datasets
 from legion_server.service.events import Events
 from legion_server.service.follower import Follower
+from legion_server.service.link_book import LinkBook
 from legion_server.service.metrics import Metrics
 from legion_server.service.references import References
 from legion_server.service.round_log import RoundLog
@@ -57,6 +58,7 @@ class Backend:
     blobs: Blobs
     datasets: Datasets
     metrics: Metrics
+    link_book: LinkBook
     probes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_PROBES))
 
     def invite(self, token: str) -> Invite:
@@ -110,6 +112,7 @@ def _build(settings: Settings, clock: Clock) -> Backend:
         ),
         datasets=Datasets(coordinator, settings.blobs_dir),
         metrics=Metrics(coordinator, store),
+        link_book=LinkBook(coordinator, clock),
     )
 
 

@@ -20,6 +20,7 @@ from legion.reports import StepRecord
 from legion_client.agent import allocator, life
 from legion_client.agent.cache import Cache
 from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.links import LinkRelay
 from legion_client.agent.orders import device_kinds, seen
 from legion_client.agent.outbox import Outbox
 from legion_client.agent.preparation import Prepared, empty_folder, files_of, prepare, rank_in, resume_slice, tensors_in
@@ -38,6 +39,7 @@ from legion_client.engine.protocol import (
     HandedOver,
     Held,
     Left,
+    LinksMeasured,
     Listening,
     Moved,
     PlanBroken,
@@ -92,6 +94,7 @@ class Attempt:
         self._takes_commands = False
         self._tasks: list[asyncio.Task[None]] = []
         self.rounds = RoundRelay(around.server, around.home.work, self.say)
+        self.links = LinkRelay(around.server, self.say, around.traffic)
         self.plan: Plan | None = None
         self.prepared: Prepared | None = None
         self.listening: Listening | None = None
@@ -201,6 +204,8 @@ class Attempt:
             await asyncio.wait(after)
         self._spawn(self._around.outbox.send_records())
         self._spawn(self._around.outbox.send_slices())
+        self._spawn(self.links.deliver())
+        self._spawn(self.links.measure_server())
         await asyncio.to_thread(empty_folder, self._around.home.work)
         around = self._around
         self.prepared = await prepare(around.server, Cache(around.home.cache), self._moved_on, around.room)
@@ -277,7 +282,8 @@ class Attempt:
         match report:
             case Listening():
                 self._listens(report)
-                self._post(life.EngineListens())
+                measures = self.prepared is not None and self.prepared.config.cluster.policy == "auto"
+                self._post(life.EngineListens(measures))
             case Held():
                 logger.info("engine holds after_s=%.3f", report.after_s)
                 self._post(life.EngineHeld())
@@ -286,6 +292,8 @@ class Attempt:
                 outbox.add_record(epoch, record)
             case Moved():
                 self._around.traffic.moved(report)
+            case LinksMeasured():
+                self.links.measured(report)
             case Evaluated(record=told) | Wrote(sample=told):
                 outbox.add_record(epoch, told)
             case SliceWritten():

@@ -13,9 +13,11 @@ from pydantic import BaseModel, ValidationError
 from legion.config import RunConfig
 from legion.errors import ProtocolMismatch, ServerUnreachable, Unavailable, WrongAuthority, by_slug
 from legion.ids import Epoch, WorkerId
+from legion.links import LinksReport
 from legion.messages import (
     CheckpointManifest,
     DatasetManifest,
+    Health,
     Heartbeat,
     HeartbeatReply,
     Plan,
@@ -98,6 +100,17 @@ class Coordinator:
             "POST", "/network/probe", headers=headers, content=noise(size_bytes), extensions={UNHELD: True}
         )
         return parsed(response, ProbeReply)
+
+    async def ping(self) -> None:
+        """A round trip."""
+        await self._get("/health", Health)
+
+    async def burst(self, size_bytes: int) -> None:
+        """The other way, of so much."""
+        await self._call("GET", f"/network/probe?size_bytes={size_bytes}")
+
+    async def report_links(self, report: LinksReport) -> None:
+        await self._send("POST", "/network/links", report)
 
     async def config(self) -> RunConfig:
         return await self._get("/training/config", RunConfig)

@@ -5,12 +5,16 @@ Invariant: the shares of agent and engine together are no more than the limit.
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from legion.comm.bucket import Valve
 from legion.comm.line import Line
 from legion_client.engine.protocol import Moved, Rates
+from legion_client.machine.policy import line_limits
+from legion_client.machine.readings import Readings
 from legion_client.machine.volume import MonthlyVolume
+from legion_client.settings import Settings
 
 SMALL_SHARE: Final = 1 / 16  # of the line, for the agent's questions while the engine trains
 BULK_BYTES: Final = 1 << 18  # a transfer of the agent's that is larger gets half of the line
@@ -33,9 +37,15 @@ class Direction:
         self.valve = valve
         self._changed = changed
         self._limit: float | None = None
+        self.chosen: float | None = None  # of it what was chosen by hand, in bytes/s
         self._bulk = 0
         self._engine = False
         self.engines: float | None = None  # share, in bytes/s
+
+    @property
+    def most(self) -> float | None:
+        """In bytes/s, of agent and engine together; None: no limit."""
+        return self._limit
 
     def limit(self, bytes_per_s: float | None) -> None:
         self._limit = bytes_per_s
@@ -73,6 +83,7 @@ class Traffic:
         self._volume = volume
         self._told = (0, 0)  # of the agent's line, to the volume
         self._sampled = (0, 0)  # of all, since the last sample
+        self.bursts = True  # may be sent and answered, to measure links with
         self.line = Line()
         self.upload = Direction(self.line.upload, self._changed)
         self.download = Direction(self.line.download, self._changed)
@@ -82,11 +93,26 @@ class Traffic:
     @property
     def rates(self) -> Rates:
         """For the engine."""
-        return Rates(upload_bytes_per_s=self.upload.engines, download_bytes_per_s=self.download.engines)
+        return Rates(
+            upload_bytes_per_s=self.upload.engines,
+            download_bytes_per_s=self.download.engines,
+            house_upload_bytes_per_s=self.upload.chosen,
+            house_download_bytes_per_s=self.download.chosen,
+            bursts=self.bursts,
+        )
 
     def limit(self, upload_bytes_per_s: float | None, download_bytes_per_s: float | None) -> None:
         self.upload.limit(upload_bytes_per_s)
         self.download.limit(download_bytes_per_s)
+
+    def obey(self, settings: Settings, readings: Readings, *, bursts: bool) -> None:
+        """The limits that are in force now. What was chosen by hand holds inside the house too."""
+        self.limit(*line_limits(settings, readings))
+        before = self.bursts, self.upload.chosen, self.download.chosen
+        chosen = line_limits(settings, replace(readings, uplink_bytes_per_s=None))
+        self.bursts, (self.upload.chosen, self.download.chosen) = bursts, chosen
+        if before != (bursts, *chosen):
+            self._changed()
 
     def with_engine(self, engine: bool) -> None:
         self.upload.with_engine(engine)

@@ -16,6 +16,7 @@ from legion_client.engine.protocol import (
     Failed,
     Finished,
     Left,
+    Measure,
     Pause,
     Prepare,
     Rates,
@@ -68,7 +69,7 @@ async def run() -> int:
 
 async def serve(pipes: Pipes, session: Session) -> int:
     """Train when told to, stop when told to."""
-    while isinstance(command := await pipes.next_command(), Pause | Resume | Throttle | Rates):
+    while isinstance(command := await pipes.next_command(), Pause | Resume | Throttle | Rates | Measure):
         heed(session, command)
     if not isinstance(command, Train):
         pipes.report(Left(step=0))
@@ -125,6 +126,8 @@ def heed(session: Session, command: Command) -> None:
         case Rates(upload_bytes_per_s=upload, download_bytes_per_s=download):
             logger.info("line upload_bytes_per_s=%s download_bytes_per_s=%s", upload, download)
             session.limit_line(command)
+        case Measure():
+            session.links.measure(command)
         case RoundNews() | UpdateHere():
             session.rounds.hear(command)
 

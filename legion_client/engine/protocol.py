@@ -10,7 +10,8 @@ from pydantic import Field, TypeAdapter
 
 from legion.config import RunConfig
 from legion.ids import ClusterId, WorkerId
-from legion.messages import Broken, DatasetManifest, Device, Message, ModelShape, Plan
+from legion.links import LinkSample
+from legion.messages import Broken, DatasetManifest, Device, LinkPeer, Message, ModelShape, Plan
 from legion.reports import EvaluationRecord, StepRecord, TextSample
 from legion.rounds import Handover, RootReport, RoundPlan, RoundRecord, SpanReport
 
@@ -113,10 +114,21 @@ class Rates(Message):
     kind: Literal["rates"] = "rates"
     upload_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
     download_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
+    # Of bursts that stay in a private network: what the volunteer chose by hand, without a share of the way out.
+    house_upload_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
+    house_download_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
+    bursts: bool = True  # may be sent and answered, to measure links with
+
+
+class Measure(Message):
+    """Look at the links to these workers, one after the other, whatever else is done. LinksMeasured is the answer."""
+
+    kind: Literal["measure"] = "measure"
+    peers: tuple[LinkPeer, ...]
 
 
 Command = Annotated[
-    Prepare | Train | RoundNews | UpdateHere | Stop | Pause | Resume | Throttle | Rates | Regroup,
+    Prepare | Train | RoundNews | UpdateHere | Stop | Pause | Resume | Throttle | Rates | Regroup | Measure,
     Field(discriminator="kind"),
 ]
 
@@ -144,6 +156,13 @@ class Moved(Message):
     kind: Literal["moved"] = "moved"
     sent_bytes: int
     received_bytes: int
+
+
+class LinksMeasured(Message):
+    """Of one link; also when transfers contradict what was measured before."""
+
+    kind: Literal["links_measured"] = "links_measured"
+    samples: tuple[LinkSample, ...]
 
 
 class StepDone(Message):
@@ -249,6 +268,7 @@ Report = Annotated[
     Listening
     | Held
     | Moved
+    | LinksMeasured
     | StepDone
     | Evaluated
     | Wrote
