@@ -21,6 +21,7 @@ CONTRADICTS: Final = 4.0  # times faster or slower than measured
 SEVERAL: Final = 8  # transfers in a row that contradict, before they are a sample
 SAMPLES: Final = 3  # of that kind: then they outvote what was measured before, and are what is known
 LEAST_BYTES: Final = 65_536  # of a transfer; smaller ones say nothing about speed
+BUFFERED_BYTES: Final = 4 << 20  # of a transfer that seems fast: less may have come before it was read
 
 
 class Doubts:
@@ -36,7 +37,8 @@ class Doubts:
         if size_bytes < LEAST_BYTES or took_s <= 0:
             return None
         rate = size_bytes / took_s
-        if self._known / CONTRADICTS <= rate <= self._known * CONTRADICTS:
+        too_fast = rate > self._known * CONTRADICTS and size_bytes >= BUFFERED_BYTES
+        if not (too_fast or rate < self._known / CONTRADICTS):
             self._rates.clear()
             return None
         self._rates.append(rate)

@@ -52,10 +52,11 @@ class LinkBook:
             draft.links = kept | lk.told(draft.links, worker_id, report.samples, draft.now)
 
     def network(self, *, private: bool) -> NetworkView:
-        """Figures for everybody; pairs and workers for admins."""
+        """Figures of who is here now, for everybody; for admins all pairs and workers, also of those that are not."""
         state, now = self._coordinator.state, self._clock()
+        enrolled = {w.worker_id: w for w in state.workers.values() if w.state != "revoked"} if private else {}
         there = {w.worker_id: w for w in state.workers.values() if w.state in lk.THERE}
-        known, regions = lk.known(state.links, there, now), lk.regions(state.links, there, now)
+        known, regions = lk.known(state.links, there, now), lk.regions(state.links, enrolled or there, now)
         states: Counter[LinkState] = Counter(link.state for link in known.values())
         states["unmeasured"] = len(there) * (len(there) - 1) // 2 - len(known)
         rtts = [link.rtt_s for link in known.values() if link.rtt_s is not None]
@@ -63,12 +64,12 @@ class LinkBook:
         return NetworkView(
             workers=len(there),
             pairs={name: count for name, count in states.items() if count},
-            regions=len(set(regions.values())),
+            regions=len({regions[worker] for worker in there if worker in regions}),
             near_pairs=sum(link.near for link in known.values()),
             median_rtt_s=statistics.median(rtts) if rtts else None,
             median_bytes_per_s=statistics.median(rates) if rates else None,
-            links=tuple(_view(pair, link) for pair, link in known.items()) if private else (),
-            places=tuple(self._place(w, regions.get(w.worker_id), now) for w in there.values()) if private else (),
+            links=tuple(_view(pair, link) for pair, link in lk.known(state.links, enrolled, now).items()),
+            places=tuple(self._place(w, regions.get(w.worker_id), now) for w in enrolled.values()),
         )
 
     def clusters(self) -> ClustersView:
