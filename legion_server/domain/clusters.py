@@ -36,7 +36,8 @@ def measured_groups(
     candidates = [candidate(job, worker) for worker in agreeing]
     decision = clustering.decide(job, candidates, known)
     unknown = clustering.unknown_pairs(job, candidates, known)
-    longest_s = max((now - (by_id[w].ready_at or now) for pair in unknown for w in pair), default=MEASURING_S)
+    since = [at for pair in unknown for w in pair if (at := by_id[w].ready_at) is not None]
+    longest_s = now - min(since, default=now) if unknown else MEASURING_S
     chosen = [group for group in decision.groups if len(group) == 1 or longest_s >= MEASURING_S]
     return [[by_id[worker] for worker in group] for group in chosen]
 
