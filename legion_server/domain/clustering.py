@@ -10,20 +10,23 @@ workers and links make the same groups, however they are listed. Those that are 
 names only who is free. `moves` says when it is worth to break clusters up.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from legion.ids import WorkerId
 from legion.links import NEAR_RTT_S
 from legion_server.domain.cost import Candidate, Forecast, Job, fits, fits_alone, forecast, link_of, member_bytes
-from legion_server.domain.links import Link, Pair
+from legion_server.domain.links import PEERS, Link, Pair
 
 MOST_MEMBERS = 16
 MOST_NAMED = 8  # others of whom a worker is told why it is not with them
 GAIN = 1.3  # in tokens/s of all, before clusters are broken up for others
 MOVE_EVERY = 8  # rounds, at least
 GIB = 2**30
+UNTOLD = ("unmeasured", "one_sided")
 LESS = "larger micro-batches, cluster.reduce_every 'step' or codecs make it less"
 
 Known = Mapping[Pair, Link]
@@ -46,38 +49,56 @@ class Decision:
     reasons: Mapping[WorkerId, Reason] = field(default_factory=dict)
 
 
+def groups_of(job: Job, candidates: Iterable[Candidate], known: Known) -> tuple[tuple[WorkerId, ...], ...]:
+    """As `decide`, without the words."""
+    everybody = sorted(candidates, key=lambda one: one.worker_id)
+    needy = [one for one in everybody if not fits_alone(job, one)]
+    shared, _ = _grouped(job, needy, _near(needy, known), known)
+    return _in_order([*shared, *([one] for one in everybody if fits_alone(job, one))])
+
+
 def decide(job: Job, candidates: Iterable[Candidate], known: Known) -> Decision:
     """Groups of workers that are in none."""
     everybody = sorted(candidates, key=lambda one: one.worker_id)
     alone = [one for one in everybody if fits_alone(job, one)]
     needy = [one for one in everybody if not fits_alone(job, one)]
-    groups, left = _grouped(job, needy, known)
+    near = _near(needy, known)
+    groups, left = _grouped(job, needy, near, known)
     reasons = {one.worker_id: why_alone(job, one) for one in alone}
     for group in groups:
         reasons |= {one.worker_id: why_together(job, one, group, known) for one in group}
-    reasons |= {one.worker_id: _why_waiting(job, one, needy, left, known) for one in left}
-    found = [tuple(sorted(one.worker_id for one in group)) for group in (*groups, *([one] for one in alone))]
-    return Decision(tuple(sorted(found)), reasons)
+    free = {one.worker_id for one in left}
+    for one in left:
+        still_near = [other for other in near[one.worker_id] if other.worker_id in free]
+        reasons[one.worker_id] = _why_waiting(job, one, needy, still_near, known)
+    return Decision(_in_order([*groups, *([one] for one in alone)]), reasons)
 
 
-def unknown_pairs(job: Job, candidates: Iterable[Candidate], known: Known) -> list[Pair]:
-    """Of workers that cannot hold the model alone, the pairs of whose link not both ends have told yet."""
-    needy = sorted(one.worker_id for one in candidates if not fits_alone(job, one))
-    pairs = [(first, second) for number, first in enumerate(needy) for second in needy[number + 1 :]]
-    return [pair for pair in pairs if pair not in known or known[pair].state == "one_sided"]
+def _in_order(groups: Iterable[Sequence[Candidate]]) -> tuple[tuple[WorkerId, ...], ...]:
+    return tuple(sorted(tuple(sorted(one.worker_id for one in group)) for group in groups))
+
+
+def hardly_measured(job: Job, candidates: Iterable[Candidate], known: Known) -> list[WorkerId]:
+    """Workers that cannot hold the model alone, and of whose links to others such fewer are known than are measured."""
+    needy = {one.worker_id for one in candidates if not fits_alone(job, one)}
+    told = Counter[WorkerId]()
+    for (first, second), link in known.items():
+        if first in needy and second in needy and link.state not in UNTOLD:
+            told.update((first, second))
+    return sorted(worker for worker in needy if told[worker] < min(len(needy) - 1, PEERS))
 
 
 def moves(
     job: Job, standing: Sequence[tuple[Sequence[Candidate], float | None]], free: Iterable[Candidate], known: Known
-) -> Decision | None:
+) -> tuple[tuple[WorkerId, ...], ...] | None:
     """Better groups of all, members of clusters and free ones; None where those that stand are nearly as good.
 
     `standing`: with the tokens/s of each as measured, if they were.
     """
     everybody = [*(one for group, _ in standing for one in group), *free]
-    ideal, by_id = decide(job, everybody, known), {one.worker_id: one for one in everybody}
+    ideal, by_id = groups_of(job, everybody, known), {one.worker_id: one for one in everybody}
     before = sum(speed or forecast(job, group, known).tokens_per_s for group, speed in standing)
-    after = sum(forecast(job, [by_id[w] for w in group], known).tokens_per_s for group in ideal.groups)
+    after = sum(forecast(job, [by_id[w] for w in group], known).tokens_per_s for group in ideal)
     return ideal if after >= GAIN * before and after > 0 else None
 
 
@@ -102,15 +123,28 @@ def why_together(job: Job, one: Candidate, group: Sequence[Candidate], known: Kn
     return Reason("together", sentence)
 
 
-def _grouped(job: Job, needy: Sequence[Candidate], known: Known) -> tuple[list[list[Candidate]], list[Candidate]]:
+def _near(needy: Sequence[Candidate], known: Known) -> dict[WorkerId, list[Candidate]]:
+    """Who is near whom, by id."""
+    by_id = {one.worker_id: one for one in needy}
+    found: dict[WorkerId, list[Candidate]] = {worker: [] for worker in by_id}
+    for (first, second), link in known.items():
+        if link.near and first in by_id and second in by_id:
+            found[first].append(by_id[second])
+            found[second].append(by_id[first])
+    return {worker: sorted(others, key=lambda other: other.worker_id) for worker, others in found.items()}
+
+
+def _grouped(
+    job: Job, needy: Sequence[Candidate], near: Mapping[WorkerId, Sequence[Candidate]], known: Known
+) -> tuple[list[list[Candidate]], list[Candidate]]:
     """Groups, and who is left, by id."""
     largest_first = sorted(needy, key=lambda one: (-one.memory_bytes, one.worker_id))
     left, groups = {one.worker_id: one for one in largest_first}, []
     for seed in largest_first:
         if seed.worker_id not in left:
             continue
-        near = [o for o in left.values() if o is not seed and link_of(known, seed.worker_id, o.worker_id)[0].near]
-        group = _smallest(job, seed, near, known)
+        still_free = [other for other in near[seed.worker_id] if other.worker_id in left]
+        group = _smallest(job, seed, still_free, known)
         if group is not None:
             groups.append(group)
             for one in group:
@@ -154,26 +188,32 @@ def _grown(
 
 
 def _why_waiting(
-    job: Job, one: Candidate, needy: Sequence[Candidate], left: Sequence[Candidate], known: Known
+    job: Job, one: Candidate, needy: Sequence[Candidate], near: Sequence[Candidate], known: Known
 ) -> Reason:
     needs, has = member_bytes(job, job.total) / GIB, one.memory_bytes / GIB
     begin = f"waits: the model takes {needs:.3g} GiB, it has {has:.3g} GiB of memory, and "
-    not_with = tuple(_why_not(one, other, known) for other in needy if other.worker_id != one.worker_id)
-    near = [o for o in left if o is not one and link_of(known, one.worker_id, o.worker_id)[0].near]
+    others = sorted((other for other in needy if other is not one), key=lambda other: _distance(one, other, known))
+    not_with = tuple(_why_not(one, other, known) for other in others[:MOST_NAMED])
     if len(needy) == 1:
         end = "nobody else is there that would need to share it"
     elif job.config.optimizer.name == "muon":
         end = "the optimizer muon cannot be shared"
-    elif not near and any(one.worker_id in pair for pair in unknown_pairs(job, left, known)):
+    elif not near and others and _distance(one, others[0], known)[0] == inf:
         end = "its links to others are not measured yet"
     elif not near:
         end = "nobody that is free is near it"
     elif (group := _grown(job, one, near, known, lambda other: (-other.memory_bytes,))) is None:
         end = f"with those that are near it, {_names(near)}, there is not enough memory"
     else:
-        others = _names([other for other in group if other is not one])
-        end = f"with {others} {_costs(forecast(job, group, known), group)}; {LESS}"
-    return Reason("waiting", begin + end, not_with[:MOST_NAMED])
+        names = _names([other for other in group if other is not one])
+        end = f"with {names} {_costs(forecast(job, group, known), group)}; {LESS}"
+    return Reason("waiting", begin + end, not_with)
+
+
+def _distance(one: Candidate, other: Candidate, known: Known) -> tuple[float, WorkerId]:
+    """To name the nearest first; endless where the two have not both told."""
+    link, _ = link_of(known, one.worker_id, other.worker_id)
+    return (inf if link.state in UNTOLD or link.rtt_s is None else link.rtt_s, other.worker_id)
 
 
 def _why_not(one: Candidate, other: Candidate, known: Known) -> str:

@@ -34,11 +34,11 @@ def measured_groups(
         return []
     job, by_id = job_of(config, agreeing[0]), {worker.worker_id: worker for worker in agreeing}
     candidates = [candidate(job, worker) for worker in agreeing]
-    decision = clustering.decide(job, candidates, known)
-    unknown = clustering.unknown_pairs(job, candidates, known)
-    since = [at for pair in unknown for w in pair if (at := by_id[w].ready_at) is not None]
+    groups = clustering.groups_of(job, candidates, known)
+    unknown = clustering.hardly_measured(job, candidates, known)
+    since = [at for worker in unknown if (at := by_id[worker].ready_at) is not None]
     longest_s = now - min(since, default=now) if unknown else MEASURING_S
-    chosen = [group for group in decision.groups if len(group) == 1 or longest_s >= MEASURING_S]
+    chosen = [group for group in groups if len(group) == 1 or longest_s >= MEASURING_S]
     return [[by_id[worker] for worker in group] for group in chosen]
 
 

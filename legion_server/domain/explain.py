@@ -70,6 +70,9 @@ def _told(scene: Scene, worker: Worker, plan: Plan | None, reason: Reason | None
         kind, sentence = "away", f"is {worker.state}: only who is ready enters a cluster"
     elif reason is not None:
         kind, sentence, not_with = reason.kind, reason.sentence, reason.not_with
+        if plan is None and kind != "waiting":
+            begun = scene.run.phase == "training"
+            sentence += "; it enters with the next round" if begun else "; the run has not begun"
     elif plan is None:
         kind, sentence = "waiting", "waits: not enough workers are ready, or it built another model than they did"
     return ClusterReason.model_validate(

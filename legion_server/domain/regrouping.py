@@ -42,7 +42,7 @@ def broken_up(
     ideal = clustering.moves(grouping.job, standing, grouping.free, known)
     if ideal is None:
         return frozenset()
-    return frozenset(name for name, members in grouping.standing if _ids(members) not in ideal.groups)
+    return frozenset(name for name, members in grouping.standing if _ids(members) not in ideal)
 
 
 def seen(
