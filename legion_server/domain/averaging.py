@@ -14,7 +14,7 @@ from legion.ids import Epoch
 from legion.layout import Layout
 from legion.messages import Plan, RunPhase
 from legion.rounds import RoundRecord
-from legion_server.domain import audits, clusters, recovery, regrouping, round_plan, runs, terms
+from legion_server.domain import audits, breaking_up, clusters, recovery, round_plan, runs, terms
 from legion_server.domain import links as lk
 from legion_server.domain import plan as plans
 from legion_server.domain import rounds as rd
@@ -273,7 +273,7 @@ def _break_up(moment: Moment, workers: Workers, now: float) -> None:
     free = clusters.free(workers.values(), run.clusters, config_digest(run.config), rounds.shape)
     there = [workers[m.worker_id] for plan in run.clusters for m in plan.members if m.worker_id in workers]
     known = _known(moment, (*there, *free), now)
-    ended = regrouping.broken_up(run.config, rounds, run.clusters, free, workers, known)
+    ended = breaking_up.broken_up(run.config, rounds, run.clusters, free, workers, known)
     if not ended:
         return
     for plan in run.clusters:
@@ -286,7 +286,7 @@ def _break_up(moment: Moment, workers: Workers, now: float) -> None:
                     {"reason": "its members form faster clusters", "worker_ids": worker_ids},
                 )
             )
-    moment.rounds = replace(rounds, regrouped=rounds.committed)
+    moment.rounds = replace(rounds, broken_up_at=rounds.committed)
     moment.run = replace(run, clusters=tuple(plan for plan in run.clusters if plan.cluster not in ended))
 
 

@@ -93,11 +93,12 @@ def moves(
 ) -> tuple[tuple[WorkerId, ...], ...] | None:
     """Better groups of all, members of clusters and free ones; None where those that stand are nearly as good.
 
-    `standing`: with the tokens/s of each as measured, if they were.
+    `standing`: with the tokens/s of each as measured, if they were: one that is faster than its links let us think is
+    believed. One that is slower is not held against it, as the others' speed is a forecast too.
     """
     everybody = [*(one for group, _ in standing for one in group), *free]
     ideal, by_id = groups_of(job, everybody, known), {one.worker_id: one for one in everybody}
-    before = sum(speed or forecast(job, group, known).tokens_per_s for group, speed in standing)
+    before = sum(max(speed or 0.0, forecast(job, group, known).tokens_per_s) for group, speed in standing)
     after = sum(forecast(job, [by_id[w] for w in group], known).tokens_per_s for group in ideal)
     return ideal if after >= GAIN * before and after > 0 else None
 

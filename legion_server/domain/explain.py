@@ -7,7 +7,7 @@ from legion.config import config_digest
 from legion.ids import WorkerId
 from legion.links import ClusterReason
 from legion.messages import Plan
-from legion_server.domain import clustering, clusters, regrouping
+from legion_server.domain import breaking_up, clustering, clusters
 from legion_server.domain import links as lk
 from legion_server.domain.clustering import Reason
 from legion_server.domain.clusters import Workers
@@ -52,7 +52,7 @@ def _measured(scene: Scene) -> dict[WorkerId, Reason]:
     run, rounds = scene.run, scene.rounds
     shape = rounds.shape if rounds else None
     free = clusters.free(scene.workers.values(), run.clusters, config_digest(run.config), shape)
-    grouping = regrouping.seen(run.config, rounds, run.clusters, free, scene.workers)
+    grouping = breaking_up.seen(run.config, rounds, run.clusters, free, scene.workers)
     if grouping is None:
         return {}
     known = lk.known(scene.links, _ids(run.clusters, free), scene.now)

@@ -116,7 +116,7 @@ def test_clusters_are_broken_up_at_the_end_of_a_round_rarely_and_for_much() -> N
     assert groups(three) == ["ab"], "not within a round"
     three.whole_round()
     assert three.rounds.committed == MOVE_EVERY
-    assert (groups(three), three.rounds.regrouped) == ([], MOVE_EVERY)
+    assert (groups(three), three.rounds.broken_up_at) == ([], MOVE_EVERY)
     assert three.events[-3:].count("cluster_lost") == 1
     for name in "ab":  # they hear that their plan is no more, and get ready again
         three.set(name, state="ready", epoch=0, ready_at=three.now)
@@ -134,7 +134,7 @@ def test_clusters_stay_where_little_would_be_won() -> None:
     assert groups(four) == ["ab"]
     four.links = measured("abc", 2.0)
     at_the_end_of_a_round(four, MOVE_EVERY + 2)
-    assert (groups(four), four.rounds.regrouped) == (["ab"], 0)
+    assert (groups(four), four.rounds.broken_up_at) == (["ab"], 0)
 
 
 # Reducers.

@@ -179,6 +179,7 @@ def test_clusters_stay_unless_others_are_much_faster() -> None:
     near = between({"ab": link(1, 700), "ac": link(1, 1000), "bc": link(1, 1000)})
     standing = [((a, b), None)]
     assert cl.moves(job, standing, [c], near) is None
+    assert cl.moves(job, [((a, b), 1.0)], [c], near) is None, "those that would replace it are no faster"
     worse = between({"ab": link(30, 20), "ac": link(1, 1000), "bc": link(30, 20)})
     better = cl.moves(job, standing, [c], worse)
     assert better == ((WorkerId("a" * 32), WorkerId("c" * 32)),)

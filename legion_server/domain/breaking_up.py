@@ -33,7 +33,7 @@ def broken_up(
     known: Mapping[Pair, Link],
 ) -> frozenset[ClusterId]:
     """Those that end now, for their members to form others; none where little would be won, or it was done lately."""
-    if config.cluster.policy != "auto" or rounds.committed - rounds.regrouped < clustering.MOVE_EVERY:
+    if config.cluster.policy != "auto" or rounds.committed - rounds.broken_up_at < clustering.MOVE_EVERY:
         return frozenset()
     grouping = seen(config, rounds, run_clusters, free, workers)
     if grouping is None:
