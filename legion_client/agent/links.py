@@ -92,12 +92,12 @@ class LinkRelay:
         )
 
     async def _grown(self, burst: Callable[[int], Awaitable[float]]) -> list[float]:
-        """Rates of the last bursts, in bytes/s."""
-        size_bytes = FIRST_BYTES
+        """Rates of the last bursts, in bytes/s. Bursts go past the limits, so where one was chosen they stay small."""
+        size_bytes, chosen = FIRST_BYTES, self._traffic.upload.chosen or self._traffic.download.chosen
         while True:
             started = self._timer()
             first = await burst(size_bytes)
-            if self._timer() - started >= SHORT_S or size_bytes >= PROBE_BYTES:
+            if self._timer() - started >= SHORT_S or size_bytes >= PROBE_BYTES or chosen:
                 return [first, *[await burst(size_bytes) for _ in range(BURSTS - 1)]]
             size_bytes = min(PROBE_BYTES, size_bytes * GROWTH)
 

@@ -10,7 +10,7 @@ from legion.ids import Epoch, WorkerId
 from legion.links import SERVER, LinkSample, LinksReport
 from legion.messages import PROBE_BYTES, Endpoint, HeartbeatReply, LinkPeer, ProbeReply
 from legion_client.agent import backoff
-from legion_client.agent.links import BURSTS, LinkRelay
+from legion_client.agent.links import BURSTS, FIRST_BYTES, LinkRelay
 from legion_client.agent.traffic import Traffic
 from legion_client.engine.protocol import Command, LinksMeasured, Measure, Rates
 from legion_client.machine.readings import Readings
@@ -114,7 +114,8 @@ async def test_the_line_to_the_server_is_measured_both_ways(bytes_per_s: float, 
 
 async def test_the_volunteers_limit_is_what_others_can_count_on() -> None:
     traffic, server = Traffic(), FakeServer(1e8, [])
-    traffic.limit(2e6, None)
+    network = Settings().network.model_copy(update={"upload_kb_per_s": 2000})
+    traffic.obey(Settings().model_copy(update={"network": network}), Readings(), bursts=True)
     relay, _ = relay_of(server, traffic)
     tasks = [asyncio.create_task(part) for part in (relay.measure_server(), relay.deliver())]
     relay.heed(reply(measure_server=True), engine_hears=False)
@@ -122,6 +123,7 @@ async def test_the_volunteers_limit_is_what_others_can_count_on() -> None:
     for task in tasks:
         task.cancel()
     assert {sample.up_bytes_per_s for sample in report.samples} == {2e6}
+    assert set(server.bursts) == {FIRST_BYTES}, "and bursts, which go past it, stay small"
 
 
 async def test_reports_wait_for_a_server_that_is_away_and_are_dropped_if_it_wants_none(
