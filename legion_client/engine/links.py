@@ -102,9 +102,3 @@ class Links:
                 self._doubts[peer.worker_id] = Doubts(statistics.median(downs))
             self._report(LinksMeasured(samples=tuple(samples)))
             logger.info("link measured peer=%s outcome=%s", peer.worker_id, samples[0].outcome)
-
-    async def end(self) -> None:
-        """Of a look under way nothing is told."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
