@@ -20,7 +20,8 @@ from legion.comm.credentials import CHANNEL_OPTIONS, channel_credentials
 from legion.comm.links import BURST_S, PIECE_BYTES, SERVICE, LinkService, pieces
 from legion.comm.server import Parsed, parsed
 from legion.errors import LegionError, PartInvalid, PeerLost, Unavailable
-from legion.identity import Identity, host_name
+from legion.identity import Identity
+from legion.ids import host_name
 from legion.links import LINK_BURST_BYTES, LinkSample
 from legion.messages import LinkPeer
 from legion.proto.peer_pb2 import BurstPiece, BurstReply, BurstRequest, Pong

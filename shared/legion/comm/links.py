@@ -22,8 +22,7 @@ from legion.comm.bucket import Valve
 from legion.comm.line import Line
 from legion.comm.server import parsed, single
 from legion.errors import LegionError, PartInvalid, Unavailable
-from legion.identity import host_name
-from legion.ids import WorkerId
+from legion.ids import WorkerId, host_name
 from legion.links import LINK_BURST_BYTES, in_one_network
 from legion.proto.peer_pb2 import BurstPiece, BurstReply, BurstRequest, Pong
 
