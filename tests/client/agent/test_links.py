@@ -11,8 +11,8 @@ import pytest
 from legion.config import RunConfig, merge
 from legion.links import NEAR_RTT_S, ClusterReason, ClustersView, LinkSample, LinksReport, NetworkView
 from legion.model.build import blueprint
-from legion_client.agent.enrolment import join
 from legion_client.agent.host import Host
+from legion_client.agent.joining import join
 from legion_client.agent.life import Phase
 from legion_client.machine.probe import hardware
 from legion_client.paths import Home
