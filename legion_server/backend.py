@@ -24,6 +24,7 @@ from legion_server.service.dataset import Datasets
 from legion_server.service.dialling import Dialler
 from legion_server.service.events import Events
 from legion_server.service.follower import Follower
+from legion_server.service.link_book import LinkBook
 from legion_server.service.metrics import Metrics
 from legion_server.service.references import References
 from legion_server.service.relays import Relays, open_relays
@@ -62,6 +63,7 @@ class Backend:
     metrics: Metrics
     relays: Relays
     dialler: Dialler
+    link_book: LinkBook
     probes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_PROBES))
 
     def invite(self, token: str) -> Invite:
@@ -119,6 +121,7 @@ def _build(settings: Settings, clock: Clock, steady: Clock | None) -> Backend:
         metrics=Metrics(coordinator, store),
         relays=open_relays(settings.data_dir),
         dialler=Dialler(dialling_context(authority)),
+        link_book=LinkBook(coordinator, clock),
     )
 
 

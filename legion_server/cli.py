@@ -102,6 +102,24 @@ def revoke(worker_id: Annotated[str, typer.Argument(help="As 'workers' shows it.
     typer.echo(f"worker {worker_id} is revoked")
 
 
+@app.command()
+def clusters(
+    data_dir: DataDir = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why each worker is where it is.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it, for programs.")] = False,
+) -> None:
+    """List who trains together."""
+    from legion.links import ClustersView
+    from legion_server.cluster_list import lines
+
+    reply = _call(data_dir, "GET", "/network/clusters")
+    if as_json:
+        typer.echo(reply.decode())
+        return
+    for line in lines(ClustersView.model_validate_json(reply), explain=explain):
+        typer.echo(line)
+
+
 @config_app.command("show")
 def show_config(data_dir: DataDir = None) -> None:
     """Print the run's configuration as JSON."""

@@ -11,6 +11,7 @@ from legion.messages import Endpoint, Hardware, ModelShape, TensorShape, UnitSha
 from legion.rounds import RoundRecord, SpanReport
 from legion_server.domain import averaging, span_reports
 from legion_server.domain import rounds as rd
+from legion_server.domain.links import Links
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run, Stored
@@ -63,6 +64,7 @@ class Table:
         self.workers = {worker.worker_id: worker for worker in map(a_worker, names)}
         self.records: list[RoundRecord] = []
         self.events: list[str] = []
+        self.links: Links = {}
         self.tick()
 
     @property
@@ -77,13 +79,13 @@ class Table:
 
     def tick(self, after_s: float = 0.0) -> None:
         self.now += after_s
-        moment = averaging.tick(self.run, self.rounds_or_none, self.workers, self.now, NOTHING)
+        moment = averaging.tick(self.run, self.rounds_or_none, self.workers, self.now, NOTHING, self.links)
         self.run, self.rounds_or_none = moment.run, moment.rounds
         self.records += [moment.record] if moment.record else []
         self.events += [happening.type for happening in moment.happenings]
         for worker in moment.heard_anew:
             self.workers[worker.worker_id] = worker
-        again = averaging.tick(self.run, self.rounds_or_none, self.workers, self.now, NOTHING)
+        again = averaging.tick(self.run, self.rounds_or_none, self.workers, self.now, NOTHING, self.links)
         assert (again.run, again.rounds, again.record, again.happenings) == (self.run, self.rounds_or_none, None, [])
 
     def set(self, name: str, **changes: Any) -> None:

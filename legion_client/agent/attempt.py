@@ -20,6 +20,7 @@ from legion.reports import StepRecord
 from legion_client.agent import allocator, life
 from legion_client.agent.cache import Cache
 from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.links import LinkRelay
 from legion_client.agent.orders import device_kinds, seen
 from legion_client.agent.outbox import Outbox
 from legion_client.agent.preparation import Prepared, empty_folder, files_of, prepare, rank_in, resume_slice, tensors_in
@@ -38,6 +39,7 @@ from legion_client.engine.protocol import (
     HandedOver,
     Held,
     Left,
+    LinksMeasured,
     Listening,
     Moved,
     PlanBroken,
@@ -95,6 +97,7 @@ class Attempt:
         self._finding: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.rounds = RoundRelay(around.server, around.home.work, self.say)
+        self.links = LinkRelay(around.server, self.say, around.traffic)
         self.plan: Plan | None = None
         self.prepared: Prepared | None = None
         self.listening: Listening | None = None
@@ -205,6 +208,8 @@ class Attempt:
             await asyncio.wait(after)
         self._spawn(self._around.outbox.send_records())
         self._spawn(self._around.outbox.send_slices())
+        self._spawn(self.links.deliver())
+        self._spawn(self.links.measure_server())
         await asyncio.to_thread(empty_folder, self._around.home.work)
         around = self._around
         self.prepared = await prepare(around.server, Cache(around.home.cache), self._moved_on, around.room)
@@ -244,7 +249,8 @@ class Attempt:
     async def _find(self, port: int) -> None:
         """The engine is of use once others know where it is."""
         await self._around.find(port)
-        self._post(life.EngineListens())
+        measures = self.prepared is not None and self.prepared.config.cluster.policy == "auto"
+        self._post(life.EngineListens(measures))
 
     async def _send_commands(self, engine: Engine) -> None:
         while True:
@@ -299,6 +305,8 @@ class Attempt:
                 self._around.traffic.moved(report)
             case Pulse():
                 pass  # whoever reads the reports has noticed
+            case LinksMeasured():
+                self.links.measured(report)
             case Evaluated(record=told) | Wrote(sample=told):
                 outbox.add_record(epoch, told)
             case SliceWritten():

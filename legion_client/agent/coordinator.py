@@ -21,10 +21,12 @@ from legion.errors import (
     by_slug,
 )
 from legion.ids import Epoch, WorkerId
+from legion.links import LinksReport
 from legion.messages import (
     CheckpointManifest,
     DatasetManifest,
     Endpoint,
+    Health,
     Heartbeat,
     HeartbeatReply,
     Plan,
@@ -118,6 +120,17 @@ class Coordinator:
 
     async def relays(self) -> list[RelayView]:
         return RELAYS.validate_json((await self._call("GET", "/relays")).content)
+
+    async def ping(self) -> None:
+        """A round trip."""
+        await self._get("/health", Health)
+
+    async def burst(self, size_bytes: int) -> None:
+        """The other way, of so much."""
+        await self._call("GET", f"/network/probe?size_bytes={size_bytes}")
+
+    async def report_links(self, report: LinksReport) -> None:
+        await self._send("POST", "/network/links", report)
 
     async def config(self) -> RunConfig:
         return await self._get("/training/config", RunConfig)

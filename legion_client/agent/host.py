@@ -37,7 +37,7 @@ from legion_client.agent.traffic import Traffic
 from legion_client.agent.uplink import Uplink
 from legion_client.control.messages import Said
 from legion_client.machine.notices import Coming
-from legion_client.machine.policy import Decision, Pause, Run, line_limits
+from legion_client.machine.policy import Decision, Pause, Run
 from legion_client.machine.probe import hardware
 from legion_client.machine.readings import Readings
 from legion_client.machine.reasons import Active
@@ -308,7 +308,7 @@ class Host:
 
     def _decided(self, decision: Decision, readings: Readings) -> None:
         before, self.decision, self.readings = self.decision, decision, readings
-        self.traffic.limit(*line_limits(self.rules, readings))
+        self.traffic.obey(self.rules, readings, bursts=decision.network)
         if self.polite:
             self.equipment.see(readings.gpus)
             self.room.measure(self.rules, readings)

@@ -133,7 +133,7 @@ class Downloaded:
 
 @dataclass(frozen=True, slots=True)
 class EngineListens:
-    pass
+    measures: bool = False  # clusters follow from links, which only an engine that is there can measure
 
 
 @dataclass(frozen=True, slots=True)

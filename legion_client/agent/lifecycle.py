@@ -103,8 +103,8 @@ def _forward(state: State, event: Downloaded | EngineListens | PlanArrived | Sli
     match state.phase, event:
         case Phase.JOINING, Downloaded():
             return replace(state, phase=Phase.PREPARING), (StartEngine(), SetDeadline(Phase.PREPARING, PREPARE_S))
-        case Phase.PREPARING, EngineListens():
-            return replace(state, phase=Phase.READY), (SetDeadline(Phase.READY, DOZE_S),)
+        case Phase.PREPARING, EngineListens(measures):
+            return replace(state, phase=Phase.READY), () if measures else (SetDeadline(Phase.READY, DOZE_S),)
         case Phase.READY, PlanArrived(plan, kept):
             return _planned(_member(state, plan, kept=kept), plan)
         case Phase.DOZING, PlanArrived(plan, kept):

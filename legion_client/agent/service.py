@@ -288,6 +288,7 @@ class Agent:
         if reply.regroup and self._state.phase in TOGETHER and reply.epoch == self._state.epoch != self._regrouping:
             self._regrouping = reply.epoch
             attempt.say(Regroup())
+        attempt.links.heed(reply, engine_hears=attempt.listening is not None and attempt.takes_commands)
         if self._state.phase in (life.Phase.READY, life.Phase.DOZING) and attempt.prepared is not None:
             # Until it has heard that we left, the server may still count us a member of the plan before.
             planned = reply.epoch not in (life.NO_EPOCH, self._left)

@@ -5,12 +5,16 @@ Invariant: the shares of agent and engine together are no more than the limit.
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from legion.comm.bucket import BURST_S, Valve
 from legion.comm.line import Line
 from legion_client.engine.protocol import Moved, Rates
+from legion_client.machine.policy import line_limits
+from legion_client.machine.readings import Readings
 from legion_client.machine.volume import MonthlyVolume
+from legion_client.settings import Settings
 
 SMALL_SHARE: Final = 1 / 16  # of the line, for the agent's questions while the engine trains
 SHARED_BURST_S: Final = 0.02  # where others wait for each burst of ours, as many small ones delay them less
@@ -35,10 +39,16 @@ class Direction:
         self._changed = changed
         self._limit: float | None = None
         self._shared: float | None = None  # what the line bears beside others' use
+        self.chosen: float | None = None  # of it what was chosen by hand, in bytes/s
         self._bulk = 0
         self._engine = False
         self.engines: float | None = None  # share, in bytes/s
         self.burst_s = BURST_S
+
+    @property
+    def most(self) -> float | None:
+        """In bytes/s, of agent and engine together; None: no limit."""
+        return self._limit
 
     def limit(self, bytes_per_s: float | None) -> None:
         self._limit = bytes_per_s
@@ -86,6 +96,7 @@ class Traffic:
         self._sampled = (0, 0)  # of all, since the last sample
         self._engines = (0, 0)  # of engines, so far
         self.has_engine = False
+        self.bursts = True  # may be sent and answered, to measure links with
         self.line = Line()
         self.upload = Direction(self.line.upload, self._changed)
         self.download = Direction(self.line.download, self._changed)
@@ -99,6 +110,9 @@ class Traffic:
             upload_bytes_per_s=self.upload.engines,
             download_bytes_per_s=self.download.engines,
             burst_s=min(self.upload.burst_s, self.download.burst_s),
+            house_upload_bytes_per_s=self.upload.chosen,
+            house_download_bytes_per_s=self.download.chosen,
+            bursts=self.bursts,
         )
 
     def limit(self, upload_bytes_per_s: float | None, download_bytes_per_s: float | None) -> None:
@@ -109,6 +123,15 @@ class Traffic:
         """So that others who use the line are not delayed: see `sharing`."""
         self.upload.share(upload_bytes_per_s)
         self.download.share(download_bytes_per_s)
+
+    def obey(self, settings: Settings, readings: Readings, *, bursts: bool) -> None:
+        """The limits that are in force now. What was chosen by hand holds inside the house too."""
+        self.limit(*line_limits(settings, readings))
+        before = self.bursts, self.upload.chosen, self.download.chosen
+        chosen = line_limits(settings, replace(readings, uplink_bytes_per_s=None))
+        self.bursts, (self.upload.chosen, self.download.chosen) = bursts, chosen
+        if before != (bursts, *chosen):
+            self._changed()
 
     def with_engine(self, engine: bool) -> None:
         self.has_engine = engine

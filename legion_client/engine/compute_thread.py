@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -32,6 +33,13 @@ async def on_compute_thread(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, name="compute", daemon=True).start()
     return await done
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Of an error and its causes: what their frames refer to may go."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__, error = None, error.__context__
 
 
 def _resolve(future: "asyncio.Future[T]", result: T) -> None:

@@ -17,6 +17,7 @@ from legion_client.engine.protocol import (
     Failed,
     Finished,
     Left,
+    Measure,
     Pause,
     Prepare,
     Rates,
@@ -69,7 +70,7 @@ async def run() -> int:
 
 async def serve(pipes: Pipes, session: Session) -> int:
     """Train when told to, stop when told to."""
-    while isinstance(command := await pipes.next_command(), Pause | Resume | Throttle | Rates):
+    while isinstance(command := await pipes.next_command(), Pause | Resume | Throttle | Rates | Measure):
         heed(session, command)
     if not isinstance(command, Train):
         pipes.report(Left(step=0))
@@ -127,6 +128,8 @@ def heed(session: Session, command: Command) -> None:
             level = logging.INFO if command.burst_s == BURST_S else logging.DEBUG  # else it follows the line's delay
             logger.log(level, "line upload_bytes_per_s=%s download_bytes_per_s=%s", upload, download)
             session.limit_line(command)
+        case Measure():
+            session.links.measure(command)
         case RoundNews() | UpdateHere():
             session.rounds.hear(command)
         case Prepare():

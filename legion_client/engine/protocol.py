@@ -11,7 +11,8 @@ from pydantic import Field, TypeAdapter
 from legion.comm.bucket import BURST_S
 from legion.config import RunConfig
 from legion.ids import ClusterId, WorkerId
-from legion.messages import Broken, DatasetManifest, Device, Message, ModelShape, Plan
+from legion.links import LinkSample
+from legion.messages import Broken, DatasetManifest, Device, LinkPeer, Message, ModelShape, Plan
 from legion.reports import EvaluationRecord, StepRecord, TextSample
 from legion.rounds import Handover, RootReport, RoundPlan, RoundRecord, SpanReport
 
@@ -116,10 +117,21 @@ class Rates(Message):
     upload_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
     download_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
     burst_s: Annotated[float, Field(gt=0)] = BURST_S  # of these rates, that may pass at once
+    # Of bursts that stay in a private network: what the volunteer chose by hand, without a share of the way out.
+    house_upload_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
+    house_download_bytes_per_s: Annotated[float, Field(gt=0)] | None = None
+    bursts: bool = True  # may be sent and answered, to measure links with
+
+
+class Measure(Message):
+    """Look at the links to these workers, one after the other, whatever else is done. LinksMeasured is the answer."""
+
+    kind: Literal["measure"] = "measure"
+    peers: tuple[LinkPeer, ...]
 
 
 Command = Annotated[
-    Prepare | Train | RoundNews | UpdateHere | Stop | Pause | Resume | Throttle | Rates | Regroup,
+    Prepare | Train | RoundNews | UpdateHere | Stop | Pause | Resume | Throttle | Rates | Regroup | Measure,
     Field(discriminator="kind"),
 ]
 
@@ -153,6 +165,13 @@ class Pulse(Message):
     """Every PULSE_S while it trains: its loop lives. An agent that has heard one misses the next."""
 
     kind: Literal["pulse"] = "pulse"
+
+
+class LinksMeasured(Message):
+    """Of one link; also when transfers contradict what was measured before."""
+
+    kind: Literal["links_measured"] = "links_measured"
+    samples: tuple[LinkSample, ...]
 
 
 class StepDone(Message):
@@ -259,6 +278,7 @@ Report = Annotated[
     | Held
     | Moved
     | Pulse
+    | LinksMeasured
     | StepDone
     | Evaluated
     | Wrote

@@ -9,7 +9,6 @@ import contextlib
 import gc
 import logging
 import time
-import traceback
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -37,8 +36,9 @@ from legion.outer.member import Place
 from legion.train.device import best_device, card_problem, card_uuid, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace
-from legion_client.engine.compute_thread import on_compute_thread
+from legion_client.engine.compute_thread import forget_frames, on_compute_thread
 from legion_client.engine.course import Course, Neighbours, first_anchor, point_folder
+from legion_client.engine.links import Links
 from legion_client.engine.points import held
 from legion_client.engine.protocol import (
     PULSE_S,
@@ -105,6 +105,7 @@ class Session:
         self.network: PeerNetwork = await listen(
             self._identity, host, port, lambda peers: (CopyService(peers, folder),)
         )
+        self.links = Links(self._identity, self.network, self._report)
         self._report(
             Listening(
                 port=self.network.port,
@@ -162,6 +163,7 @@ class Session:
         plan = command.plan
         self._require_fit(plan)
         member = self.member = self._member_of(plan)
+        member.on_transfer = self.links.transferred
         self._next_plan = asyncio.get_running_loop().create_future()
         endpoints = {Rank(r): m.endpoint for r, m in enumerate(plan.members)}
         async with self.network.joined(member, endpoints) as channels:
@@ -343,6 +345,7 @@ class Session:
         line = self.network.rounds.line
         line.upload.limit(rates.upload_bytes_per_s, rates.burst_s)
         line.download.limit(rates.download_bytes_per_s, rates.burst_s)
+        self.links.limit(rates)
 
     async def count_traffic(self) -> None:
         """Until cancelled; and that this loop lives."""
@@ -356,7 +359,8 @@ class Session:
 
     def tell_traffic(self) -> None:
         line, (sent, received) = self.network.rounds.line, self._told
-        self._told = line.upload.passed_bytes, line.download.passed_bytes
+        house_sent, house_received = self.links.moved
+        self._told = line.upload.passed_bytes + house_sent, line.download.passed_bytes + house_received
         if self._told != (sent, received):
             self._report(Moved(sent_bytes=self._told[0] - sent, received_bytes=self._told[1] - received))
 
@@ -391,10 +395,3 @@ class _Regrouping(Exception):
 
 def _layout(plan: Plan) -> Layout:
     return Layout(plan.shape.sizes, tuple(member.share for member in plan.members))
-
-
-def forget_frames(error: BaseException | None) -> None:
-    """Of an error and its causes: what their frames refer to may go."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error.__traceback__, error = None, error.__context__

@@ -77,7 +77,7 @@ async def heartbeat(
     if body.endpoint is not None and body.endpoint.host in EVERYWHERE:
         seen = Endpoint(host=address_of(request), port=body.endpoint.port)
         body = body.model_copy(update={"endpoint": seen})
-    return await backend.coordinator.heartbeat(worker_id, body)
+    return backend.link_book.with_orders(worker_id, await backend.coordinator.heartbeat(worker_id, body))
 
 
 @router.post("/workers/{worker_id}/certificate", responses=answers(403, 404))

@@ -5,6 +5,7 @@ ends with the last committed round; the run is complete when the last anchor is 
 """
 
 import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from legion.config import config_digest
@@ -13,14 +14,19 @@ from legion.ids import Epoch
 from legion.layout import Layout
 from legion.messages import Plan, RunPhase
 from legion.rounds import RoundRecord
-from legion_server.domain import addresses, audits, clusters, recovery, round_plan, runs, silence, terms
+from legion_server.domain import addresses, audits, breaking_up, clusters, recovery, round_plan, runs, silence, terms
+from legion_server.domain import links as lk
 from legion_server.domain import plan as plans
 from legion_server.domain import rounds as rd
 from legion_server.domain.clusters import Workers
 from legion_server.domain.happenings import Happening
+from legion_server.domain.links import Link, Links, Pair
 from legion_server.domain.membership import Worker
+from legion_server.domain.places import Places, places
 from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Failure, Run, Stored
+
+NO_LINKS: Links = {}
 
 
 @dataclass(slots=True)
@@ -29,6 +35,7 @@ class Moment:
 
     run: Run
     rounds: Rounds | None
+    links: Links = field(default_factory=dict)  # as they are
     happenings: list[Happening] = field(default_factory=list)
     record: RoundRecord | None = None
     heard_anew: list[Worker] = field(default_factory=list)  # must say again that they are ready
@@ -44,9 +51,11 @@ class Moment:
         self.record = outcome.record or self.record
 
 
-def tick(run: Run, rounds: Rounds | None, workers: Workers, now: float, stored: Stored) -> Moment:
+def tick(
+    run: Run, rounds: Rounds | None, workers: Workers, now: float, stored: Stored, links: Links = NO_LINKS
+) -> Moment:
     """The next state. Calling it again at the same time with its own result changes nothing."""
-    moment = Moment(run, rounds)
+    moment = Moment(run, rounds, links)
     if run.phase == "waiting":
         _start(moment, workers, now, stored)
     elif run.phase in ("training", "finishing") and stored.final_ready:
@@ -55,7 +64,7 @@ def tick(run: Run, rounds: Rounds | None, workers: Workers, now: float, stored: 
         _regroup(moment, workers, now)
         _lose(moment, workers)
         _follow(moment, workers)
-        _grow(moment, workers, stored)
+        _grow(moment, workers, now, stored)
         _advance(moment, workers, now)
     return moment
 
@@ -63,7 +72,7 @@ def tick(run: Run, rounds: Rounds | None, workers: Workers, now: float, stored: 
 def resume(run: Run, rounds: Rounds | None, checkpoint_step: int) -> Moment:
     """Back to waiting, the log kept: clusters start from the checkpoint and replay. After the last round: finishing."""
     after, happenings = runs.resume(run, checkpoint_step)
-    moment = Moment(after, rounds, happenings)
+    moment = Moment(after, rounds, happenings=happenings)
     if rounds is None:
         return moment
     step = rd.step_at(run.config, rounds.committed)
@@ -90,7 +99,7 @@ def _start(moment: Moment, workers: Workers, now: float, stored: Stored) -> None
             moment.run, happenings = runs.fail(run, runs.disagreement(ready))
             moment.happenings += happenings
         return
-    found = clusters.groups(ready, clusters.cluster_size(run.config.cluster))
+    found = clusters.found(run.config, ready, _known(moment, ready, now), now)
     number = moment.rounds.committed if moment.rounds else 0
     try:
         for members in found:
@@ -107,7 +116,18 @@ def _start(moment: Moment, workers: Workers, now: float, stored: Stored) -> None
         moment.rounds = rd.begin(first.shape, Layout(first.shape.sizes, (1,)).total, count)
     moment.run = replace(moment.run, ready_since=None)
     _enter(moment, "training")
-    moment.taking(round_plan.publish(moment.rounds, moment.run, now))
+    moment.taking(round_plan.publish(moment.rounds, moment.run, now, _places(moment, now)))
+
+
+def _known(moment: Moment, workers: Iterable[Worker], now: float) -> dict[Pair, Link]:
+    """Links among these workers, where clusters follow from them."""
+    if moment.run.config.cluster.policy != "auto":
+        return {}
+    return lk.known(moment.links, [worker.worker_id for worker in workers], now)
+
+
+def _places(moment: Moment, now: float) -> Places:
+    return places(moment.links, [m.worker_id for plan in moment.run.clusters for m in plan.members], now)
 
 
 def _add(moment: Moment, members: list[Worker], number: int, stored: Stored) -> None:
@@ -213,7 +233,7 @@ def _follow(moment: Moment, workers: Workers) -> None:
         moment.taking(addresses.told(moment.rounds, found))
 
 
-def _grow(moment: Moment, workers: Workers, stored: Stored) -> None:
+def _grow(moment: Moment, workers: Workers, now: float, stored: Stored) -> None:
     """Ready workers form new clusters, which enter with the next round; with this one, if nobody else is in it.
 
     Those that cannot share the model wait on: a run is not failed for who comes later.
@@ -229,7 +249,7 @@ def _grow(moment: Moment, workers: Workers, stored: Stored) -> None:
     again = {worker.worker_id for worker in moment.heard_anew}
     candidates = [worker for worker_id, worker in workers.items() if worker_id not in again]
     ready = clusters.free(candidates, run.clusters, config_digest(run.config), rounds.shape)
-    for members in clusters.groups(ready, clusters.cluster_size(run.config.cluster)):
+    for members in clusters.found(run.config, ready, _known(moment, ready, now), now):
         with contextlib.suppress(ConfigInvalid):
             _add(moment, members, number, stored)
 
@@ -244,12 +264,40 @@ def _advance(moment: Moment, workers: Workers, now: float) -> None:
     if moment.over:
         _enter(moment, "finishing")
         return
+    if moment.record is not None:
+        _break_up(moment, workers, now)
     plan = moment.rounds.plan
     if plan is not None and rd.live_workers(plan, moment.run.clusters):
         unheard = silence.quiet(moment.run, moment.rounds, workers, now)
         moment.taking(terms.overdue(moment.rounds, moment.run.clusters, rounds_config, now, unheard))
     elif any(cluster.round <= moment.rounds.committed for cluster in moment.run.clusters):
-        moment.taking(round_plan.publish(moment.rounds, moment.run, now))
+        moment.taking(round_plan.publish(moment.rounds, moment.run, now, _places(moment, now)))
+
+
+def _break_up(moment: Moment, workers: Workers, now: float) -> None:
+    """Between two rounds: clusters end where others of their members and of who is free would be much faster."""
+    run, rounds = moment.run, moment.rounds
+    assert rounds is not None
+    if run.config.cluster.policy != "auto" or run.breaking:
+        return
+    free = clusters.free(workers.values(), run.clusters, config_digest(run.config), rounds.shape)
+    there = [workers[m.worker_id] for plan in run.clusters for m in plan.members if m.worker_id in workers]
+    known = _known(moment, (*there, *free), now)
+    ended = breaking_up.broken_up(run.config, rounds, run.clusters, free, workers, known)
+    if not ended:
+        return
+    for plan in run.clusters:
+        if plan.cluster in ended:
+            worker_ids = [member.worker_id for member in plan.members]
+            moment.happenings.append(
+                Happening(
+                    "cluster_lost",
+                    {"cluster": plan.cluster, "members": len(worker_ids)},
+                    {"reason": "its members form faster clusters", "worker_ids": worker_ids},
+                )
+            )
+    moment.rounds = replace(rounds, broken_up_at=rounds.committed)
+    moment.run = replace(run, clusters=tuple(plan for plan in run.clusters if plan.cluster not in ended))
 
 
 def _enter(moment: Moment, phase: RunPhase) -> None:

@@ -2,19 +2,61 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from legion.config import ClusterConfig, RunConfig
+from legion.config import RunConfig
 from legion.ids import ClusterId, Epoch, RunId, WorkerId
 from legion.messages import ModelShape, Plan
+from legion_server.domain import clustering
 from legion_server.domain import plan as plans
+from legion_server.domain.cost import Candidate, Job, nominal_speed
 from legion_server.domain.departures import departure, own_words
+from legion_server.domain.links import Link, Pair
 from legion_server.domain.membership import Worker
 
 Workers = Mapping[WorkerId, Worker]
+MEASURING_S = 60.0  # that workers wait for the links among them to be measured, before some may have to stay without
 
 
-def cluster_size(config: ClusterConfig) -> int:
-    """Workers in a cluster of a run in rounds."""
-    return config.size or 1
+def found(
+    config: RunConfig, ready: Sequence[Worker], known: Mapping[Pair, Link], now: float, standing: Sequence[Plan] = ()
+) -> list[list[Worker]]:
+    """The clusters that these free workers form now, each of one model, by worker id."""
+    if config.cluster.policy == "auto":
+        return measured_groups(config, ready, known, now)
+    return groups(ready, config.cluster.size or 1)
+
+
+def measured_groups(
+    config: RunConfig, ready: Sequence[Worker], known: Mapping[Pair, Link], now: float
+) -> list[list[Worker]]:
+    """By `clustering.decide`. Workers that have to share wait for links to be measured, though not for long."""
+    agreeing = plans.agreeing(ready)
+    if not agreeing:
+        return []
+    job, by_id = job_of(config, agreeing[0]), {worker.worker_id: worker for worker in agreeing}
+    candidates = [candidate(job, worker) for worker in agreeing]
+    groups = clustering.groups_of(job, candidates, known)
+    unknown = clustering.hardly_measured(job, candidates, known)
+    since = [at for worker in unknown if (at := by_id[worker].ready_at) is not None]
+    longest_s = now - min(since, default=now) if unknown else MEASURING_S
+    chosen = [group for group in groups if len(group) == 1 or longest_s >= MEASURING_S]
+    return [[by_id[worker] for worker in group] for group in chosen]
+
+
+def job_of(config: RunConfig, worker: Worker) -> Job:
+    assert worker.shape is not None  # of candidates
+    return Job(config, worker.shape.sizes)
+
+
+def candidate(job: Job, worker: Worker, tokens_per_s: float | None = None) -> Candidate:
+    """`tokens_per_s`: as measured, if it was."""
+    return Candidate(
+        worker.worker_id,
+        worker.label,
+        worker.hardware.memory_bytes,
+        worker.share,
+        tokens_per_s or nominal_speed(worker.hardware, job.total),
+        is_measured=bool(tokens_per_s),
+    )
 
 
 def cluster_id(epoch: Epoch) -> ClusterId:

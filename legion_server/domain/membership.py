@@ -52,6 +52,7 @@ class Worker:
     steps_ahead: int = 0  # since that anchor
     broken: Broken | None = None  # it waits for another plan of its cluster
     excluded: str | None = None  # why it was, if not by the operator
+    ready_at: float | None = None  # s since 1970; since when it is ready
 
     @property
     def label(self) -> str:
@@ -82,6 +83,7 @@ def heard(worker: Worker, beat: Heartbeat, now: float) -> tuple[Worker, list[Hap
         steps_ahead=beat.steps_ahead,
         broken=beat.broken,
         failure_message=printable(beat.failure_message, LONGEST_SENTENCE) if beat.failure_message else None,
+        ready_at=None if beat.state != "ready" else worker.ready_at if worker.state == "ready" else now,
     )
     return after, _state_change(worker, after)
 

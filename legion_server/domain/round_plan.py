@@ -15,6 +15,7 @@ from legion.messages import Plan
 from legion.rounds import Blocks, Participant, RoundPlan, SpanPlan
 from legion_server.domain import audits, leases
 from legion_server.domain.leases import NO_BLOCKS
+from legion_server.domain.places import NOWHERE, Places
 from legion_server.domain.rounds import (
     TRUSTED_AFTER,
     Outcome,
@@ -37,7 +38,7 @@ SHORTEST_DEADLINE_S = 30.0  # below, a machine that is busy for a moment counts 
 DEADLINE_ROUNDS = 4.0  # a deadline in measured rounds
 
 
-def publish(rounds: Rounds, run: Run, now: float) -> Outcome:
+def publish(rounds: Rounds, run: Run, now: float, places: Places = NOWHERE) -> Outcome:
     """The plan of the next round, or again of this one, all of whose participants are gone."""
     config, number = run.config, rounds.committed
     clusters = [cluster for cluster in run.clusters if cluster.round <= number]
@@ -51,7 +52,7 @@ def publish(rounds: Rounds, run: Run, now: float) -> Outcome:
     steps = steps_of(config, number)
     spans = [
         SpanPlan(start=start, stop=stop, reducers=reducers)
-        for (start, stop), reducers in zip(rounds.bounds, reducers_of(rounds, clusters), strict=True)
+        for (start, stop), reducers in zip(rounds.bounds, reducers_of(rounds, clusters, places), strict=True)
     ]
     plan = RoundPlan(
         run_id=run.run_id,
@@ -204,21 +205,23 @@ def _bound(rounds: Rounds, config: RunConfig, number: int, name: ClusterId, seat
 # Reducers.
 
 
-def reducers_of(rounds: Rounds, clusters: Sequence[Plan]) -> list[tuple[WorkerId, ...]]:
+def reducers_of(rounds: Rounds, clusters: Sequence[Plan], places: Places = NOWHERE) -> list[tuple[WorkerId, ...]]:
     """Per span, in order: who had it last while it is there, else whoever has fewest; behind it others' workers.
 
-    New identities reduce only where nobody else can, and so do workers behind relays: all would go through these.
+    New identities reduce only where nobody else can, and so do workers behind relays: all would go through these. As
+    far as links are measured, neither do those with a poor uplink, and the spans spread over regions: of two with as
+    many, the one whose region has fewer; backups are elsewhere.
     """
     cluster_of = {member.worker_id: plan.cluster for plan in clusters for member in plan.members}
     direct = {m.worker_id for plan in clusters for m in plan.members if not m.endpoint.relayed}
     able = able_to_reduce(rounds, clusters)
-    able = [worker for worker in able if worker in direct] or able
+    able = places.good([worker for worker in able if worker in direct] or able)
     load = Counter(worker for worker in rounds.reducers if worker in cluster_of)
     backed: Counter[WorkerId] = Counter()
     found = []
     for before in rounds.reducers:
         stays = before is not None and before in cluster_of and (before in able or before not in rounds.barred)
-        first = before if stays and before is not None else _least(able, load)
+        first = before if stays and before is not None else _least(able, load, places)
         if first != before:
             load[first] += 1
         listed = [first]
@@ -226,7 +229,8 @@ def reducers_of(rounds: Rounds, clusters: Sequence[Plan]) -> list[tuple[WorkerId
             rest = [w for w in able if w not in listed]
             elsewhere = [w for w in rest if cluster_of[w] != cluster_of[first]]
             if rest:
-                backup = _least(elsewhere or rest, backed)
+                others = [w for w in elsewhere if not places.crowd(w, Counter([first]))]
+                backup = _least(others or elsewhere or rest, backed, places)
                 backed[backup] += 1
                 listed.append(backup)
         found.append(tuple(listed))
@@ -240,8 +244,8 @@ def able_to_reduce(rounds: Rounds, clusters: Sequence[Plan]) -> list[WorkerId]:
     return [worker for worker in believed if rounds.accepted.get(worker, 0) >= TRUSTED_AFTER] or believed or there
 
 
-def _least(workers: Sequence[WorkerId], load: Mapping[WorkerId, int]) -> WorkerId:
-    return min(workers, key=lambda worker: (load[worker], worker))
+def _least(workers: Sequence[WorkerId], load: Counter[WorkerId], places: Places) -> WorkerId:
+    return min(workers, key=lambda worker: (load[worker], places.crowd(worker, load), worker))
 
 
 def _trusted(rounds: Rounds, cluster: Plan) -> bool:

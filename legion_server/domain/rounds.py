@@ -119,6 +119,7 @@ class Rounds:
     waiting_roots: Mapping[WorkerId, RootReport] = field(default_factory=dict)  # for the reference to be known
     mismatches: Mapping[WorkerId, tuple[Mismatch, ...]] = field(default_factory=dict)
     suspects: Mapping[WorkerId, tuple[WorkerId, ...]] = field(default_factory=dict)  # and whom their updates contradict
+    broken_up_at: int = 0  # the round at whose start clusters were broken up for better ones, last
 
     @property
     def barred(self) -> frozenset[WorkerId]:

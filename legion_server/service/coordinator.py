@@ -92,6 +92,7 @@ class Coordinator:
             {checkpoint.step: checkpoint for checkpoint in loaded.checkpoints},
             loaded.dataset,
             with_patience(loaded.rounds, now) if loaded.rounds else None,
+            loaded.links,
         )
         if loaded.run is not None:  # a lost database must not take the files with it
             await asyncio.to_thread(self._files.sweep, loaded.checkpoints)

@@ -11,6 +11,7 @@ from legion_server.domain import checkpoints as cp
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.credit import RoundCredit
 from legion_server.domain.happenings import Happening
+from legion_server.domain.links import Links
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run, Stored
@@ -27,6 +28,7 @@ class State:
     checkpoints: Mapping[int, Checkpoint] = field(default_factory=dict)
     dataset: Dataset | None = None
     rounds: Rounds | None = None
+    links: Links = field(default_factory=dict)
 
     def stored(self, *, assembling: bool) -> Stored:
         """What `runs.tick` asks about checkpoints."""
@@ -53,6 +55,7 @@ class Draft:
         self.checkpoints = dict(state.checkpoints)
         self.dataset = state.dataset
         self.rounds = state.rounds
+        self.links = state.links  # replaced, never changed
         self.records: list[RoundRecord] = []
         self.credit: RoundCredit | None = None
         self.forget_rounds_before: int | None = None
@@ -62,7 +65,7 @@ class Draft:
 
     @property
     def after(self) -> State:
-        return State(self.run, self.workers, self.checkpoints, self.dataset, self.rounds)
+        return State(self.run, self.workers, self.checkpoints, self.dataset, self.rounds, self.links)
 
     def put(self, worker: Worker) -> None:
         self.workers[worker.worker_id] = worker
@@ -81,7 +84,7 @@ class Draft:
         stored = self.after.stored(assembling=assembling)
         if self.run.config.in_rounds:
             plan = self.rounds.plan if self.rounds else None
-            moment = averaging.tick(self.run, self.rounds, self.workers, self.now, stored)
+            moment = averaging.tick(self.run, self.rounds, self.workers, self.now, stored, self.links)
             if moment.record is not None and plan is not None:
                 self.credit = credit.of_round(plan, moment.record)
             self.run, self.rounds, happenings = moment.run, moment.rounds, moment.happenings
@@ -127,6 +130,8 @@ class Draft:
             records=tuple(self.records),
             plans=_changed_plan(before.rounds, self.rounds),
             credit=self.credit,
+            links={pair: rows for pair, rows in self.links.items() if before.links.get(pair) is not rows},
+            dropped_links=tuple(pair for pair in self._before.links if pair not in self.links),
             forget_rounds_before=self.forget_rounds_before,
             events=events.number(self.happenings, self.now),
             keep_events_after=events.keep_after,

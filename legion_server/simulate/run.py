@@ -113,7 +113,7 @@ class Simulation:
     async def _in_one_process(self) -> Course:
         config = self.config
         batch = config.batch.model_copy(update={"micro_batches": config.batch.micro_batches * self._clusters})
-        cluster = config.cluster.model_copy(update={"policy": "auto", "size": None})
+        cluster = config.cluster.model_copy(update={"policy": "one", "size": None})
         config = config.model_copy(update={"batch": batch, "cluster": cluster})
         world, shape = self._world(config)
         worker = worker_id(0)

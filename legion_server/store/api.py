@@ -10,6 +10,7 @@ from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.credit import RoundCredit
 from legion_server.domain.happenings import Happening
+from legion_server.domain.links import Links, Pair
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run
@@ -43,6 +44,7 @@ class Loaded:
     checkpoints: tuple[Checkpoint, ...]
     events: tuple[Numbered, ...]
     rounds: Rounds | None = None
+    links: Links = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Change:
     records: tuple[RoundRecord, ...] = ()  # new, or with their root
     plans: tuple[RoundPlan, ...] = ()  # in place of older revisions
     credit: RoundCredit | None = None
+    links: Links = field(default_factory=dict)  # new rows, and in place of older ones
+    dropped_links: tuple[Pair, ...] = ()
     forget_rounds_before: int | None = None
     events: tuple[Numbered, ...] = field(default=())
     keep_events_after: int = 0  # number; older ones go

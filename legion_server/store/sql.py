@@ -17,6 +17,7 @@ from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSumm
 from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.happenings import Happening
+from legion_server.domain.links import Sample
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run
@@ -31,6 +32,7 @@ WORKER = TypeAdapter(Worker)
 CHECKPOINT = TypeAdapter(Checkpoint)
 DATASET = TypeAdapter(Dataset)
 FACTS = TypeAdapter(dict[str, Any])
+SAMPLES = TypeAdapter(tuple[Sample, ...])
 KEPT_SAMPLES = 20
 SHAPE = "shape_of_clusters"  # beside the fields of a Run
 
@@ -56,6 +58,7 @@ class SqlStore:
             checkpoints = (await connection.execute(sa.select(t.checkpoints.c.document))).scalars().all()
             events = (await connection.execute(sa.select(t.events).order_by(t.events.c.number))).all()
             rounds = (await connection.execute(sa.select(t.round_parts))).all()
+            links = (await connection.execute(sa.select(t.links))).all()
         return Loaded(
             _run_of(run) if run else None,
             DATASET.validate_json(dataset) if dataset else None,
@@ -70,6 +73,7 @@ class SqlStore:
                 for row in events
             ),
             round_parts.joined({row.name: row.document for row in rounds}) if rounds else None,
+            {(row.worker_id, row.peer): SAMPLES.validate_json(row.document) for row in links},
         )
 
     async def save(self, change: Change) -> None:
@@ -95,6 +99,12 @@ class SqlStore:
                 await self._put(connection, t.round_plans, round=plan.round, document=plan.model_dump_json())
             if change.credit is not None:
                 await ledger.write(connection, self._insert, change.credit)
+            for (worker_id, peer), samples in change.links.items():
+                document = _text(SAMPLES, samples)
+                await self._put(connection, t.links, worker_id=worker_id, peer=peer, document=document)
+            for worker_id, peer in change.dropped_links:
+                dropped = (t.links.c.worker_id == worker_id) & (t.links.c.peer == peer)
+                await connection.execute(sa.delete(t.links).where(dropped))
             if change.forget_rounds_before is not None:
                 for table in (t.round_records, t.round_plans):
                     older = table.c.round < change.forget_rounds_before

@@ -115,6 +115,15 @@ credit_sums = Table(
     Column("tokens", BigInteger, nullable=False),
 )
 
+# What each worker has measured lately of its links to others, and to the server.
+links = Table(
+    "links",
+    metadata,
+    Column("worker_id", String(32), primary_key=True),
+    Column("peer", String(32), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
 # The newest few.
 text_samples = Table(
     "text_samples",

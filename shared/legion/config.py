@@ -131,10 +131,11 @@ class OptimizerConfig(Section):
 class ClusterConfig(Section):
     """Who forms a cluster, and how its members share the model (ZeRO-3).
 
-    `auto`: all workers are one cluster. `fixed`: clusters of `size` workers; `solo`: of one. These average by rounds.
+    `one`: all workers are one cluster. The others average by rounds: `solo`: clusters of one; `fixed`: of `size`;
+    `auto`: of one where a worker can hold the model alone, else of workers that are near each other, as measured.
     """
 
-    policy: Literal["solo", "auto", "fixed"] = "auto"
+    policy: Literal["one", "solo", "fixed", "auto"] = "one"
     size: PositiveInt | None = None  # workers in a cluster; for policy 'fixed'
     claims: Literal["static", "dynamic"] = "dynamic"
     reduce_every: Literal["micro_batch", "step"] = "micro_batch"
@@ -230,7 +231,7 @@ class RunConfig(Section):
     @property
     def in_rounds(self) -> bool:
         """Whether several clusters average by rounds; else all workers are one cluster."""
-        return self.cluster.policy != "auto"
+        return self.cluster.policy != "one"
 
     @property
     def averaging(self) -> RoundsConfig:

@@ -187,6 +187,13 @@ class Heartbeat(Message):
     broken: Broken | None = None  # set while the worker waits for another plan of its cluster
 
 
+class LinkPeer(Message):
+    """A worker that another one is to measure its link to."""
+
+    worker_id: WorkerId
+    endpoint: Endpoint
+
+
 class HeartbeatReply(Message):
     phase: RunPhase
     epoch: Epoch  # of the newest plan; the worker fetches it when it differs
@@ -197,6 +204,8 @@ class HeartbeatReply(Message):
     gone: tuple[ClusterId, ...] = ()  # participants of that plan that nobody need wait for
     regroup: bool = False  # the worker's cluster is to break off once it has contributed: another member waits for it
     wanted: tuple[Sha256, ...] = ()  # updates that storage has lost: to be uploaded, if this worker has them
+    measure: tuple[LinkPeer, ...] = ()  # workers whose links to this one it is to measure now
+    measure_server: bool = False  # and its line to the server
 
 
 class Member(Message):

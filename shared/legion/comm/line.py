@@ -43,6 +43,11 @@ class Line:
         finally:
             leaves(0)
 
+    @property
+    def carries_parts(self) -> bool:
+        """Somebody waits for what is on its way."""
+        return bool(self._parts)
+
     async def free(self) -> None:
         """Until no part of ours is on its way, or none of them moves."""
         clock = asyncio.get_running_loop().time

@@ -10,7 +10,7 @@ The links are gRPC (`peers`) or direct calls (`local`); everything else is the s
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, Protocol
 
 from legion.codec.api import Codec, Floats
@@ -70,6 +70,8 @@ class Member:
         self.usage = Usage()
         self.line = line or Line()
         self.links: Mapping[Rank, Link] = {}
+        # Weights came from a member, so many bytes in so many s.
+        self.on_transfer: Callable[[WorkerId, int, float], None] = lambda _peer, _size_bytes, _took_s: None
         self.changes = Changes()
         self.shelf = Shelf(self.changes)
         self.mailbox = Mailbox(self.changes, ordered=ordered)

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from legion.comm.credentials import CHANNEL_OPTIONS, SERVER_OPTIONS, channel_credentials, server_credentials
+from legion.comm.links import LinkService
 from legion.comm.member import Member
 from legion.comm.peers import BROKEN, GrpcLink
 from legion.comm.rounds import RoundService
@@ -25,11 +26,14 @@ GRACE_S = 2.0  # for answers under way when the server stops
 class PeerNetwork:
     """Listens from the start; answers once it has joined a plan as a member. Lives on the event loop."""
 
-    def __init__(self, identity: Identity, server: Any, service: PeerService, rounds: RoundService, port: int) -> None:
+    def __init__(
+        self, identity: Identity, server: Any, service: PeerService, rounds: RoundService, links: LinkService, port: int
+    ) -> None:
         self._identity = identity
         self._server = server
         self._service = service
         self.rounds = rounds
+        self.links = links
         self.port = port
 
     @contextlib.asynccontextmanager
@@ -88,8 +92,9 @@ async def listen(
     `beside`: more gRPC services for members of the plan.
     """
     service, rounds = PeerService(), RoundService()
+    links = LinkService(rounds.line)
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    server.add_generic_rpc_handlers((service, rounds, *beside(service)))
+    server.add_generic_rpc_handlers((service, rounds, links, *beside(service)))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         bound = server.add_secure_port(address, server_credentials(identity))
@@ -99,4 +104,4 @@ async def listen(
         raise PortInUse(f"cannot listen on {address}: the port is in use or not ours")
     await server.start()
     logger.info("listening address=%s port=%d", host, bound)
-    return PeerNetwork(identity, server, service, rounds, bound)
+    return PeerNetwork(identity, server, service, rounds, links, bound)

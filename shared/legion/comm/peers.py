@@ -160,6 +160,7 @@ class GrpcLink:
             self._member.usage.received_bytes += received
         writer.finish()
         self._pace.measured(header.size_bytes, time.monotonic() - started)
+        self._member.on_transfer(self._peer, header.size_bytes, time.monotonic() - started)
 
     async def send_gradient(
         self, step: Step, batches: Batches, unit: UnitId, *values: Floats, codec: Codec | None = None

@@ -36,6 +36,30 @@ class CopyRequest(_message.Message):
     size_bytes: int
     def __init__(self, name: _Optional[_Union[CopyName, _Mapping]] = ..., offset: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
+class Pong(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class BurstRequest(_message.Message):
+    __slots__ = ("size_bytes",)
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    size_bytes: int
+    def __init__(self, size_bytes: _Optional[int] = ...) -> None: ...
+
+class BurstPiece(_message.Message):
+    __slots__ = ("payload",)
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    payload: bytes
+    def __init__(self, payload: _Optional[bytes] = ...) -> None: ...
+
+class BurstReply(_message.Message):
+    __slots__ = ("received_bytes", "bytes_per_s")
+    RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    received_bytes: int
+    bytes_per_s: float
+    def __init__(self, received_bytes: _Optional[int] = ..., bytes_per_s: _Optional[float] = ...) -> None: ...
+
 class PartPiece(_message.Message):
     __slots__ = ("key", "payload")
     KEY_FIELD_NUMBER: _ClassVar[int]

@@ -12,6 +12,7 @@ class CutProxy:
         self._target_port = target_port
         self._writers: set[asyncio.StreamWriter] = set()
         self._budget_bytes: int | None = None
+        self.each_carries_bytes: int | None = None  # then a connection stays open and nothing passes any more
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepted = 0
         self.refuse = False  # from now on: new connections are closed at once
@@ -67,8 +68,12 @@ class CutProxy:
             self._tasks.discard(task)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        carried = 0
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
+                carried += len(data)
+                if self.each_carries_bytes is not None and carried > self.each_carries_bytes:
+                    await asyncio.Event().wait()
                 writer.write(data)
                 await writer.drain()
                 if self._budget_bytes is not None:

@@ -15,11 +15,13 @@ from coordinated_rounds import Table, config_of
 from legion.config import RunConfig
 from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unusable
 from legion.ids import Epoch, RunId, WorkerId
+from legion.links import SERVER
 from legion.messages import DatasetManifest
 from legion.reports import EvaluationRecord, MetricsReport, StepRecord, TextSample
 from legion_server.domain import checkpoints as cp
 from legion_server.domain.credit import RoundCredit
 from legion_server.domain.happenings import Happening
+from legion_server.domain.links import Sample
 from legion_server.domain.membership import Worker
 from legion_server.domain.plan import make_plan
 from legion_server.domain.runs import Failure, Run
@@ -351,3 +353,12 @@ def test_another_database_is_refused_by_name(url: str) -> None:
     with pytest.raises(Unusable, match="database URL") as caught:
         SqlStore(url)
     assert "postgresql+psycopg://" in caught.value.hint
+
+
+async def test_links_are_kept_replaced_and_dropped(store: Store) -> None:
+    sample = Sample(1.5, "measured", 0.001, 1e6, None)
+    broken = Sample(2.5, "no_bulk", 0.002)
+    await store.save(Change(links={(A, B): (sample,), (B, A): (sample, broken), (A, SERVER): (sample,)}))
+    assert (await store.load()).links == {(A, B): (sample,), (B, A): (sample, broken), (A, SERVER): (sample,)}
+    await store.save(Change(links={(A, B): (sample, sample)}, dropped_links=((B, A), (B, SERVER))))
+    assert (await store.load()).links == {(A, B): (sample, sample), (A, SERVER): (sample,)}

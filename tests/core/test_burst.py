@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from legion_server.domain.probe import LEAST_S, rate
+from legion.burst import LEAST_S, rate
 
 
 def test_the_second_half_counts() -> None:
