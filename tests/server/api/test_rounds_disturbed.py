@@ -84,7 +84,7 @@ async def test_who_comes_back_enters_with_the_next_round(house: Any, eventually:
     for _ in range(2):
         await bench.play()
     await eventually(lambda: 4 in house.backend.coordinator.state.checkpoints)
-    await members[0].beat("training", epoch=1, lost_peer=members[1].worker_id)
+    await members[0].beat("training", epoch=1, lost_peer=members[1].worker_id, broken={"epoch": 1})
     beat = (await members[1].beat("training", epoch=1)).json()
     assert (beat["epoch"], beat["gone"]) == (0, ["c1"])
     for member in members[:2]:

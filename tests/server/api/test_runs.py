@@ -300,6 +300,9 @@ async def test_resume_goes_on_from_the_newest_complete_checkpoint(house: Any) ->
         "round": -1,
         "revision": 0,
         "gone": [],
+        "regroup": False,
+        "measure": [],
+        "measure_server": False,
         "wanted": [],
     }
     await report(one, record(5))
