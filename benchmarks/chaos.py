@@ -6,6 +6,8 @@ coming and going the simulator, which runs the production code on a virtual cloc
 solo     kill -9 of a cluster of one in the middle of a round: its round commits on time
 reducer  kill -9 of a reducer: the round is late by one timeout at most
 half     kill -9 of four of eight clusters of one: training goes on within 30 s
+member   a member of a cluster of three lost in a step, three ways: the others' next step within 1 s of detection
+memory   what restore points cost an engine in memory
 outage   the server killed for two minutes: nobody starts anew, no token of credit is lost, up to 2H steps are made
 churn    20 % of the workers leave and return in every round: the loss at equal tokens, equal anchors, and no leaks
 
@@ -19,13 +21,15 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from chaos import churn, kills, outage
+from chaos import churn, kills, members, outage
 from rows import Row, parser, show, status_of
 
 PARTS: dict[str, Callable[[Path, Namespace], list[Row]]] = {
     "solo": lambda folder, _: kills.solo(folder),
     "reducer": lambda folder, _: kills.reducer(folder),
     "half": lambda folder, _: kills.half(folder),
+    "member": lambda folder, _: members.lost(folder),
+    "memory": lambda folder, _: members.memory(folder),
     "outage": lambda folder, options: outage.outage(folder, options.away),
     "churn": lambda folder, options: [
         *churn.simulated(folder / "simulated", options.rounds),
