@@ -75,6 +75,7 @@ class Reach:
         self._tested: tuple[str, int] | None = None
         self._wanted = asyncio.Event()  # a relay
         self._settled = asyncio.Event()  # a relay has taken us, or there is none for now
+        self._in_vain = False  # there was none when we looked last
         self._holding: asyncio.Task[Over] | None = None
         self._failed_at: dict[RelayId, float] = {}
         self._known: list[RelayView] = []  # as the server named them last
@@ -154,7 +155,8 @@ class Reach:
 
     async def _await_relay(self, engine: Endpoint) -> None:
         if self._found.how != "relay":
-            self._settled.clear()
+            if not self._in_vain:  # else the next look comes of itself, and another engine need not wait for it
+                self._settled.clear()
             self._told(how="unreachable")
         self._wanted.set()
         try:
@@ -170,6 +172,7 @@ class Reach:
         while True:
             await self._wanted.wait()
             chosen = await self._choose()
+            self._in_vain = chosen is None
             if chosen is None:
                 self._told(how="unreachable", relay="", rtt_ms=None)
                 self._settled.set()

@@ -355,6 +355,7 @@ class Agent:
             protocol=PROTOCOL,
             state=state.said,
             epoch=state.epoch,
+            left=self._left if self._left != state.epoch else life.NO_EPOCH,
             step=attempt.steps,
             endpoint=self.reach.endpoint if listening else None,
             shape=listening.shape if listening else None,

@@ -10,7 +10,7 @@ from contextvars import Context
 from typing import Any
 
 import qasync
-from PySide6.QtCore import QObject, QTimerEvent
+from PySide6.QtCore import QObject, Qt, QTimerEvent
 
 
 class Loop(qasync.QEventLoop):  # type: ignore[misc]  # qasync has no types
@@ -60,7 +60,8 @@ class Timers(QObject):
         return len(self._timers)
 
     def start(self, timer: Timer, delay_s: float) -> Timer:
-        number = self.startTimer(math.ceil(delay_s * 1000))
+        # Not coarse: those come up to 5 % early, and what waits for a moment would look before it.
+        number = self.startTimer(math.ceil(delay_s * 1000) + 1, Qt.TimerType.PreciseTimer)
         self._timers[number] = timer
         timer.end = lambda: self._end(number)
         return timer

@@ -74,7 +74,7 @@ def heard(worker: Worker, beat: Heartbeat, now: float) -> tuple[Worker, list[Hap
         share=beat.share,
         epoch=beat.epoch,
         step=beat.step,
-        dropped_epoch=worker.epoch if drops else worker.dropped_epoch,
+        dropped_epoch=max(worker.epoch if drops else worker.dropped_epoch, beat.left),
         rested_epoch=worker.epoch if rested else worker.rested_epoch,
         said_goodbye=False,
         lost_peer=beat.lost_peer,

@@ -61,6 +61,11 @@ class Run:
         plans = self.clusters if self.plan is None else (self.plan,)
         return next((plan for plan in plans if any(m.worker_id == worker for m in plan.members)), None)
 
+    def epoch_for(self, worker: Worker) -> Epoch:
+        """Of the plan that it is to follow; 0: none, also while a plan that it no longer follows has a place for it."""
+        plan = self.plan_of(worker.worker_id)
+        return NO_EPOCH if plan is None or worker.dropped_epoch == plan.epoch else plan.epoch
+
     def rank_of(self, worker: WorkerId) -> Rank | None:
         """The worker's rank in its plan, or None when it is no member of any."""
         plan = self.plan_of(worker)

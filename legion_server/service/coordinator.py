@@ -182,7 +182,7 @@ class Coordinator:
         passed_over = {*resting(run.clusters, self.state.workers), *unheard}
         return HeartbeatReply(
             phase=run.phase,
-            epoch=plan.epoch if plan else membership.NO_EPOCH,
+            epoch=run.epoch_for(worker),
             interval_s=heartbeat_s(run, rounds),
             certificate_renewal=membership.renewal_due(worker, self._clock()),
             round=round_plan.round if round_plan else -1,

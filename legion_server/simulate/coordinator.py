@@ -89,11 +89,10 @@ class Coordinator:
     def heard(self, worker: WorkerId, beat: Heartbeat) -> HeartbeatReply:
         self._workers[worker], _ = membership.heard(self._workers[worker], beat, self._clock())
         self._settle()
-        plan = self.run.plan_of(worker)
         round_plan = self.rounds.plan if self.rounds else None
         return HeartbeatReply(
             phase=self.run.phase,
-            epoch=plan.epoch if plan else membership.NO_EPOCH,
+            epoch=self.run.epoch_for(self._workers[worker]),
             interval_s=self._interval_s,
             round=round_plan.round if round_plan else -1,
             revision=round_plan.revision if round_plan else 0,

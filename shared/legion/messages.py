@@ -172,6 +172,7 @@ class Heartbeat(Message):
     protocol: int
     state: WorkerState
     epoch: Epoch = Epoch(0)  # of the plan the worker follows; 0: none
+    left: Epoch = Epoch(0)  # of the one that it followed before, which may have been for a moment; 0: none
     step: int = 0
     endpoint: Endpoint | None = None  # set once the engine listens
     shape: ModelShape | None = None  # set once the engine has built the model

@@ -156,6 +156,9 @@ def test_a_killed_server_comes_back_with_everything(run: Callable[..., Running])
         "round": -1,
         "revision": 0,
         "gone": [],
+        "regroup": False,
+        "measure": [],
+        "measure_server": False,
         "wanted": [],
     }
     assert server.end(signal.SIGINT) == 0
