@@ -8,13 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from wan.kernel import enter_network, leave_network
+from wan.network import in_thread
 
 T = TypeVar("T")
 ENTER = Path(__file__).parents[1] / "wan" / "enter.py"
@@ -133,21 +133,3 @@ def _behind(router: Place, worker: Place) -> None:
     worker.configure(
         f"ip addr add {HOME}.2/24 dev {WAN}", f"ip link set {WAN} up", f"ip route add default via {HOME}.1"
     )
-
-
-def in_thread(call: Callable[[], T]) -> T:
-    found: list[T] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(call())
-        except Exception as error:  # noqa: BLE001 - the top of the thread: raised in its starter
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return found[0]

@@ -30,7 +30,7 @@ class Site:
 
     def run(self, call: Callable[[], T]) -> T:
         """`call()` in a thread that is in the namespace."""
-        return _in_thread(lambda: (enter_network(self.descriptor), call())[1])
+        return in_thread(lambda: (enter_network(self.descriptor), call())[1])
 
     def sent_bytes(self) -> int:
         """Through the uplink so far, headers included."""
@@ -127,7 +127,7 @@ def netted(uplinks: Sequence[Uplink]) -> Iterator[Net]:
     with contextlib.ExitStack() as stack:
         sites, devices = [], []
         for place, uplink in enumerate(uplinks, start=1):
-            site, device = _in_thread(lambda place=place, rate=uplink.own_rate_mbit: _site(f"10.78.0.{place}", rate))
+            site, device = in_thread(lambda place=place, rate=uplink.own_rate_mbit: _site(f"10.78.0.{place}", rate))
             stack.callback(os.close, site.descriptor)
             sites.append(site)
             devices.append(device)
@@ -182,7 +182,8 @@ def _site(address: str, rate_mbit: float | None) -> tuple[Site, int]:
     return site, device
 
 
-def _in_thread(call: Callable[[], T]) -> T:
+def in_thread(call: Callable[[], T]) -> T:
+    """A network is entered by a thread, for good."""
     found: list[T] = []
     failed: list[BaseException] = []
 

@@ -381,8 +381,7 @@ class Host:
     @property
     def tokens_per_s(self) -> float:
         """Of the newest step; none while nothing is computed."""
-        training = self.agent is not None and self.agent.state.phase is life.Phase.TRAINING
-        return self.agent.attempt.tokens_per_s if self.agent is not None and training else 0.0
+        return self.agent.tokens_per_s if self.agent is not None else 0.0
 
     def _now(self) -> Now:
         card = next((gpu for gpu in self.readings.gpus if str(gpu.index) == self.cards), None)

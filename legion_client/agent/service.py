@@ -107,6 +107,11 @@ class Agent:
         """The one under way; to be looked at."""
         return self._attempt
 
+    @property
+    def tokens_per_s(self) -> float:
+        """Of the newest step; none while nothing is computed."""
+        return self._attempt.tokens_per_s if self._state.phase is life.Phase.TRAINING else 0.0
+
     async def until(self, *phases: life.Phase) -> None:
         """Returns once the agent is in one of `phases`; for who watches it."""
         while self._state.phase not in phases:

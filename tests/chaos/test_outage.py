@@ -2,30 +2,17 @@
 
 import socket
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from legion_client.agent.unsent import Unsent
-from tests.e2e.test_return import Admin, Program
+from tests.e2e.running import Admin, Program, small_run
 
 STEPS = 800_000  # more than any machine makes: the test says when it is over
 Run = Callable[..., Program]
-
-
-@pytest.fixture
-def run() -> Iterator[Run]:
-    running: list[Program] = []
-
-    def started(module: str, *arguments: str | Path) -> Program:
-        running.append(Program(module, *arguments))
-        return running[-1]
-
-    yield started
-    for program in reversed(running):
-        program.destroy()
 
 
 def free_port() -> int:
@@ -37,25 +24,9 @@ def free_port() -> int:
 
 @pytest.mark.timeout(400)
 def test_nothing_is_lost_when_the_server_and_a_client_are_killed(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("".join(f"{n} bottles of beer on the wall. " for n in range(400)))
-    data, port = tmp_path / "server", free_port()
-    serve = ("legion_server", "serve", "--data-dir", data, "--host", "127.0.0.1", "--port", str(port))
-    server = run(*serve)
-    admin = Admin(server, data)
-    admin.call(
-        "PUT",
-        "/training/config",
-        {
-            "steps": STEPS,
-            "model": {"preset": "tiny"},
-            "data": {"source": "text", "paths": [str(tmp_path / "text.txt")], "seq_len": 16},
-            "batch": {"micro_batch_blocks": 1},
-            "start": {"workers": 2},
-            "cluster": {"policy": "solo"},
-            "rounds": {"steps": 8, "checkpoint_every": 5},
-            "evaluation": {"sample_tokens": 0},
-        },
-    )
+    port, rounds = free_port(), {"steps": 8, "checkpoint_every": 5}
+    no_samples = {"sample_tokens": 0}
+    server, admin = small_run(run, tmp_path, steps=STEPS, rounds=rounds, port=port, evaluation=no_samples)
     invite = admin.call("POST", "/invites", {"uses": 2})["invite"]
     homes = [tmp_path / name for name in ("attic", "cellar")]
     attic, cellar = (run("legion_client", "--no-gui", "--join", invite, "--home", home) for home in homes)
@@ -67,7 +38,8 @@ def test_nothing_is_lost_when_the_server_and_a_client_are_killed(run: Run, tmp_p
     cellar.destroy()
     kept = [record for home in homes for path in (home / "state").glob("unsent-*") for record in Unsent(path).read()]
     assert kept, "what was done since waits on the disks"
-    server = run(*serve)
+    data = tmp_path / "server"
+    server = run("legion_server", "serve", "--data-dir", data, "--host", "127.0.0.1", "--port", str(port))
     Admin(server, data)
     cellar = run("legion_client", "--no-gui", "--home", homes[1])
     cellar.until("local state taken up kept_at=")

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,23 @@ class Admin:
             response = http.request(method, path, json=body, headers={"Authorization": f"Bearer {self._token}"})
         assert response.is_success, response.text
         return json.loads(response.content) if response.content else None
+
+
+def small_run(
+    run: Callable[..., Program], folder: Path, *, steps: int, rounds: dict[str, int], port: int = 0, **change: Any
+) -> tuple[Program, Admin]:
+    """A server in `folder / "server"`, with a run of two clusters of one that begins as soon as both are there."""
+    (folder / "text.txt").write_text("".join(f"{n} bottles of beer on the wall. " for n in range(400)))
+    server = run("legion_server", "serve", "--data-dir", folder / "server", "--host", "127.0.0.1", "--port", str(port))
+    admin = Admin(server, folder / "server")
+    config = {
+        "steps": steps,
+        "model": {"preset": "tiny"},
+        "data": {"source": "text", "paths": [str(folder / "text.txt")], "seq_len": 16},
+        "batch": {"micro_batch_blocks": 1},
+        "start": {"workers": 2},
+        "cluster": {"policy": "solo"},
+        "rounds": rounds,
+    }
+    admin.call("PUT", "/training/config", config | change)
+    return server, admin

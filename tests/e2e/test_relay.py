@@ -8,7 +8,7 @@ import pytest
 
 from legion_client.agent.reach import load
 from legion_client.paths import Home
-from tests.e2e.running import Admin, Program
+from tests.e2e.running import Admin, Program, small_run
 
 STEPS = 60
 
@@ -26,22 +26,7 @@ def relay(run: Callable[..., Program], admin: Admin, folder: Path, name: str) ->
 def test_a_run_whose_workers_are_behind_relays_survives_one_of_them(
     run: Callable[..., Program], tmp_path: Path
 ) -> None:
-    (tmp_path / "text.txt").write_text("".join(f"{n} bottles of beer on the wall. " for n in range(400)))
-    server = run("legion_server", "serve", "--data-dir", tmp_path / "server", "--host", "127.0.0.1", "--port", "0")
-    admin = Admin(server, tmp_path / "server")
-    admin.call(
-        "PUT",
-        "/training/config",
-        {
-            "steps": STEPS,
-            "model": {"preset": "tiny"},
-            "data": {"source": "text", "paths": [str(tmp_path / "text.txt")], "seq_len": 16},
-            "batch": {"micro_batch_blocks": 1},
-            "start": {"workers": 2},
-            "cluster": {"policy": "solo"},
-            "rounds": {"steps": 4, "checkpoint_every": 30},
-        },
-    )
+    _, admin = small_run(run, tmp_path, steps=STEPS, rounds={"steps": 4, "checkpoint_every": 30})
     relays = {name: relay(run, admin, tmp_path, name) for name in ("east", "west")}
     invite = admin.call("POST", "/invites", {"uses": 2})["invite"]
     homes = [Home(tmp_path / name) for name in ("attic", "cellar")]

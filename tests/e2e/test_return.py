@@ -8,29 +8,14 @@ import pytest
 
 from legion.outer.state import opened
 from legion_client.paths import Home
-from tests.e2e.running import Admin, Program
+from tests.e2e.running import Program, small_run
 
 STEPS = 80
 
 
 @pytest.mark.timeout(400)
 def test_who_stops_for_the_night_goes_on_in_the_morning(run: Callable[..., Program], tmp_path: Path) -> None:
-    (tmp_path / "text.txt").write_text("".join(f"{n} bottles of beer on the wall. " for n in range(400)))
-    server = run("legion_server", "serve", "--data-dir", tmp_path / "server", "--host", "127.0.0.1", "--port", "0")
-    admin = Admin(server, tmp_path / "server")
-    admin.call(
-        "PUT",
-        "/training/config",
-        {
-            "steps": STEPS,
-            "model": {"preset": "tiny"},
-            "data": {"source": "text", "paths": [str(tmp_path / "text.txt")], "seq_len": 16},
-            "batch": {"micro_batch_blocks": 1},
-            "start": {"workers": 2},
-            "cluster": {"policy": "solo"},
-            "rounds": {"steps": 4, "checkpoint_every": 3},
-        },
-    )
+    _, admin = small_run(run, tmp_path, steps=STEPS, rounds={"steps": 4, "checkpoint_every": 3})
     invite = admin.call("POST", "/invites", {"uses": 2})["invite"]
     homes = [Home(tmp_path / name) for name in ("attic", "cellar")]
     evening = [run("legion_client", "--no-gui", "--join", invite, "--home", home.root) for home in homes]

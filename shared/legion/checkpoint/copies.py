@@ -5,6 +5,7 @@ when one is lost has all of it: its own, and the copy of the member before it.
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import AsyncIterator, Iterator
 from io import BufferedWriter
@@ -178,7 +179,7 @@ class CopyLink:
 
     async def keep(self, folder: PointFolder, name: PointName) -> None:
         """Until the peer has the copy. The member's failure ends that."""
-        for tries in range(1_000_000):
+        for tries in itertools.count():
             if self._member.changes.failure is not None:
                 raise self._member.changes.failure
             try:

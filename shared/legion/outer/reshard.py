@@ -4,7 +4,7 @@ Every element comes once, from the one who had it: see `layout.moves`. What is e
 span (its pending contribution) is decoded, and goes on as plain values.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,6 @@ from legion.outer.contribution import NOTHING, Part, Waiting
 from legion.outer.state import StateFile
 
 PLAIN: Final = any_by_name("none")
-ARRAYS: Final = ("weights", "exp_avg", "exp_avg_sq", "anchor")
 
 Files = Mapping[Rank, StateFile]  # of every rank of the former layout
 
@@ -43,7 +42,7 @@ def waiting(files: Files, layout: Layout, rank: Rank) -> dict[Bounds, Waiting]:
         for bounds, state in file.waiting().items():
             found.setdefault(bounds, {})[source] = state
     return {
-        bounds: _joined(states, lambda r, b=bounds: former.fragments(r, b), layout.fragments(rank, bounds))  # type: ignore[misc]
+        bounds: _joined(states, {r: former.fragments(r, bounds) for r in states}, layout.fragments(rank, bounds))
         for bounds, states in found.items()
         if layout.fragments(rank, bounds)
     }
@@ -57,11 +56,10 @@ def _layout_of(files: Files) -> Layout:
 
 
 def _joined(
-    states: Mapping[Rank, Waiting], of_former: Callable[[Rank], Sequence[Fragment]], mine: Sequence[Fragment]
+    states: Mapping[Rank, Waiting], spans: Mapping[Rank, Sequence[Fragment]], mine: Sequence[Fragment]
 ) -> Waiting:
-    """What the former owners of my part of a span had waiting there; some may have had nothing."""
+    """What the former owners of my part of a span had waiting there, of `spans`; some may have had nothing."""
     numel = sum(len(fragment.flat) for fragment in mine)
-    spans = {rank: of_former(rank) for rank in states}
     parts = {rank: state.pending for rank, state in states.items() if state.pending is not None}
     pending = None
     if parts:

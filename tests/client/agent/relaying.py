@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from legion.messages import PROTOCOL, Endpoint, Heartbeat, HeartbeatReply, Model
 from legion.outer.log import blob_of
 from legion.rounds import RootReport, RoundPlan, SpanReport
 from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.enrolment import Enrolment
+from legion_client.agent.joining import join
 from legion_client.agent.rounds import RoundRelay
 from legion_client.engine.protocol import Command, RoundNews, SpanReduced, UpdateHere, UpdateWanted
+from legion_client.machine.probe import hardware
 
 SHAPE = ModelShape(units=(UnitShape(name="all", tensors=(TensorShape(name="w", shape=(8192,)),)),))  # two chunks
 ROUNDS = 100
@@ -114,3 +117,32 @@ class Worker:
     async def until_it_fails(self) -> None:
         async with asyncio.timeout(WITHIN_S), self.working():
             await asyncio.get_running_loop().create_future()
+
+
+@dataclass
+class TwoClusters:
+    """A server with a run of two clusters of one, in rounds of two steps, that two workers have enrolled for."""
+
+    server: Any
+    folders: list[Path]
+    enrolments: list[Enrolment]
+
+
+@contextlib.contextmanager
+def two_clusters(folder: Path, running_server: Any, *, steps: int) -> Iterator[TwoClusters]:
+    (folder / "text.txt").write_text("99 bottles of beer on the wall. " * 400)
+    with running_server(folder / "server") as server:
+        server.configure(
+            steps=steps,
+            model={"preset": "tiny"},
+            data={"source": "text", "paths": [str(folder / "text.txt")], "seq_len": 16},
+            batch={"micro_batch_blocks": 1},
+            start={"workers": 2},
+            cluster={"policy": "fixed", "size": 1},
+            rounds={"steps": 2},
+            optimizer={"warmup_steps": 0},
+        )
+        invite = server.invite(uses=2)
+        folders = [folder / "first", folder / "second"]
+        enrolments = [asyncio.run(join(f / "identity", invite, f.name, lambda: hardware(folder))) for f in folders]
+        yield TwoClusters(server, folders, enrolments)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,8 @@ from legion.ids import ClusterId
 from legion.rounds import HandedSpan, Handover, RoundPlan
 from legion_client.agent import backoff
 from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.enrolment import Enrolment
-from legion_client.agent.joining import join
 from legion_client.engine.protocol import UPDATES, RoundNews, UpdateWanted
-from legion_client.machine.probe import hardware
-from tests.client.agent.relaying import ROUNDS, WITHIN_S, Worker
+from tests.client.agent.relaying import ROUNDS, WITHIN_S, TwoClusters, Worker, two_clusters
 
 RunningServer = Any  # see conftest
 
@@ -28,38 +24,15 @@ def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "FIRST_S", 0.05)
 
 
-@dataclass
-class Run:
-    """A server with a run of two clusters of one, for all tests here: each takes the round that it finds."""
-
-    server: RunningServer
-    folders: list[Path]
-    enrolments: list[Enrolment]
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, running_server: Any) -> Iterator[Run]:
-    folder = tmp_path_factory.mktemp("rounds")
-    (folder / "text.txt").write_text("99 bottles of beer on the wall. " * 400)
-    with running_server(folder / "server") as server:
-        server.configure(
-            steps=2 * ROUNDS,
-            model={"preset": "tiny"},
-            data={"source": "text", "paths": [str(folder / "text.txt")], "seq_len": 16},
-            batch={"micro_batch_blocks": 1},
-            start={"workers": 2},
-            cluster={"policy": "fixed", "size": 1},
-            rounds={"steps": 2},
-            optimizer={"warmup_steps": 0},
-        )
-        invite = server.invite(uses=2)
-        folders = [folder / "first", folder / "second"]
-        enrolments = [asyncio.run(join(f / "identity", invite, f.name, lambda: hardware(folder))) for f in folders]
-        yield Run(server, folders, enrolments)
+def run(tmp_path_factory: pytest.TempPathFactory, running_server: Any) -> Iterator[TwoClusters]:
+    """For all tests here: each takes the round that it finds."""
+    with two_clusters(tmp_path_factory.mktemp("rounds"), running_server, steps=2 * ROUNDS) as run:
+        yield run
 
 
 @pytest.fixture
-async def pair(run: Run) -> AsyncIterator[tuple[Worker, Worker]]:
+async def pair(run: TwoClusters) -> AsyncIterator[tuple[Worker, Worker]]:
     """Both workers train; the relay of the first is at work from the newest anchor on."""
     async with contextlib.AsyncExitStack() as stack:
         workers = []
@@ -229,7 +202,7 @@ async def test_an_update_whose_file_is_gone_does_not_stop_the_next(
     assert await first.plan(plan.round + 2)
 
 
-async def test_an_outage_is_waited_out_and_nothing_is_lost(pair: tuple[Worker, Worker], run: Run) -> None:
+async def test_an_outage_is_waited_out_and_nothing_is_lost(pair: tuple[Worker, Worker], run: TwoClusters) -> None:
     """A report that comes while another kind is on its way is the one that is easily forgotten."""
     first, second = pair
     plan = await opened(first)
@@ -269,7 +242,7 @@ async def test_a_heartbeat_makes_up_for_a_lost_event(pair: tuple[Worker, Worker]
     assert first.said.empty()
 
 
-async def test_an_update_that_storage_has_lost_is_brought_back(pair: tuple[Worker, Worker], run: Run) -> None:
+async def test_an_update_that_storage_has_lost_is_brought_back(pair: tuple[Worker, Worker], run: TwoClusters) -> None:
     first, second = pair
     plan = await opened(first)
     await commit(plan, first, second)

@@ -5,7 +5,6 @@ import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,9 @@ from legion.messages import PROTOCOL, Heartbeat
 from legion.reports import EvaluationRecord, TextSample
 from legion_client.agent import backoff, outbox
 from legion_client.agent.coordinator import Coordinator
-from legion_client.agent.enrolment import Enrolment
-from legion_client.agent.joining import join
 from legion_client.agent.outbox import Outbox
 from legion_client.agent.unsent import Unsent, Waiting, unsent_at
-from legion_client.machine.probe import hardware
-from tests.client.agent.relaying import WITHIN_S, Worker
+from tests.client.agent.relaying import WITHIN_S, TwoClusters, Worker, two_clusters
 from tests.client.agent.scripted_engine import step_record
 
 RunningServer = Any  # see conftest
@@ -82,13 +78,8 @@ def test_a_disk_that_takes_nothing_is_said_once(tmp_path: Path, caplog: pytest.L
 # With a real server.
 
 
-@dataclass
-class Run:
-    """Of two clusters of one, in rounds of two steps."""
-
-    server: RunningServer
-    folders: list[Path]
-    enrolments: list[Enrolment]
+class Run(TwoClusters):
+    """With what is done in it."""
 
     @contextlib.asynccontextmanager
     async def training(self) -> AsyncIterator[tuple[Worker, Worker]]:
@@ -111,22 +102,8 @@ class Run:
 def run(tmp_path: Path, running_server: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     monkeypatch.setattr(backoff, "LONGEST_S", 0.2)
     monkeypatch.setattr(outbox, "BATCH_S", 0.05)
-    (tmp_path / "text.txt").write_text("99 bottles of beer on the wall. " * 400)
-    with running_server(tmp_path / "server") as server:
-        server.configure(
-            steps=40,
-            model={"preset": "tiny"},
-            data={"source": "text", "paths": [str(tmp_path / "text.txt")], "seq_len": 16},
-            batch={"micro_batch_blocks": 1},
-            start={"workers": 2},
-            cluster={"policy": "fixed", "size": 1},
-            rounds={"steps": 2},
-            optimizer={"warmup_steps": 0},
-        )
-        invite = server.invite(uses=2)
-        folders = [tmp_path / "first", tmp_path / "second"]
-        enrolments = [asyncio.run(join(f / "identity", invite, f.name, lambda: hardware(tmp_path))) for f in folders]
-        yield Run(server, folders, enrolments)
+    with two_clusters(tmp_path, running_server, steps=40) as made:
+        yield Run(made.server, made.folders, made.enrolments)
 
 
 async def sent(box: Outbox) -> None:

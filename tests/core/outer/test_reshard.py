@@ -21,6 +21,7 @@ from legion.outer.state import StateInfo, kept_spans, opened, write_state
 UNITS = (5000, 1, 9001)  # six chunks
 TOTAL = 6 * CHUNK
 WHOLE = Bounds(0, TOTAL)
+ARRAYS = ("weights", "exp_avg", "exp_avg_sq", "anchor")
 SHARES = st.lists(st.integers(1, 5), min_size=1, max_size=6).map(tuple)
 
 
@@ -68,7 +69,7 @@ def kept(folder: Path, layout: Layout, rank: Rank, codec: str, *, buffers: bool)
         momentum=False,
         spans=kept_spans(waiting),
     )
-    slices = {name: cut(flat(seed), layout, rank) for seed, name in enumerate(reshard.ARRAYS)}
+    slices = {name: cut(flat(seed), layout, rank) for seed, name in enumerate(ARRAYS)}
     path = folder / str(rank)
     write_state(path, info, slices, list(waiting.values()), lasting=False)
     return path
@@ -101,7 +102,7 @@ def test_any_layout_to_any_other(before: Any, after: Any, codec: str, buffers: b
                     sent[f.flat.start : f.flat.stop] = values[at : at + len(f.flat)]
                     at += len(f.flat)
         for rank in layout.ranks:
-            arrays = {name: np.full(layout.owned(rank), np.nan, np.float32) for name in reshard.ARRAYS}
+            arrays = {name: np.full(layout.owned(rank), np.nan, np.float32) for name in ARRAYS}
             reshard.arrays(files, layout, rank, arrays)
             for seed, array in enumerate(arrays.values()):
                 assert np.array_equal(array, cut(flat(seed), layout, rank))
