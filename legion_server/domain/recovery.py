@@ -58,8 +58,8 @@ def going(
     if restore is None:
         return Going()
     try:
-        joining = free[: lacking(len(survivors), config)]
-        following = plans.make_plan(run_id, config, epoch, plan.first_step, [*survivors, *joining])
+        members = [*survivors, *_joining(survivors, free, config)]
+        following = plans.make_plan(run_id, config, epoch, plan.first_step, members)
     except ConfigInvalid:  # those who are left cannot hold the model
         return Going()
     return Going(following.model_copy(update={"cluster": plan.cluster, "round": plan.round, "restore": restore}))
@@ -70,16 +70,24 @@ def _follows(worker: Worker, plan: Plan) -> bool:
     return worker.epoch == plan.epoch or (plan.restore is not None and worker.state == "training")
 
 
-def lacking(members: int, config: RunConfig) -> int:
-    """Members that a cluster of so many should have and has not."""
-    return max(0, (config.cluster.size or 1) - members) if config.cluster.restore_every else 0
+def _joining(members: Sequence[Worker], free: Sequence[Worker], config: RunConfig) -> Sequence[Worker]:
+    """Who takes the places of members that a cluster should have and has not; nobody if they cannot share the model."""
+    missing = (config.cluster.size or 1) - len(members)
+    found = free[:missing] if config.cluster.restore_every and missing > 0 else ()
+    try:
+        plans.check_split(config, [*members, *found])
+    except ConfigInvalid:
+        return ()
+    return found
 
 
 def awaits_another(plan: Plan, run: Run, workers: Workers) -> bool:
     """Whether the cluster is to break off for a worker that waits to take part."""
-    if run.phase != "training" or plan.cluster in run.breaking or not lacking(len(plan.members), run.config):
+    members = [workers[member.worker_id] for member in plan.members if member.worker_id in workers]
+    if run.phase != "training" or plan.cluster in run.breaking or len(members) < len(plan.members):
         return False
-    return bool(clusters.free(workers.values(), run.clusters, config_digest(run.config), plan.shape))
+    free = clusters.free(workers.values(), run.clusters, config_digest(run.config), plan.shape)
+    return bool(_joining(members, free, run.config))
 
 
 def is_breaking(plan: Plan, workers: Workers) -> bool:

@@ -119,6 +119,18 @@ def test_who_waits_takes_the_place_of_who_was_lost() -> None:
     assert table.rounds.counters.members_lost == 1
 
 
+def test_who_cannot_share_the_model_ends_no_cluster() -> None:
+    table = broken(contributed=0)
+    table.follow()
+    small = HARDWARE.model_copy(update={"memory_bytes": 100})
+    table.workers[WorkerId("g" * 32)] = a_worker("g", hardware=small)
+    table.tick()
+    assert not awaits_another(table.run.clusters[0], table.run, table.workers)
+    for name, rank in (("a", 0), ("b", 1)):
+        table.set(name, broken=offer(3, (3, 4, (rank,)), contributed=1))
+    assert [m.worker_id for m in table.run.clusters[0].members] == [A, B]
+
+
 def test_a_second_loss_before_the_first_point_of_the_new_plan() -> None:
     table = broken(contributed=0)
     table.follow()
