@@ -8,6 +8,20 @@ from pathlib import Path
 from typing import TextIO
 
 
+def told_in_a_line(record: logging.LogRecord) -> bool:
+    """A filter of gRPC's log: a peer that hung up before its answer was sent is no error of ours, nor a traceback.
+
+    gRPC keeps silent about it by itself, but only where it has heard of the hanging up before it noticed that it
+    cannot send. Whoever waits for that peer finds out what it means.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if type(error).__name__ == "ExecuteBatchError" and "SendStatusFromServerOperation" in str(error):
+        record.exc_info = record.exc_text = None
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.args = "a peer hung up before its answer was sent", None
+    return True
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a line: time (s since 1970), level, name, event."""
 
@@ -37,3 +51,4 @@ def configure(
     logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
     for noisy in ("httpx", "httpcore", "asyncio", "datasets", "filelock", "aiosqlite", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(told_in_a_line)
