@@ -1,14 +1,15 @@
-"""Leaving room on a line that others share: slower once what we move doubles its round trip. Pure.
+"""Leaving room on a line that others share: slower before what we move doubles its round trip. Pure.
 
 The delay above the least one of the last minutes is a queue, and ours (LEDBAT, RFC 6817, 2.4.2 and 4.2: base delay,
-the least of the newest samples). What is above twice the base cuts the rate by a part, everything else lets it grow by
-a fixed amount a second (Chiu and Jain, "Analysis of the Increase and Decrease Algorithms", 1989).
+the least of the newest samples). Where it nears the base itself, the rate is cut by a part, everything else lets it
+grow by a fixed amount a second (Chiu and Jain, "Analysis of the Increase and Decrease Algorithms", 1989).
 """
 
 from dataclasses import dataclass, replace
 from typing import Final
 
 FLOOR_S: Final = 0.010  # that a round trip may take beyond twice the base: what schedulers and radios do by themselves
+AIM: Final = 0.75  # of the queue that is allowed, at which it slows down: until that shows, the queue grows further
 LAN_S: Final = 0.005  # a base below it is no line to the internet: there is nothing to share
 PART_S: Final = 60.0  # of the window over which the base is the least ...
 PARTS: Final = 10  # ... and how many there are: a route that becomes longer is known after ten minutes
@@ -47,8 +48,10 @@ class Line:
 
     @property
     def delayed(self) -> bool:
-        most_s = self.most_s
-        return most_s is not None and len(self.newest_s) == NEWEST and min(self.newest_s) > most_s
+        base_s, most_s = self.base_s, self.most_s
+        if base_s is None or most_s is None or len(self.newest_s) < NEWEST:
+            return False
+        return min(self.newest_s) > base_s + AIM * (most_s - base_s)
 
 
 def sampled(line: Line, round_trip_s: float, moved_bytes_per_s: float, now: float) -> Line:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from legion_client.machine.congestion import (
@@ -55,6 +55,7 @@ def played(queue: Queue, line: Line, start_s: float, seconds: float) -> tuple[Li
 
 
 @given(st.floats(100e3, 100e6), st.floats(0.006, 0.3), st.floats(0.05, 2.0))
+@example(bytes_per_s=100000.0, base_s=0.22169606822625135, deepest_s=1.0)
 def test_round_trips_stay_within_twice_and_the_line_is_used(
     bytes_per_s: float, base_s: float, deepest_s: float
 ) -> None:
