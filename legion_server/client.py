@@ -10,6 +10,7 @@ from legion.config import ALIASES
 from legion.errors import LegionError, ServerUnreachable, Unusable, by_slug
 from legion.identity import client_context
 from legion.messages import Problem
+from legion.unreached import why
 from legion_server.auth.tokens import admin_token_file
 from legion_server.serving import LISTENING_FILE, Listening
 from legion_server.settings import Settings
@@ -37,7 +38,7 @@ def call(settings: Settings, method: str, path: str, **arguments: Any) -> bytes:
         with httpx.Client(verify=context, timeout=TIMEOUT_S, trust_env=False, headers=headers) as http:
             response = http.request(method, base + path, **arguments)
     except httpx.TransportError as error:
-        raise ServerUnreachable(f"the server at {base} cannot be reached: {error}") from error
+        raise ServerUnreachable(f"the server at {base} cannot be reached: {why(error)}") from error
     if response.is_error:
         raise _named(response)
     return response.content

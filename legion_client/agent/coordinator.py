@@ -38,6 +38,7 @@ from legion.messages import (
 from legion.relaying import ReachReply, ReachRequest, RelayView
 from legion.reports import CreditView, LossCurve, MetricsReport, MetricsView
 from legion.rounds import Handover, RootReport, RoundsPage, SpanReport
+from legion.unreached import why
 from legion_client.agent.backoff import noted
 from legion_client.agent.cache import Download
 from legion_client.agent.metered import UNHELD, MeteredTransport
@@ -267,7 +268,7 @@ def naming_server(base_url: str, *, proven: bool = False) -> Iterator[None]:
                 f"{base_url} does not prove any more to be the server that this computer joined: {reason}",
                 hint=SOMEBODY_ELSE,
             ) from error
-        raise ServerUnreachable(f"{base_url} cannot be reached: {str(error) or type(error).__name__}") from error
+        raise ServerUnreachable(f"{base_url} cannot be reached: {why(error)}") from error
 
 
 async def raise_for_problem(response: httpx.Response) -> None:

@@ -11,6 +11,7 @@ from legion.identity import client_context
 from legion.ids import WorkerId
 from legion.messages import Problem
 from legion.relaying import RelayHeartbeat, RelayHeartbeatReply
+from legion.unreached import why
 
 TIMEOUT_S = 15.0  # the server may try to reach this relay before it answers
 
@@ -64,7 +65,7 @@ def naming_server(base_url: str) -> Iterator[None]:
     try:
         yield
     except httpx.TransportError as error:
-        raise ServerUnreachable(f"{base_url} cannot be reached: {str(error) or type(error).__name__}") from error
+        raise ServerUnreachable(f"{base_url} cannot be reached: {why(error)}") from error
 
 
 def answered(response: httpx.Response) -> bytes:

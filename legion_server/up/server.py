@@ -9,6 +9,7 @@ from legion.config import RunConfig
 from legion.errors import LegionError, ServerUnreachable, Unavailable, by_slug
 from legion.messages import CheckpointView, DatasetManifest, InviteReply, Problem, WorkerView
 from legion.reports import MetricsView
+from legion.unreached import why
 
 WORKERS: TypeAdapter[list[WorkerView]] = TypeAdapter(list[WorkerView])
 CHECKPOINTS: TypeAdapter[list[CheckpointView]] = TypeAdapter(list[CheckpointView])
@@ -64,7 +65,7 @@ class Server:
         try:
             response = await self._http.request(method, path, headers={"Accept": "application/json"}, **arguments)
         except httpx.TransportError as error:
-            raise ServerUnreachable(f"{self.base_url} cannot be reached: {error or type(error).__name__}") from error
+            raise ServerUnreachable(f"{self.base_url} cannot be reached: {why(error)}") from error
         if not response.is_success:
             raise _problem(response)
         return response.content

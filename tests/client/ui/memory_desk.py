@@ -174,7 +174,7 @@ def with_history(now: float, status: Status = TRAINING) -> MemoryDesk:
         (
             214,
             "warning",
-            "The server is not heard: https://training.example.org:8470 cannot be reached: ReadTimeout. "
+            "The server is not heard: https://training.example.org:8470 cannot be reached: it has stopped answering. "
             "It is tried again; training goes on as far as it can.",
         ),
         (210, "info", "The server is heard again, after 4 min."),
