@@ -17,18 +17,24 @@ from legion_client.machine.volume import MonthlyVolume
 from legion_client.settings import Settings
 
 SMALL_SHARE: Final = 1 / 16  # of the line, for the agent's questions while the engine trains
-SHARED_BURST_S: Final = 0.02  # where others wait for each burst of ours, as many small ones delay them less
+SHARED_BURST_S: Final = 0.04  # where others wait for each burst of ours, as many small ones delay them less
 BULK_BYTES: Final = 1 << 18  # a transfer of the agent's that is larger gets half of the line
 
 
-def shares(limit: float | None, *, engine: bool, bulk: bool) -> tuple[float | None, float | None]:
-    """Of the agent and of the engine, in bytes/s. `bulk`: the agent moves much."""
+def shares(
+    limit: float | None, *, engine: bool, bulk: bool, engine_moved_bytes: int = 0
+) -> tuple[float | None, float | None]:
+    """Of the agent and of the engine, in bytes/s. `bulk`: the agent moves much; the engine so much in a second."""
     if limit is None:
         return None, None
     if not engine:
         return limit, None
-    agent = limit / 2 if bulk else limit * SMALL_SHARE
-    return agent, limit - agent
+    small = limit * SMALL_SHARE
+    if not bulk:
+        return small, limit - small
+    # An engine that has little to send fills a good part of a small share once it has more.
+    engines = limit / 2 if engine_moved_bytes >= small / 4 else small
+    return limit - engines, engines
 
 
 class Direction:
@@ -42,6 +48,7 @@ class Direction:
         self.chosen: float | None = None  # of it what was chosen by hand, in bytes/s
         self._bulk = 0
         self._engine = False
+        self._engine_moved_bytes = 0
         self.engines: float | None = None  # share, in bytes/s
         self.burst_s = BURST_S
 
@@ -62,6 +69,12 @@ class Direction:
 
     def with_engine(self, engine: bool) -> None:
         self._engine = engine
+        self._engine_moved_bytes = 0
+        self._divide()
+
+    def engine_moved(self, size_bytes: int) -> None:
+        """In the last second."""
+        self._engine_moved_bytes = size_bytes
         self._divide()
 
     @contextlib.contextmanager
@@ -80,7 +93,9 @@ class Direction:
         before = self.engines, self.burst_s
         limit = min((rate for rate in (self._limit, self._shared) if rate is not None), default=None)
         self.burst_s = BURST_S if self._shared is None else SHARED_BURST_S
-        agents, self.engines = shares(limit, engine=self._engine, bulk=self._bulk > 0)
+        agents, self.engines = shares(
+            limit, engine=self._engine, bulk=self._bulk > 0, engine_moved_bytes=self._engine_moved_bytes
+        )
         self.valve.limit(agents, self.burst_s)
         if (self.engines, self.burst_s) != before:
             self._changed()
@@ -145,7 +160,9 @@ class Traffic:
         return line.upload.passed_bytes + sent, line.download.passed_bytes + received
 
     def moved(self, moved: Moved) -> None:
-        """By the engine."""
+        """By the engine, since it told last."""
+        self.upload.engine_moved(moved.sent_bytes)
+        self.download.engine_moved(moved.received_bytes)
         self._engines = self._engines[0] + moved.sent_bytes, self._engines[1] + moved.received_bytes
         self._add(moved.sent_bytes, moved.received_bytes)
 

@@ -78,6 +78,7 @@ class Session:
         self._pace = Pace(self._held)
         self.throttling = Throttling(self._pace, self._device, card_uuid(self._device), prepare.power_note)
         self._told = (0, 0)  # bytes sent and received
+        self._moving = False  # when it was told; that nothing is any more is told once
         self.member: Member | None = None
         self._next_plan: asyncio.Future[Train | None] | None = None  # None as its result: there will be none
         self.rounds = Rounds(report)
@@ -361,7 +362,8 @@ class Session:
         line, (sent, received) = self.network.rounds.line, self._told
         house_sent, house_received = self.links.moved
         self._told = line.upload.passed_bytes + house_sent, line.download.passed_bytes + house_received
-        if self._told != (sent, received):
+        was_moving, self._moving = self._moving, self._told != (sent, received)
+        if self._moving or was_moving:
             self._report(Moved(sent_bytes=self._told[0] - sent, received_bytes=self._told[1] - received))
 
     def _held(self) -> None:

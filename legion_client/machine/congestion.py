@@ -9,18 +9,22 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 FLOOR_S: Final = 0.010  # that a round trip may take beyond twice the base: what schedulers and radios do by themselves
-AIM: Final = 0.75  # of the queue that is allowed, at which it slows down: until that shows, the queue grows further
+AIM: Final = 0.65  # of the queue that is allowed, at which it slows down: until that shows, the queue grows further
 LAN_S: Final = 0.005  # a base below it is no line to the internet: there is nothing to share
 PART_S: Final = 60.0  # of the window over which the base is the least ...
 PARTS: Final = 10  # ... and how many there are: a route that becomes longer is known after ten minutes
 NEWEST: Final = 3  # samples of which the least counts: one that the processor held up says nothing
 LOADED_BYTES_PER_S: Final = 32_000  # who moves less is not the cause
 LEAST_BYTES_PER_S: Final = 32_000  # it never gets slower: a round of a small model still ends
-BACK_OFF: Final = 0.85
+DRAINED_S: Final = 1.5  # in which a queue should have left: the longer it is, the more the rate is cut ...
+LEAST_CUT, MOST_CUT = 0.1, 0.3  # ... between these parts of it
+LATE: Final = 1.25  # of what moves, that a valve may be open for: a busy processor does not use every turn
+EMPTY: Final = 0.25  # of the queue that is allowed: below it, what had to leave has left
 LEAST_SETTLING_S: Final = 3.0  # what had passed our valve before waits in the kernel's buffers, some MB of it
 MOST_SETTLING_S: Final = 5.0
 GROWTH_PER_S: Final = 0.04  # of the rate at which it was too much
-CAUTION: Final = 0.35  # of that growth, close below that rate
+NEAR: Final = (0.95, 1.05)  # of that rate: between them ...
+CAUTION: Final = 0.25  # ... it grows by this part of that
 FREE_AFTER_S: Final = 60.0  # without load, or this far above the last trouble, there is no limit
 
 
@@ -53,6 +57,13 @@ class Line:
             return False
         return min(self.newest_s) > base_s + AIM * (most_s - base_s)
 
+    @property
+    def empty(self) -> bool:
+        base_s, most_s = self.base_s, self.most_s
+        if base_s is None or most_s is None or len(self.newest_s) < NEWEST:
+            return False
+        return max(self.newest_s) < base_s + EMPTY * (most_s - base_s)
+
 
 def sampled(line: Line, round_trip_s: float, moved_bytes_per_s: float, now: float) -> Line:
     """After one round trip, at a moment in which so much is moved."""
@@ -67,7 +78,7 @@ def sampled(line: Line, round_trip_s: float, moved_bytes_per_s: float, now: floa
     )
     if line.most_s is None:
         return replace(line, bytes_per_s=None)
-    if now < line.settles_at:
+    if now < line.settles_at and not line.empty:
         return line
     if line.delayed:
         return _slower(line, moved_bytes_per_s, now) if loaded else line
@@ -83,17 +94,18 @@ def _window(least_s: tuple[tuple[int, float], ...], round_trip_s: float, now: fl
 
 def _slower(line: Line, moved_bytes_per_s: float, now: float) -> Line:
     """Its effect is waited for: a queue of so many seconds leaves by what the line carries more than comes."""
-    at_most = min(moved_bytes_per_s, line.bytes_per_s or moved_bytes_per_s)
-    slower = max(LEAST_BYTES_PER_S, BACK_OFF * at_most)
+    at_most = min(line.bytes_per_s or moved_bytes_per_s, LATE * moved_bytes_per_s)
     waiting_s = min(line.newest_s) - (line.base_s or 0.0)
-    settles_at = now + min(MOST_SETTLING_S, max(LEAST_SETTLING_S, waiting_s / (1 - BACK_OFF)))
+    cut = min(MOST_CUT, max(LEAST_CUT, waiting_s / DRAINED_S))
+    slower = max(LEAST_BYTES_PER_S, (1 - cut) * at_most)
+    settles_at = now + min(MOST_SETTLING_S, max(LEAST_SETTLING_S, waiting_s / cut))
     return replace(line, bytes_per_s=slower, too_fast=at_most, settles_at=settles_at, newest_s=())
 
 
 def _faster(line: Line, elapsed_s: float, now: float) -> Line:
     if line.bytes_per_s is None:
         return line
-    near = 0.9 * line.too_fast < line.bytes_per_s < line.too_fast
+    near = NEAR[0] * line.too_fast < line.bytes_per_s < NEAR[1] * line.too_fast
     faster = line.bytes_per_s + GROWTH_PER_S * (CAUTION if near else 1.0) * elapsed_s * line.too_fast
     if now - line.loaded_at > FREE_AFTER_S or faster > 4 * line.too_fast:
         return replace(line, bytes_per_s=None)

@@ -85,8 +85,9 @@ class Valve:
         self._changed.set()
 
     def piece_bytes(self, most: int) -> int:
-        """How large pieces should be cut: at most a burst, so that the line never bears more at once."""
-        return most if self._bucket is None else min(most, self._bucket.burst_bytes)
+        """How large pieces should be cut. Of half a burst: who comes late for one, as a busy processor does, finds the
+        next one saved up, where of a whole burst the time would be lost."""
+        return most if self._bucket is None else min(most, self._bucket.burst_bytes // 2)
 
     def least_s(self, size_bytes: int) -> float:
         """How long so much takes at least by our own limit: patience that must be added to a time limit."""

@@ -22,9 +22,9 @@ SIZE = 700_003
 RATE = 100_000
 
 
-@given(st.integers(1, 10**9), st.booleans(), st.booleans())
-def test_both_together_take_no_more_than_the_limit(limit: int, engine: bool, bulk: bool) -> None:
-    agents, engines = shares(limit, engine=engine, bulk=bulk)
+@given(st.integers(1, 10**9), st.booleans(), st.booleans(), st.integers(0, 10**9))
+def test_both_together_take_no_more_than_the_limit(limit: int, engine: bool, bulk: bool, moved: int) -> None:
+    agents, engines = shares(limit, engine=engine, bulk=bulk, engine_moved_bytes=moved)
     assert agents is not None
     assert agents > 0
     assert (engines is None) is not engine
@@ -40,14 +40,17 @@ async def test_an_engine_hears_of_its_share_when_it_changes() -> None:
     traffic.on_rates = heard.append
     traffic.limit(1600, None)
     assert heard == []
+    traffic.moved(Moved(sent_bytes=1600, received_bytes=0))
+    assert heard == []
     assert (traffic.rates.upload_bytes_per_s, traffic.rates.download_bytes_per_s) == (None, None)
     traffic.with_engine(True)
     with traffic.upload.moving(BULK_BYTES - 1), traffic.download.moving(BULK_BYTES):
         assert traffic.rates.upload_bytes_per_s == 1500
     with traffic.upload.moving(BULK_BYTES), traffic.upload.moving(BULK_BYTES):
-        pass
+        traffic.moved(Moved(sent_bytes=100, received_bytes=0))
+        traffic.moved(Moved(sent_bytes=0, received_bytes=0))
     traffic.limit(None, None)
-    assert [rates.upload_bytes_per_s for rates in heard] == [1500, 800, 1500, None]
+    assert [rates.upload_bytes_per_s for rates in heard] == [1500, 100, 800, 100, 1500, None]
 
 
 def test_what_both_moved_enters_the_month_and_the_graph_once(tmp_path: Path) -> None:

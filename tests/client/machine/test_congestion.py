@@ -7,19 +7,23 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from legion_client.machine.congestion import (
-    BACK_OFF,
+    DRAINED_S,
     FLOOR_S,
     FREE_AFTER_S,
     LAN_S,
+    LATE,
     LEAST_BYTES_PER_S,
+    LEAST_CUT,
     LEAST_SETTLING_S,
     LOADED_BYTES_PER_S,
+    MOST_CUT,
     NEWEST,
     Line,
     sampled,
 )
 
 LOOK_S = 0.25
+SLOWED = (1 - 0.35 / DRAINED_S) * 1e6  # of 1 MB/s, by a queue of 0.35 s
 
 
 @dataclass
@@ -103,8 +107,33 @@ def slowed() -> Line:
     line = sampled(Line(), 0.05, 0.0, 1.0)
     for look in range(NEWEST):
         line = sampled(line, 0.4, 1e6, 2.0 + look)
-    assert line.bytes_per_s == BACK_OFF * 1e6
+    assert line.bytes_per_s == pytest.approx(SLOWED)
     return line
+
+
+@pytest.mark.parametrize(("trip_s", "cut"), [(0.11, LEAST_CUT), (0.35, 0.3 / DRAINED_S), (5.0, MOST_CUT)])
+def test_a_longer_queue_takes_more_of_the_rate(trip_s: float, cut: float) -> None:
+    line = sampled(Line(), 0.05, 0.0, 1.0)
+    for look in range(NEWEST):
+        line = sampled(line, trip_s, 1e6, 2.0 + look)
+    assert line.bytes_per_s == pytest.approx((1 - cut) * 1e6)
+
+
+def test_what_a_busy_processor_does_not_use_is_not_taken_twice() -> None:
+    for moved, expected in ((0.9 * SLOWED, SLOWED), (0.5 * SLOWED, LATE * 0.5 * SLOWED)):
+        line = slowed()
+        for look in range(NEWEST):
+            line = sampled(line, 0.11, moved, line.settles_at + 0.001 * look)
+        assert line.bytes_per_s == pytest.approx((1 - LEAST_CUT) * expected, rel=1e-3)
+
+
+def test_it_grows_again_as_soon_as_the_queue_has_left() -> None:
+    line = slowed()
+    for look in range(NEWEST):
+        line = sampled(line, 0.055, 0.8e6, 4.2 + look * LOOK_S)
+    assert line.settles_at > 4.2 + NEWEST * LOOK_S
+    assert line.bytes_per_s is not None
+    assert line.bytes_per_s > SLOWED
 
 
 def test_one_sample_that_came_late_changes_nothing() -> None:
@@ -119,11 +148,11 @@ def test_while_the_queue_empties_it_is_not_slowed_again_and_again() -> None:
     at = 4.0
     while (at := at + LOOK_S) < 4.0 + LEAST_SETTLING_S:
         line = sampled(line, 0.4, 0.75e6, at)
-        assert line.bytes_per_s == BACK_OFF * 1e6
+        assert line.bytes_per_s == pytest.approx(SLOWED)
     for look in range(NEWEST):
         line = sampled(line, 0.4, 0.75e6, at + look * LOOK_S)
     assert line.bytes_per_s is not None
-    assert line.bytes_per_s < BACK_OFF * 1e6, "by now it should have emptied"
+    assert line.bytes_per_s < SLOWED, "by now it should have emptied"
 
 
 def test_after_a_while_without_load_there_is_no_limit() -> None:

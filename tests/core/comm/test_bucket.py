@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from paced import FakeTime
@@ -130,14 +131,28 @@ def test_who_gives_up_waiting_holds_nobody_back() -> None:
     assert run(main()) == 10.0
 
 
-def test_pieces_are_cut_to_a_burst() -> None:
+def test_who_comes_late_for_half_a_burst_loses_no_time() -> None:
+    async def main() -> float:
+        valve = Valve()
+        valve.limit(100_000)
+        piece = valve.piece_bytes(1 << 20)
+        late_s = piece / 100_000  # beside the time for the next one, which half a burst holds too
+        for _ in range(100):
+            await valve.through(piece)
+            await at(asyncio.get_running_loop().time() + late_s)
+        return valve.passed_bytes / asyncio.get_running_loop().time()
+
+    assert run(main()) == pytest.approx(100_000, rel=0.02)
+
+
+def test_pieces_are_cut_to_half_a_burst() -> None:
     valve = Valve()
 
     async def main() -> None:
         valve.limit(4_000_000)
 
     run(main())
-    assert valve.piece_bytes(1 << 21) == 1_000_000
+    assert valve.piece_bytes(1 << 21) == 500_000
     assert valve.piece_bytes(1000) == 1000
     assert valve.least_s(8_000_000) == 2.0
     assert Bucket(1).burst_bytes == LEAST_BURST_BYTES
