@@ -42,6 +42,7 @@ from legion_client.engine.protocol import (
     LinksMeasured,
     Listening,
     Moved,
+    PeersAway,
     PlanBroken,
     Prepare,
     Pulse,
@@ -83,6 +84,7 @@ class Surroundings:
     on_progress: Callable[[], None]
     room: Room
     find: Callable[[int], Awaitable[None]]  # how others reach an engine that listens at this port
+    beat: Callable[[], None]  # the server is to hear of us at once
 
 
 class Attempt:
@@ -97,7 +99,7 @@ class Attempt:
         self._finding: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.rounds = RoundRelay(around.server, around.home.work, self.say)
-        self.links = LinkRelay(around.server, self.say, around.traffic)
+        self.links = LinkRelay(around.server, self.say, around.traffic, on_away=around.beat)
         self.plan: Plan | None = None
         self.prepared: Prepared | None = None
         self.listening: Listening | None = None
@@ -307,6 +309,8 @@ class Attempt:
                 pass  # whoever reads the reports has noticed
             case LinksMeasured():
                 self.links.measured(report)
+            case PeersAway():
+                self.links.miss(report)
             case Evaluated(record=told) | Wrote(sample=told):
                 outbox.add_record(epoch, told)
             case SliceWritten():

@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from legion.errors import LegionError
+from legion.ids import WorkerId
 from legion.links import SERVER, LinkSample, LinksReport
 from legion.messages import PROBE_BYTES, HeartbeatReply, ProbeReply
 from legion_client.agent.backoff import persistently
 from legion_client.agent.traffic import Traffic
-from legion_client.engine.protocol import Command, LinksMeasured, Measure
+from legion_client.engine.protocol import Command, LinksMeasured, Measure, PeersAway, PeersFound
 
 logger = logging.getLogger(__name__)
 
@@ -45,21 +46,33 @@ class LinkRelay:
         say: Callable[[Command], None],
         traffic: Traffic,
         timer: Callable[[], float] = time.monotonic,
+        on_away: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_away`: the server is to be asked for somebody."""
         self._server = server
         self._say = say
         self._traffic = traffic
         self._timer = timer
+        self._on_away = on_away
+        self.away: tuple[WorkerId, ...] = ()  # members of our plan that the engine cannot reach just now
         self._found: asyncio.Queue[tuple[LinkSample, ...]] = asyncio.Queue()
         self._server_due = asyncio.Event()
 
     def heed(self, reply: HeartbeatReply, *, engine_hears: bool) -> None:
+        if reply.found and self.away and engine_hears:
+            self._say(PeersFound(peers=reply.found))
         if not self._traffic.bursts:
             return
         if reply.measure and engine_hears:
             self._say(Measure(peers=reply.measure))
         if reply.measure_server:
             self._server_due.set()
+
+    def miss(self, report: PeersAway) -> None:
+        if report.peers:
+            logger.info("members are looked for peers=%s", ",".join(report.peers))
+        self.away = report.peers
+        self._on_away()
 
     def measured(self, report: LinksMeasured) -> None:
         self._found.put_nowait(report.samples)

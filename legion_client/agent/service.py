@@ -34,6 +34,7 @@ from legion_client.settings import Settings
 logger = logging.getLogger(__name__)
 
 GOODBYE_S = 5.0
+LOOK_S = 1.0  # between two questions where a member of our plan is by now
 NUDGES = ("plan", "phase", "config", "gap")  # events after which a heartbeat is due at once
 
 
@@ -91,6 +92,7 @@ class Agent:
             lambda: self.on_change(self._state, self._state),
             room if room is not None else Room(),
             self._find,
+            self._beat_due.set,
         )
         self.reach = Reach(server, home.identity, home.reachability, settings.network, self._beat_due.set)
         self._ending: set[asyncio.Task[None]] = set()  # attempts before
@@ -265,7 +267,7 @@ class Agent:
             reply = await persistently("heartbeat", self._beat)
             await self._heed(reply)
             try:
-                async with asyncio.timeout(reply.interval_s):
+                async with asyncio.timeout(LOOK_S if self._attempt.links.away else reply.interval_s):
                     await self._beat_due.wait()
             except TimeoutError:
                 continue
@@ -369,6 +371,7 @@ class Agent:
             anchor=attempt.rounds.anchor,
             lost_peer=state.lost_peer,
             broken=state.broken,
+            away=attempt.links.away,
             failure=state.error.slug if state.error else None,
             failure_message=str(state.error) if state.error else None,
         )

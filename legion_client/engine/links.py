@@ -12,7 +12,7 @@ from legion.identity import Identity
 from legion.ids import WorkerId
 from legion.links import LinkSample
 from legion.messages import LinkPeer
-from legion_client.engine.protocol import LinksMeasured, Measure, Rates
+from legion_client.engine.protocol import LinksMeasured, Measure, PeersAway, PeersFound, Rates
 from legion_client.engine.speaker import Report
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,9 @@ class Links:
     """One look after the other, in a task of its own. On the loop."""
 
     def __init__(self, identity: Identity, network: PeerNetwork, report: Report) -> None:
+        self._network = network
         self._service = network.links
+        self._away: set[WorkerId] = set()
         self._probe = LinkProbe(identity, network.links)
         self._report = report
         self._due: dict[WorkerId, LinkPeer] = {}
@@ -69,6 +71,15 @@ class Links:
         self._due |= {peer.worker_id: peer for peer in command.peers}
         if self._looking is None or self._looking.done():
             self._looking = asyncio.get_running_loop().create_task(self._look(), name="links")
+
+    def away(self, peer: WorkerId, away: bool) -> None:
+        """A member of the plan cannot be reached, or can be again."""
+        (self._away.add if away else self._away.discard)(peer)
+        self._report(PeersAway(peers=tuple(sorted(self._away))))
+
+    def found(self, command: PeersFound) -> None:
+        for peer in command.peers:
+            self._network.found(peer.worker_id, peer.endpoint)
 
     def limit(self, rates: Rates) -> None:
         house = self._service.house

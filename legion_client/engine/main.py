@@ -19,6 +19,7 @@ from legion_client.engine.protocol import (
     Left,
     Measure,
     Pause,
+    PeersFound,
     Prepare,
     Rates,
     Regroup,
@@ -70,7 +71,7 @@ async def run() -> int:
 
 async def serve(pipes: Pipes, session: Session) -> int:
     """Train when told to, stop when told to."""
-    while isinstance(command := await pipes.next_command(), Pause | Resume | Throttle | Rates | Measure):
+    while isinstance(command := await pipes.next_command(), Pause | Resume | Throttle | Rates | Measure | PeersFound):
         heed(session, command)
     if not isinstance(command, Train):
         pipes.report(Left(step=0))
@@ -130,6 +131,8 @@ def heed(session: Session, command: Command) -> None:
             session.limit_line(command)
         case Measure():
             session.links.measure(command)
+        case PeersFound():
+            session.links.found(command)
         case RoundNews() | UpdateHere():
             session.rounds.hear(command)
         case Prepare():

@@ -12,7 +12,7 @@ from legion.comm.bucket import BURST_S
 from legion.config import RunConfig
 from legion.ids import ClusterId, WorkerId
 from legion.links import LinkSample
-from legion.messages import Broken, DatasetManifest, Device, LinkPeer, Message, ModelShape, Plan
+from legion.messages import Broken, DatasetManifest, Device, LinkPeer, Message, ModelShape, Plan, Whereabouts
 from legion.reports import EvaluationRecord, StepRecord, TextSample
 from legion.rounds import Handover, RootReport, RoundPlan, RoundRecord, SpanReport
 
@@ -130,8 +130,26 @@ class Measure(Message):
     peers: tuple[LinkPeer, ...]
 
 
+class PeersFound(Message):
+    """The answer to PeersAway, again and again until they are reached or lost."""
+
+    kind: Literal["peers_found"] = "peers_found"
+    peers: tuple[Whereabouts, ...]
+
+
 Command = Annotated[
-    Prepare | Train | RoundNews | UpdateHere | Stop | Pause | Resume | Throttle | Rates | Regroup | Measure,
+    Prepare
+    | Train
+    | RoundNews
+    | UpdateHere
+    | Stop
+    | Pause
+    | Resume
+    | Throttle
+    | Rates
+    | Regroup
+    | Measure
+    | PeersFound,
     Field(discriminator="kind"),
 ]
 
@@ -172,6 +190,13 @@ class LinksMeasured(Message):
 
     kind: Literal["links_measured"] = "links_measured"
     samples: tuple[LinkSample, ...]
+
+
+class PeersAway(Message):
+    """Members of the plan that cannot be reached just now; empty: all can again."""
+
+    kind: Literal["peers_away"] = "peers_away"
+    peers: tuple[WorkerId, ...]
 
 
 class StepDone(Message):
@@ -279,6 +304,7 @@ Report = Annotated[
     | Moved
     | Pulse
     | LinksMeasured
+    | PeersAway
     | StepDone
     | Evaluated
     | Wrote

@@ -164,7 +164,7 @@ class Session:
         plan = command.plan
         self._require_fit(plan)
         member = self.member = self._member_of(plan)
-        member.on_transfer = self.links.transferred
+        member.on_transfer, member.on_away = self.links.transferred, self.links.away
         self._next_plan = asyncio.get_running_loop().create_future()
         endpoints = {Rank(r): m.endpoint for r, m in enumerate(plan.members)}
         async with self.network.joined(member, endpoints) as channels:

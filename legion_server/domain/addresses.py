@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from legion.ids import WorkerId
-from legion.messages import Endpoint, Member, Plan
+from legion.messages import Endpoint, Heartbeat, Member, Plan, Whereabouts
 from legion_server.domain.clusters import Workers
+from legion_server.domain.departures import departure
+from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Outcome, Rounds, published
 
 
@@ -30,6 +32,24 @@ def _moved(members: Sequence[Member], there: Mapping[WorkerId, Endpoint]) -> tup
     return tuple(
         member.model_copy(update={"endpoint": there.get(member.worker_id, member.endpoint)}) for member in members
     )
+
+
+def found(plan: Plan | None, beat: Heartbeat, workers: Workers) -> tuple[Whereabouts, ...]:
+    """What a member of the plan is told of others that it cannot reach: where they are by now, or that they left."""
+    if plan is None or plan.epoch != beat.epoch:
+        return ()
+    asked = (member for member in plan.members if member.worker_id in beat.away)
+    return tuple(_whereabouts(member, plan, workers.get(member.worker_id)) for member in asked)
+
+
+def _whereabouts(member: Member, plan: Plan, worker: Worker | None) -> Whereabouts:
+    if worker is None or departure(worker, plan.epoch) is not None or _is_broken(worker, plan):
+        return Whereabouts(worker_id=member.worker_id, endpoint=None)
+    return Whereabouts(worker_id=member.worker_id, endpoint=worker.endpoint or member.endpoint)
+
+
+def _is_broken(worker: Worker, plan: Plan) -> bool:
+    return worker.broken is not None and worker.broken.epoch == plan.epoch
 
 
 def told(rounds: Rounds, clusters: Sequence[Plan]) -> Outcome:

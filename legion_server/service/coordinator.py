@@ -23,7 +23,7 @@ from legion.errors import (
 from legion.ids import Epoch, Rank, WorkerId, new_run_id
 from legion.messages import PROTOCOL, Hardware, Heartbeat, HeartbeatReply, Plan
 from legion.reports import MOST_TEXT, EvaluationRecord, MetricsReport, StepRecord, StepSummary, TextSample
-from legion_server.domain import averaging, membership, runs
+from legion_server.domain import addresses, averaging, membership, runs
 from legion_server.domain import checkpoints as cp
 from legion_server.domain.clock_jumps import Clocks, patient
 from legion_server.domain.clusters import resting
@@ -189,6 +189,7 @@ class Coordinator:
             revision=round_plan.revision if round_plan else 0,
             gone=(*gone(round_plan, run.clusters), *sorted(passed_over)),
             regroup=plan is not None and awaits_another(plan, run, self.state.workers),
+            found=addresses.found(plan, beat, self.state.workers),
             wanted=asked_of(rounds, run, worker_id, self._clock()) if rounds else (),
         )
 

@@ -186,6 +186,15 @@ class Heartbeat(Message):
     anchor: Annotated[int, Field(ge=-1, le=2**31 - 1)] = -1  # newest anchor it has; -1: none
     steps_ahead: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0  # since that anchor
     broken: Broken | None = None  # set while the worker waits for another plan of its cluster
+    # Members of its plan that it cannot reach now: the reply says where they are.
+    away: Annotated[tuple[WorkerId, ...], Field(max_length=1024)] = ()
+
+
+class Whereabouts(Message):
+    """Of a member that another one looks for; no endpoint: it is no member any more, or waits for another plan."""
+
+    worker_id: WorkerId
+    endpoint: Endpoint | None
 
 
 class LinkPeer(Message):
@@ -207,6 +216,7 @@ class HeartbeatReply(Message):
     wanted: tuple[Sha256, ...] = ()  # updates that storage has lost: to be uploaded, if this worker has them
     measure: tuple[LinkPeer, ...] = ()  # workers whose links to this one it is to measure now
     measure_server: bool = False  # and its line to the server
+    found: tuple[Whereabouts, ...] = ()  # of those that are away
 
 
 class Member(Message):

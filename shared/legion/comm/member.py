@@ -72,6 +72,8 @@ class Member:
         self.links: Mapping[Rank, Link] = {}
         # Weights came from a member, so many bytes in so many s.
         self.on_transfer: Callable[[WorkerId, int, float], None] = lambda _peer, _size_bytes, _took_s: None
+        # A member cannot be reached, or can be again: where it is by now, the coordinator knows.
+        self.on_away: Callable[[WorkerId, bool], None] = lambda _peer, _away: None
         self.changes = Changes()
         self.shelf = Shelf(self.changes)
         self.mailbox = Mailbox(self.changes, ordered=ordered)

@@ -11,12 +11,13 @@ import grpc
 from legion.comm.credentials import CHANNEL_OPTIONS, SERVER_OPTIONS, channel_credentials, server_credentials
 from legion.comm.links import LinkService
 from legion.comm.member import Member
+from legion.comm.moving import MovingChannel
 from legion.comm.peers import BROKEN, GrpcLink
 from legion.comm.rounds import RoundService
 from legion.comm.server import PeerService
 from legion.errors import PortInUse
 from legion.identity import Identity
-from legion.ids import Rank, host_name
+from legion.ids import Rank, WorkerId, host_name
 from legion.messages import Endpoint
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class PeerNetwork:
         self.rounds = rounds
         self.links = links
         self.port = port
+        self._peers: dict[WorkerId, GrpcLink] = {}  # of the plan that is joined
 
     @contextlib.asynccontextmanager
     async def joined(self, member: Member, endpoints: Mapping[Rank, Endpoint]) -> AsyncIterator[Mapping[Rank, Any]]:
@@ -44,19 +46,13 @@ class PeerNetwork:
         """
         credentials = channel_credentials(self._identity)
         channels = {
-            rank: grpc.aio.secure_channel(
-                f"{endpoint.host}:{endpoint.port}",
-                credentials,
-                options=[
-                    *CHANNEL_OPTIONS,
-                    ("grpc.ssl_target_name_override", host_name(member.group.members[rank])),
-                ],
-            )
+            rank: MovingChannel(_dial(credentials, member.group.members[rank]), endpoint)
             for rank, endpoint in endpoints.items()
             if rank != member.group.rank
         }
         links = {rank: GrpcLink(channel, member.group.members[rank], member) for rank, channel in channels.items()}
         member.links = links
+        self._peers = {member.group.members[rank]: link for rank, link in links.items()}
         self._service.serve(member)
         loop = asyncio.get_running_loop()
         closing: list[asyncio.Task[None]] = []
@@ -74,6 +70,11 @@ class PeerNetwork:
             await asyncio.gather(*watches, return_exceptions=True)
             await asyncio.gather(*closing, *(channel.close() for channel in channels.values()))
 
+    def found(self, peer: WorkerId, endpoint: Endpoint | None) -> None:
+        """See `GrpcLink.found`. Nothing for who is no member of the plan."""
+        if peer in self._peers:
+            self._peers[peer].found(endpoint)
+
     def break_off(self) -> None:
         """Tell those who watch us that this plan is over for us, and that we are there for another."""
         self._service.say_farewell(BROKEN)
@@ -82,6 +83,19 @@ class PeerNetwork:
         """Tell those who watch us, then stop listening."""
         self._service.say_farewell(reason)
         await self._server.stop(GRACE_S)
+
+
+def _dial(credentials: grpc.ChannelCredentials, peer: WorkerId) -> Callable[[Endpoint], Any]:
+    """Channels to one worker, wherever it is: its name is what is checked, and what a relay finds it by."""
+
+    def dial(endpoint: Endpoint) -> Any:
+        return grpc.aio.secure_channel(
+            f"{endpoint.host}:{endpoint.port}",
+            credentials,
+            options=[*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", host_name(peer))],
+        )
+
+    return dial
 
 
 async def listen(

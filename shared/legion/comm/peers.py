@@ -20,9 +20,11 @@ from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches, Verdict
 from legion.comm.frames import InPlace, PartWriter, decode_opening, frames_of
 from legion.comm.member import Member, naming
+from legion.comm.moving import MovingChannel
 from legion.comm.server import EPOCH_KEY, SERVICE, Parsed, message_of, parsed
 from legion.errors import LegionError, PartInvalid, PeerError, PeerLost, PeerPaused, PeerRefused, by_slug
 from legion.ids import Step, UnitId, WorkerId
+from legion.messages import Endpoint
 from legion.proto.peer_pb2 import (
     ClaimReply,
     ClaimRequest,
@@ -41,6 +43,8 @@ FIRST_CONTACT_S = 120.0  # members learn of a plan up to a few heartbeats apart
 SILENT_S = 5.0  # without a watch or an answer, after there was one: lost
 REFUSED_S = 0.5  # the same of a peer whose computer is there, and nobody listens any more
 REFUSED = "Connection refused"  # in gRPC's words; where it has others, SILENT_S holds
+MOVING_S = 20.0  # the same of a peer behind a relay: when that dies, it takes so long until another is found
+ASK_S = 0.5  # of silence, then the coordinator is asked where the peer is
 LAST_WORD_S = 1.0  # for the end of a watch, after the farewell
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # pauses between tries; the last repeats
 COMPLETE = "complete"  # the farewell of a member that has nothing left to do
@@ -106,14 +110,14 @@ class OpenCall:
 class GrpcLink:
     """See `member.Link`. `watch` must run as long as the link is used."""
 
-    def __init__(self, channel: Any, peer: WorkerId, member: Member) -> None:
+    def __init__(self, channel: MovingChannel, peer: WorkerId, member: Member) -> None:
         self._peer = peer
         self._member = member
         self._channel = channel
         self._metadata = ((EPOCH_KEY, str(member.group.epoch)),)
         self._pace = Pace()
         self._complete = False  # the peer has said that it has nothing left to do
-        self._patience_s = FIRST_CONTACT_S
+        self._met = self._away = self._gone = False  # was there; is looked for; is no member any more
         self._silent_since = time.monotonic()
         self._waiting: set[asyncio.Timeout] = set()
         self._fetches = OpenCall(channel.stream_stream(SERVICE + "Fetch"), self._metadata, peer)
@@ -262,25 +266,42 @@ class GrpcLink:
 
     async def watch(self) -> None:
         """Until the peer says farewell. If it is lost, the member fails with PeerLost."""
-        while self._member.changes.failure is None:
-            contact, error = await self._watch_once()
-            if error is None:
-                return
-            if contact:
-                self._heard()
-            silent_s, patience_s = time.monotonic() - self._silent_since, self._patience_s
-            if REFUSED in str(error) and patience_s == SILENT_S:
-                patience_s = REFUSED_S
-            if not error.retryable or silent_s > patience_s:
-                logger.warning("peer lost peer=%s why=%s", self._peer, error)
-                lost = PeerLost(f"{self._peer} cannot be reached ({error})") if error.retryable else error
-                self._member.changes.fail(lost, peer=self._peer)
-                return
-            await asyncio.sleep(RETRY_S[2])
+        try:
+            while self._member.changes.failure is None:
+                contact, error = await self._watch_once()
+                if error is None:
+                    return
+                if contact:
+                    self._heard()
+                silent_s = time.monotonic() - self._silent_since
+                relayed = self._channel.endpoint.relayed
+                if not error.retryable or self._gone or silent_s > patience_s(str(error), self._met, relayed):
+                    logger.warning("peer lost peer=%s why=%s", self._peer, error)
+                    lost = PeerLost(f"{self._peer} cannot be reached ({error})") if error.retryable else error
+                    self._member.changes.fail(lost, peer=self._peer)
+                    return
+                self._look_for(self._away or silent_s >= ASK_S)
+                await asyncio.sleep(RETRY_S[2])
+        finally:
+            self._look_for(False)
+
+    def found(self, endpoint: Endpoint | None) -> None:
+        """Where the peer is by now, as the coordinator has it; None: it is no member of the plan any more."""
+        if endpoint is None:
+            self._gone = True
+        elif self._channel.move(endpoint):
+            self._silent_since = time.monotonic()
+            where = f"{endpoint.host}:{endpoint.port}"
+            logger.info("peer moved peer=%s endpoint=%s relayed=%s", self._peer, where, endpoint.relayed)
+
+    def _look_for(self, away: bool) -> None:
+        if away is not self._away:
+            self._away = away
+            self._member.on_away(self._peer, away)
 
     def _heard(self) -> None:
         """The peer is there, and will be missed."""
-        self._patience_s, self._silent_since = SILENT_S, time.monotonic()
+        self._met, self._gone, self._silent_since = True, False, time.monotonic()
 
     async def _watch_once(self) -> tuple[bool, LegionError | None]:
         """Whether the peer was there, and how the watch ended; None: by a farewell."""
@@ -289,6 +310,7 @@ class GrpcLink:
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 contact = True
+                self._look_for(False)
                 presence = self._parsed(Presence, message)
                 if presence.leaving:
                     self._take_leave(presence.reason)
@@ -313,6 +335,15 @@ class GrpcLink:
             self._member.changes.fail(PeerPaused(f"{self._peer} was paused by its volunteer"), peer=self._peer)
         elif reason != COMPLETE:
             self._member.changes.fail(PeerLost(f"{self._peer} left: {reason}"), peer=self._peer)
+
+
+def patience_s(error: str, met: bool, relayed: bool) -> float:
+    """How long a peer may be silent, by how it was last failed to be reached, before it counts as lost."""
+    if not met:
+        return FIRST_CONTACT_S
+    if relayed:  # whatever the error, it is the relay's
+        return MOVING_S
+    return REFUSED_S if REFUSED in error else SILENT_S
 
 
 async def _until_end(call: Any) -> None:
