@@ -41,8 +41,14 @@ async def measure(relays: Sequence[RelayView]) -> list[Measured]:
 
 
 async def _measured(relay: RelayView) -> Measured:
-    took_ms = [took for _ in range(CONNECTS) if (took := await _connect_ms(relay)) is not None]
-    return Measured(relay, min(took_ms, default=None))
+    """The first that fails is the last: who waits for a dead relay's other tries keeps its cluster waiting."""
+    took_ms: list[float] = []
+    for _ in range(CONNECTS):
+        took = await _connect_ms(relay)
+        if took is None:
+            return Measured(relay, None)
+        took_ms.append(took)
+    return Measured(relay, min(took_ms))
 
 
 async def _connect_ms(relay: RelayView) -> float | None:

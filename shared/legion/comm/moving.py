@@ -1,6 +1,6 @@
 """A channel to a peer that may be found elsewhere while it is used: a relay that dies moves all who are behind it.
 
-Calls that are under way stay on the path that they began on, and end with it; every later one takes the newest.
+Calls that are under way stay on the path that they began on; every later one takes the newest.
 """
 
 from collections.abc import Callable

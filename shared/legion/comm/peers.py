@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -21,6 +21,7 @@ from legion.comm.api import Ballot, Batches, Verdict
 from legion.comm.frames import InPlace, PartWriter, decode_opening, frames_of
 from legion.comm.member import Member, naming
 from legion.comm.moving import MovingChannel
+from legion.comm.open_call import OpenCall
 from legion.comm.server import EPOCH_KEY, SERVICE, Parsed, message_of, parsed
 from legion.errors import LegionError, PartInvalid, PeerError, PeerLost, PeerPaused, PeerRefused, by_slug
 from legion.ids import Step, UnitId, WorkerId
@@ -72,41 +73,6 @@ class Pace:
             self._bytes_per_s = min(self._bytes_per_s, size_bytes / took_s)
 
 
-class OpenCall:
-    """A call that stays open for many exchanges, one after the other: opening one costs more than a small part.
-
-    Hold `turn` from an exchange's first try to its last: what comes after it may be waiting for it at the peer.
-    """
-
-    def __init__(self, method: Any, metadata: Any, peer: WorkerId) -> None:
-        self._method = method
-        self._peer = peer
-        self._metadata = metadata
-        self.turn = asyncio.Lock()
-        self._idle: Any = None  # between two exchanges
-
-    @contextlib.asynccontextmanager
-    async def exchange(self) -> AsyncIterator[Any]:
-        """The call, for one try. Whatever goes wrong ends it, and the next try opens another."""
-        call, self._idle = self._idle, None
-        if call is None or call.done():
-            call = self._method(metadata=self._metadata)
-        try:
-            yield call
-            self._idle = call
-        except asyncio.InvalidStateError as error:  # gRPC's, for a write after the end: reading tells what the end was
-            await call.read()
-            raise PartInvalid(f"{self._peer} ended a call in the middle") from error
-        finally:
-            if self._idle is None:
-                call.cancel()
-
-    def close(self) -> None:
-        """The peer waits for nothing more."""
-        if self._idle is not None:
-            self._idle.cancel()
-
-
 class GrpcLink:
     """See `member.Link`. `watch` must run as long as the link is used."""
 
@@ -117,8 +83,9 @@ class GrpcLink:
         self._metadata = ((EPOCH_KEY, str(member.group.epoch)),)
         self._pace = Pace()
         self._complete = False  # the peer has said that it has nothing left to do
-        self._met = self._away = self._gone = False  # was there; is looked for; is no member any more
-        self._silent_since = time.monotonic()
+        self._met = self._away = False  # was there; is looked for
+        self._asking: asyncio.TimerHandle | None = None
+        self._silent_since = self._missed_at = time.monotonic()
         self._waiting: set[asyncio.Timeout] = set()
         self._fetches = OpenCall(channel.stream_stream(SERVICE + "Fetch"), self._metadata, peer)
         self._gradients = OpenCall(channel.stream_stream(SERVICE + "SendGradient"), self._metadata, peer)
@@ -221,12 +188,12 @@ class GrpcLink:
             return parsed(kind, message)
 
     def abandon(self) -> None:
-        """Once the member has failed: what waits for the peer learns it now."""
+        """Once the member has failed or the peer has moved: what waits for the peer learns it now."""
         for patience in self._waiting:
             patience.reschedule(0.0)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Until the member fails, then TimeoutError.
+        """Until the member fails or the peer moves, then TimeoutError.
 
         Cancelling gRPC's call is not enough: a write to a call cancelled before it was connected waits for ever.
         """
@@ -268,40 +235,66 @@ class GrpcLink:
         """Until the peer says farewell. If it is lost, the member fails with PeerLost."""
         try:
             while self._member.changes.failure is None:
-                contact, error = await self._watch_once()
+                try:
+                    contact, error = await self._patiently(self._watch_once)
+                except TimeoutError:  # it has moved, or our member has failed
+                    continue
                 if error is None:
                     return
                 if contact:
                     self._heard()
                 silent_s = time.monotonic() - self._silent_since
-                relayed = self._channel.endpoint.relayed
-                if not error.retryable or self._gone or silent_s > patience_s(str(error), self._met, relayed):
-                    logger.warning("peer lost peer=%s why=%s", self._peer, error)
+                if not error.retryable or silent_s > patience_s(str(error), self._met, self._channel.endpoint.relayed):
                     lost = PeerLost(f"{self._peer} cannot be reached ({error})") if error.retryable else error
-                    self._member.changes.fail(lost, peer=self._peer)
+                    self._lose(lost)
                     return
-                self._look_for(self._away or silent_s >= ASK_S)
+                self._miss()
                 await asyncio.sleep(RETRY_S[2])
         finally:
-            self._look_for(False)
+            self._have_back()
 
     def found(self, endpoint: Endpoint | None) -> None:
-        """Where the peer is by now, as the coordinator has it; None: it is no member of the plan any more."""
-        if endpoint is None:
-            self._gone = True
-        elif self._channel.move(endpoint):
-            self._silent_since = time.monotonic()
+        """Where the peer is by now, as the coordinator has it; None: it is no member of the plan any more.
+
+        What is under way is tried again at once where the peer is now: the path of before may be one that says nothing.
+        """
+        if endpoint is None and self._away:
+            self._lose(PeerLost(f"{self._peer} cannot be reached, and has left the plan"))
+        elif endpoint is not None and self._channel.move(endpoint):
             where = f"{endpoint.host}:{endpoint.port}"
             logger.info("peer moved peer=%s endpoint=%s relayed=%s", self._peer, where, endpoint.relayed)
+            self._silent_since = time.monotonic()
+            self._fetches.close()
+            self._gradients.close()
+            self.abandon()
 
-    def _look_for(self, away: bool) -> None:
-        if away is not self._away:
-            self._away = away
-            self._member.on_away(self._peer, away)
+    def _lose(self, error: LegionError) -> None:
+        logger.warning("peer lost peer=%s why=%s", self._peer, error)
+        self._member.changes.fail(error, peer=self._peer)
+
+    def _miss(self) -> None:
+        """The watch has ended: if it is not back soon, the coordinator is asked where the peer is."""
+
+        def ask() -> None:
+            self._away = True
+            self._member.on_away(self._peer, True)
+
+        if self._asking is None:
+            self._missed_at = time.monotonic()
+            self._asking = asyncio.get_running_loop().call_later(ASK_S, ask)
+
+    def _have_back(self) -> None:
+        """Or need it no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+        if self._away:
+            self._away = False
+            self._member.on_away(self._peer, False)
 
     def _heard(self) -> None:
         """The peer is there, and will be missed."""
-        self._met, self._gone, self._silent_since = True, False, time.monotonic()
+        self._met, self._silent_since = True, time.monotonic()
 
     async def _watch_once(self) -> tuple[bool, LegionError | None]:
         """Whether the peer was there, and how the watch ended; None: by a farewell."""
@@ -310,7 +303,10 @@ class GrpcLink:
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
                 contact = True
-                self._look_for(False)
+                if self._away:
+                    after_s = time.monotonic() - self._missed_at
+                    logger.info("peer reached again peer=%s after_s=%.3f", self._peer, after_s)
+                self._have_back()
                 presence = self._parsed(Presence, message)
                 if presence.leaving:
                     self._take_leave(presence.reason)

@@ -8,11 +8,11 @@ import pytest
 from legion.errors import NotFound, ServerUnreachable
 from legion.ids import Epoch, WorkerId
 from legion.links import SERVER, LinkSample, LinksReport
-from legion.messages import PROBE_BYTES, Endpoint, HeartbeatReply, LinkPeer, ProbeReply
+from legion.messages import PROBE_BYTES, Endpoint, HeartbeatReply, LinkPeer, ProbeReply, Whereabouts
 from legion_client.agent import backoff
 from legion_client.agent.links import BURSTS, FIRST_BYTES, LinkRelay
 from legion_client.agent.traffic import Traffic
-from legion_client.engine.protocol import Command, LinksMeasured, Measure, Rates
+from legion_client.engine.protocol import Command, LinksMeasured, Measure, PeersAway, PeersFound, Rates
 from legion_client.machine.readings import Readings
 from legion_client.settings import Settings
 
@@ -94,6 +94,23 @@ async def test_the_engine_hears_what_was_chosen_by_hand_beside_the_share_of_the_
     count = len(heard)
     traffic.obey(settings, Readings(uplink_bytes_per_s=2e6), bursts=True)
     assert len(heard) == count, "nothing has changed"
+
+
+async def test_the_server_is_asked_for_members_that_are_away_and_the_engine_hears_the_answer() -> None:
+    said, beats = list[Command](), list[str]()
+    relay = LinkRelay(FakeServer(1e6, []), said.append, Traffic(), on_away=lambda: beats.append("due"))
+    there = (Whereabouts(worker_id=PEER.worker_id, endpoint=PEER.endpoint),)
+    relay.heed(reply(found=there), engine_hears=True)
+    assert said == [], "nobody is missed"
+    relay.miss(PeersAway(peers=(PEER.worker_id,)))
+    assert (relay.away, beats) == ((PEER.worker_id,), ["due"])
+    relay.heed(reply(found=there), engine_hears=False)
+    relay.heed(reply(), engine_hears=True)
+    assert said == []
+    relay.heed(reply(found=there), engine_hears=True)
+    assert said == [PeersFound(peers=there)]
+    relay.miss(PeersAway(peers=()))
+    assert relay.away == ()
 
 
 @pytest.mark.parametrize(("bytes_per_s", "last"), [(1e5, 1 << 17), (4e6, 1 << 21), (1e9, PROBE_BYTES)])

@@ -1,10 +1,14 @@
 """Members that move to another address in the middle of a run, and who reduces where some are behind relays."""
 
+from dataclasses import replace
+from typing import Any
+
+import pytest
 from coordinated_rounds import Table, a_worker, config_of
 
-from legion.ids import WorkerId
-from legion.messages import Endpoint
-from legion_server.domain.addresses import told
+from legion.ids import Epoch, WorkerId
+from legion.messages import PROTOCOL, Broken, Endpoint, Heartbeat, Whereabouts
+from legion_server.domain.addresses import found, told
 from legion_server.domain.round_plan import reducers_of
 
 RELAY = Endpoint(host="relay", port=8443, relayed=True)
@@ -79,3 +83,54 @@ def test_a_cluster_that_goes_on_without_a_member_keeps_its_place_in_the_round() 
     assert after is not None
     assert after.participants[0].members == (moved, gone)
     assert after.participants[1] == table.plan.participants[1]
+
+
+def asked(table: Table, asker: str, *away: str, epoch: int | None = None) -> dict[str, Endpoint | None]:
+    plan = table.run.plan_of(WorkerId(asker * 32))
+    assert plan is not None
+    beat = Heartbeat(
+        protocol=PROTOCOL,
+        state="training",
+        epoch=plan.epoch if epoch is None else Epoch(epoch),
+        away=tuple(WorkerId(name * 32) for name in away),
+    )
+    return {w.worker_id[0]: w.endpoint for w in found(plan, beat, table.workers)}
+
+
+def test_a_member_is_told_where_another_is_by_now() -> None:
+    table = Table(config_of(4, size=2), "abcd")
+    table.follow()
+    assert asked(table, "a", "b") == {"b": Endpoint(host="h", port=1)}
+    table.set("b", endpoint=RELAY)
+    assert asked(table, "a", "b") == {"b": RELAY}
+    assert asked(table, "a") == {}
+
+
+def test_nobody_is_told_of_other_clusters_or_of_another_plan() -> None:
+    table = Table(config_of(4, size=2), "abcd")
+    table.follow()
+    assert asked(table, "a", "c", "z") == {}
+    assert asked(table, "a", "b", epoch=0) == {}
+    beat = Heartbeat(protocol=PROTOCOL, state="training", away=(WorkerId("b" * 32),))
+    assert found(None, beat, table.workers) == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "offline", "endpoint": None},
+        {"state": "revoked", "endpoint": None},
+        {"failure": "out-of-memory"},
+        {"said_goodbye": True},
+        {"broken": Broken(epoch=Epoch(1))},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_who_is_gone_or_waits_for_another_plan_is_not_to_be_waited_for(change: dict[str, Any]) -> None:
+    table = Table(config_of(4, size=2), "abcd")
+    table.follow()
+    plan = table.run.clusters[0]
+    member = WorkerId("b" * 32)
+    workers = table.workers | {member: replace(table.workers[member], **change)}
+    beat = Heartbeat(protocol=PROTOCOL, state="training", epoch=plan.epoch, away=(member,))
+    assert found(plan, beat, workers) == (Whereabouts(worker_id=member, endpoint=None),)
