@@ -6,6 +6,7 @@ coming and going the simulator, which runs the production code on a virtual cloc
 solo     kill -9 of a cluster of one in the middle of a round: its round commits on time
 reducer  kill -9 of a reducer: the round is late by one timeout at most
 half     kill -9 of four of eight clusters of one: training goes on within 30 s
+adjacent kill -9 of two neighbours in each of two clusters of four: training goes on within 30 s
 member   a member of a cluster of three lost in a step, three ways: the others' next step within 1 s of detection
 memory   what restore points cost an engine in memory
 outage   the server killed for two minutes: nobody starts anew, no token of credit is lost, up to 2H steps are made
@@ -28,6 +29,7 @@ PARTS: dict[str, Callable[[Path, Namespace], list[Row]]] = {
     "solo": lambda folder, _: kills.solo(folder),
     "reducer": lambda folder, _: kills.reducer(folder),
     "half": lambda folder, _: kills.half(folder),
+    "adjacent": lambda folder, _: kills.adjacent(folder),
     "member": lambda folder, _: members.lost(folder),
     "memory": lambda folder, _: members.memory(folder),
     "outage": lambda folder, options: outage.outage(folder, options.away),

@@ -1,8 +1,11 @@
 """kill -9: of a cluster of one, of a reducer, of half of all workers. Restore points have scenarios of their own."""
 
 import asyncio
+import itertools
+import math
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from disturbed.volunteers import Site, Worker
@@ -14,6 +17,7 @@ from legion_server.domain.rounds import PATIENCE
 
 BEFORE = 4  # rounds that nobody disturbs, to know how long one takes
 SLACK_S = 1.5  # the server looks once a second
+SETTLED_S = 0.5  # a step that was on its way when somebody was killed is not a sign of anything
 
 
 def solo(folder: Path) -> list[Row]:
@@ -119,3 +123,43 @@ async def _half(folder: Path) -> list[Row]:
             ),
             Row("half of 8 killed: root mismatches", figures.counters.root_mismatches, "", "<= 0"),
         ]
+
+
+def adjacent(folder: Path) -> list[Row]:
+    """Two neighbours of each of two clusters of four: who owned a slice, and who had its copy."""
+    return asyncio.run(_adjacent(folder))
+
+
+async def _adjacent(folder: Path) -> list[Row]:
+    body = config(8)
+    body["cluster"] = {"policy": "fixed", "size": 4}
+    async with town(folder, body, 8) as site:
+        plan = await _after(site, 2, *site.workers)
+        killed_at = time.time()
+        for participant in plan.participants:
+            victims = {member.worker_id for member in participant.members[1:3]}
+            for worker in site.workers:
+                if worker.worker_id in victims:
+                    worker.kill()
+        await asyncio.sleep(90.0)
+        steps = sorted(note["at"] for worker in site.workers for note in worker.steps() if "step" in note)
+        after = [at for at in steps if at > killed_at + SETTLED_S]
+        records = (await site.log_since(0))[0]
+        figures = (await site.metrics()).rounds
+        assert figures is not None
+        usual_s = usual(records, plan.round)
+        commits = [r.committed_at - killed_at for r in records if r.committed_at > killed_at]
+        return [
+            Row("2 of each 4 killed: next step", min(after, default=math.inf) - killed_at, "s", "<= 30"),
+            Row("2 of each 4 killed: longest without a step", _longest(steps, killed_at, 90), "s", "<= 30"),
+            Row("2 of each 4 killed: next commit", commits[0], "s", "", f"usual round {usual_s:.1f} s"),
+            Row("2 of each 4 killed: rounds in the 90 s after", len(commits), "", ">= 1"),
+            Row("2 of each 4 killed: clusters lost", figures.counters.clusters_lost, ""),
+            Row("2 of each 4 killed: root mismatches", figures.counters.root_mismatches, "", "<= 0"),
+        ]
+
+
+def _longest(moments: Sequence[float], since: float, within_s: float) -> float:
+    """Between two of these moments, in so many seconds from `since`."""
+    inside = [at for at in moments if since <= at <= since + within_s]
+    return max(b - a for a, b in itertools.pairwise([since, *inside, since + within_s]))

@@ -84,8 +84,11 @@ class Worker:
 
     def notes(self) -> list[dict[str, Any]]:
         """What its engines held at each anchor: `pid`, `rss_bytes`, `descriptors`, `tasks`."""
-        lines = self.roots_file.read_text().splitlines() if self.roots_file.exists() else []
-        return [json.loads(line) for line in lines]
+        return _noted(self.roots_file)
+
+    def steps(self) -> list[dict[str, Any]]:
+        """`at`, `pid` and `step` of every step that its engines committed; `at`, `pid`, `broken` where a plan ended."""
+        return _noted(self.home.with_suffix(".steps"))
 
 
 class Site:
@@ -210,11 +213,18 @@ class Site:
         return (self._folder / "logs" / f"{name}.log").read_text()
 
 
+def _noted(file: Path) -> list[dict[str, Any]]:
+    """Whole lines: whoever writes may be killed in the middle of one."""
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def _client(name: str, home: Path, codec: str, invite: str | None) -> Command:
     """The invite goes in by standard input, once; later the home has an enrolment."""
     arguments = ["--no-gui", "--home", str(home), "--name", name, *(["--join", "-"] if invite else [])]
     path = os.pathsep.join(filter(None, (str(_PATCH), os.environ.get("PYTHONPATH"))))
     own = {"PYTHONPATH": path, "DISTURBED_CODEC": codec, "DISTURBED_ROOTS": str(home.with_suffix(".roots"))}
+    own["DISTURBED_STEPS"] = str(home.with_suffix(".steps"))
     return Command(name, _python("legion_client", *arguments), _environment() | own, stdin=invite)
 
 

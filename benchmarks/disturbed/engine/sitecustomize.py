@@ -1,4 +1,5 @@
-"""Run by Python in the workers of a benchmark before anything else: a codec of its own, its anchors and what it holds.
+"""Run by Python in the workers of a benchmark before anything else: a codec of its own, its anchors, what it holds,
+and when it committed which step.
 
 A run has one codec for all; which one a contribution has is its sender's matter, so that runs with several are valid.
 """
@@ -10,6 +11,7 @@ from pathlib import Path
 
 CODEC = os.environ.get("DISTURBED_CODEC")  # of this worker's contributions
 ROOTS_FILE = os.environ.get("DISTURBED_ROOTS")  # a line of JSON for each anchor that an engine of this worker reached
+STEPS_FILE = os.environ.get("DISTURBED_STEPS")  # one for each step, and for each plan that could not go on
 
 if CODEC and ROOTS_FILE and "legion_client.engine" in sys.orig_argv:
     import asyncio
@@ -44,3 +46,28 @@ if CODEC and ROOTS_FILE and "legion_client.engine" in sys.orig_argv:
 
     Courier.codec = lambda self: codec  # type: ignore[method-assign]
     Courier.applied = noted  # type: ignore[method-assign]
+
+if STEPS_FILE and "legion_client.engine" in sys.orig_argv:
+    import time
+
+    from legion.messages import Message
+    from legion_client.engine.protocol import PlanBroken, StepDone
+    from legion_client.engine.session import Session
+
+    tell, regroup, steps_file = Session._tell, Session._regrouped, Path(STEPS_FILE)
+
+    def note(**what: object) -> None:
+        with steps_file.open("a") as file:
+            file.write(json.dumps({"at": time.time(), "pid": os.getpid()} | what) + "\n")
+
+    def told(self: Session, report: Message) -> None:
+        if isinstance(report, StepDone):
+            note(step=report.record.step, members=len(self.member.group.members) if self.member else 0)
+        tell(self, report)
+
+    async def regrouped(self: Session, *arguments: object) -> object:
+        note(broken=True)
+        return await regroup(self, *arguments)
+
+    Session._tell = told  # type: ignore[method-assign]
+    Session._regrouped = regrouped  # type: ignore[method-assign,assignment]
