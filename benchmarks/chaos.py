@@ -8,11 +8,13 @@ reducer  kill -9 of a reducer: the round is late by one timeout at most
 half     kill -9 of four of eight clusters of one: training goes on within 30 s
 adjacent kill -9 of two neighbours in each of two clusters of four: training goes on within 30 s
 member   a member of a cluster of three lost in a step, three ways: the others' next step within 1 s of detection
+random   kill -9 of one of four clusters of one every 15 s, with restarts: who else stalls, and for how long
+random-clusters   the same of two clusters of three
 memory   what restore points cost an engine in memory
 outage   the server killed for two minutes: nobody starts anew, no token of credit is lost, up to 2H steps are made
 churn    20 % of the workers leave and return in every round: the loss at equal tokens, equal anchors, and no leaks
 
-python benchmarks/chaos.py [--only solo reducer ...] [--away S] [--rounds N] [--folder FOLDER] [--json FILE]
+python benchmarks/chaos.py [--only solo reducer ...] [--seconds S] [--away S] [--rounds N] [--folder FOLDER] [--json FILE]
 """
 
 import os
@@ -22,7 +24,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from chaos import churn, kills, members, outage
+from chaos import churn, kills, members, outage, random_kills
 from rows import Row, parser, show, status_of
 
 PARTS: dict[str, Callable[[Path, Namespace], list[Row]]] = {
@@ -31,6 +33,8 @@ PARTS: dict[str, Callable[[Path, Namespace], list[Row]]] = {
     "half": lambda folder, _: kills.half(folder),
     "adjacent": lambda folder, _: kills.adjacent(folder),
     "member": lambda folder, _: members.lost(folder),
+    "random": lambda folder, options: random_kills.solo(folder, options.seconds),
+    "random-clusters": lambda folder, options: random_kills.clusters(folder, options.seconds),
     "memory": lambda folder, _: members.memory(folder),
     "outage": lambda folder, options: outage.outage(folder, options.away),
     "churn": lambda folder, options: [
@@ -43,6 +47,7 @@ PARTS: dict[str, Callable[[Path, Namespace], list[Row]]] = {
 def main() -> int:
     made = parser(__doc__.splitlines()[0])
     made.add_argument("--only", nargs="+", choices=sorted(PARTS), default=list(PARTS))
+    made.add_argument("--seconds", type=float, default=600.0, metavar="S", help="of random kills")
     made.add_argument("--away", type=float, default=120.0, metavar="S", help="how long the server is gone")
     made.add_argument("--rounds", type=int, default=30, help="of coming and going, simulated")
     made.add_argument("--real-rounds", type=int, default=10, help="of coming and going, real")

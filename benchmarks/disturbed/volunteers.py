@@ -87,7 +87,9 @@ class Worker:
         return _noted(self.roots_file)
 
     def steps(self) -> list[dict[str, Any]]:
-        """`at`, `pid` and `step` of every step that its engines committed; `at`, `pid`, `broken` where a plan ended."""
+        """What its engines noted, with `at` and `pid`: `step` for one committed; `broken` for a plan that ended so;
+        `gone` for clusters that nobody need wait for; `round`, `reducers`, `clusters` (by worker) for a round's plan.
+        """
         return _noted(self.home.with_suffix(".steps"))
 
 

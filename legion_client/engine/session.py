@@ -36,6 +36,7 @@ from legion.outer.member import Place
 from legion.train.device import best_device, card_problem, card_uuid, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace
+from legion_client.engine.absent import telling_broken
 from legion_client.engine.compute_thread import forget_frames, on_compute_thread
 from legion_client.engine.course import Course, Neighbours, first_anchor, point_folder
 from legion_client.engine.links import Links
@@ -251,13 +252,13 @@ class Session:
         self._broken_at = time.monotonic()
         self.network.break_off()
         assert self._next_plan is not None
-        if not self._next_plan.done():
-            broken = Broken(epoch=course.plan.epoch, points=held(self._folder), contributed=course.contributed)
-            self._report(PlanBroken(broken=broken, message=str(error), lost_peer=member.changes.lost_peer))
+        broken = Broken(epoch=course.plan.epoch, points=held(self._folder), contributed=course.contributed)
+        told = PlanBroken(broken=broken, message=str(error), lost_peer=member.changes.lost_peer)
         following = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REGROUP_S):
-                following = await self._next_plan
+                async with telling_broken(self._report, told, self._identity.worker_id, course.plan):
+                    following = await self._next_plan
         if following is None:
             await on_compute_thread(course.leave)
             raise error

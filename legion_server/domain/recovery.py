@@ -50,6 +50,7 @@ def going(
     there = [workers[m.worker_id] for m in plan.members if departure(workers.get(m.worker_id), plan.epoch) is None]
     offers = {w.worker_id: w.broken for w in there if w.broken is not None and w.broken.epoch == plan.epoch}
     named = {w.lost_peer for w in there if w.worker_id in offers}
+    named |= {worker_id for offer in offers.values() for worker_id in offer.gone}
     left = [w for w in there if w.worker_id in offers or (w.worker_id not in named and _follows(w, plan))]
     if broken_s < WAIT_S and not all(w.worker_id in offers for w in left):
         return Going(waits=bool(left))

@@ -164,6 +164,7 @@ class Broken(Message):
     epoch: Epoch  # of the plan
     points: Annotated[tuple[KeptPoint, ...], Field(max_length=64)] = ()
     contributed: Annotated[int, Field(ge=-1, le=2**31 - 1)] = -1  # newest round it made a contribution for; -1: none
+    gone: Annotated[tuple[WorkerId, ...], Field(max_length=4096)] = ()  # members where nobody listens any more
 
 
 class Heartbeat(Message):

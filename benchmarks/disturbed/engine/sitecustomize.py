@@ -50,8 +50,11 @@ if CODEC and ROOTS_FILE and "legion_client.engine" in sys.orig_argv:
 if STEPS_FILE and "legion_client.engine" in sys.orig_argv:
     import time
 
+    from legion.ids import ClusterId
     from legion.messages import Message
-    from legion_client.engine.protocol import PlanBroken, StepDone
+    from legion.outer.courier import Courier
+    from legion.rounds import RoundPlan
+    from legion_client.engine.protocol import StepDone
     from legion_client.engine.session import Session
 
     tell, regroup, steps_file = Session._tell, Session._regrouped, Path(STEPS_FILE)
@@ -69,5 +72,16 @@ if STEPS_FILE and "legion_client.engine" in sys.orig_argv:
         note(broken=True)
         return await regroup(self, *arguments)
 
+    def gone(self: Courier, clusters: frozenset[ClusterId]) -> None:
+        note(gone=sorted(clusters))
+        heard_gone(self, clusters)
+
+    def planned(self: Courier, plan: RoundPlan) -> None:
+        clusters = {member.worker_id: p.cluster for p in plan.participants for member in p.members}
+        note(round=plan.round, reducers=sorted({plan.reducer(n) for n in range(len(plan.spans))}), clusters=clusters)
+        heard_plan(self, plan)
+
+    heard_gone, heard_plan = Courier.clusters_gone, Courier.plan_arrived
+    Courier.clusters_gone, Courier.plan_arrived = gone, planned  # type: ignore[method-assign]
     Session._tell = told  # type: ignore[method-assign]
     Session._regrouped = regrouped  # type: ignore[method-assign,assignment]

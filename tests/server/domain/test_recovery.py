@@ -84,6 +84,17 @@ def test_nobody_waits_for_ever_for_a_member_that_says_nothing() -> None:
     assert [m.worker_id for m in table.run.clusters[0].members] == [A]
 
 
+def test_nobody_waits_for_members_that_are_said_to_be_gone() -> None:
+    """Two neighbours of four: who owned a slice, and who had its copy."""
+    table = Table(config_of(8, size=4), "abcdefgh")
+    table.follow()
+    of_a = offer(1, (1, 8, (0, 3))).model_copy(update={"gone": (B, C)})
+    table.set("a", lost_peer=C, broken=of_a)
+    assert [plan.cluster for plan in table.run.clusters] == ["c1", "c2"], "d has not said what it has"
+    table.set("d", lost_peer=C, broken=offer(1, (1, 8, (2, 3))))
+    assert [plan.cluster for plan in table.run.clusters] == ["c2"], "the slice of b is nowhere"
+
+
 def test_those_who_are_left_and_cannot_hold_the_model_are_no_cluster() -> None:
     table = of_three()
     small = HARDWARE.model_copy(update={"memory_bytes": 100})
