@@ -12,9 +12,11 @@ random   kill -9 of one of four clusters of one every 15 s, with restarts: who e
 random-clusters   the same of two clusters of three
 memory   what restore points cost an engine in memory
 outage   the server killed for two minutes: nobody starts anew, no token of credit is lost, up to 2H steps are made
-churn    20 % of the workers leave and return in every round: the loss at equal tokens, equal anchors, and no leaks
+churn    20 % of the workers leave and return in every round: the loss at equal tokens, and equal anchors (simulated)
+churn-real   the same with real processes, whose memory, descriptors and tasks are looked at, and a run without churn
 
-python benchmarks/chaos.py [--only solo reducer ...] [--seconds S] [--away S] [--rounds N] [--folder FOLDER] [--json FILE]
+python benchmarks/chaos.py [--only solo reducer ...] [--seconds S] [--away S] [--rounds N] [--real-rounds N]
+    [--folder FOLDER] [--json FILE]
 """
 
 import os
@@ -37,10 +39,8 @@ PARTS: dict[str, Callable[[Path, Namespace], list[Row]]] = {
     "random-clusters": lambda folder, options: random_kills.clusters(folder, options.seconds),
     "memory": lambda folder, _: members.memory(folder),
     "outage": lambda folder, options: outage.outage(folder, options.away),
-    "churn": lambda folder, options: [
-        *churn.simulated(folder / "simulated", options.rounds),
-        *churn.real(folder / "real", options.real_rounds),
-    ],
+    "churn": lambda folder, options: churn.simulated(folder, options.rounds),
+    "churn-real": lambda folder, options: churn.real(folder, options.real_rounds),
 }
 
 
@@ -50,7 +50,7 @@ def main() -> int:
     made.add_argument("--seconds", type=float, default=600.0, metavar="S", help="of random kills")
     made.add_argument("--away", type=float, default=120.0, metavar="S", help="how long the server is gone")
     made.add_argument("--rounds", type=int, default=30, help="of coming and going, simulated")
-    made.add_argument("--real-rounds", type=int, default=10, help="of coming and going, real")
+    made.add_argument("--real-rounds", type=int, default=36, help="of coming and going, real")
     made.add_argument("--folder", type=Path, help="for logs and data, which then stay; default: a temporary one")
     options = made.parse_args()
     found: list[Row] = []

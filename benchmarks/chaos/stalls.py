@@ -48,7 +48,7 @@ def usual(notes: Notes, since: float, until: float) -> dict[str, float]:
 
 def stalls(kills: Sequence[Kill], notes: Notes, usual_s: Mapping[str, float], ended: float) -> list[Stall]:
     """One for each kill, 0 s where nobody stalled."""
-    worst: dict[Kill, tuple[float, str]] = {kill: (0.0, "") for kill in kills}
+    worst: dict[Kill, tuple[float, str]] = dict.fromkeys(kills, (0.0, ""))
     for name in notes:
         moments = [at for at in _commits(notes[name]) if at < ended]
         for before, after in itertools.pairwise([*moments, ended]):

@@ -92,6 +92,10 @@ class Worker:
         """
         return _noted(self.home.with_suffix(".steps"))
 
+    def holds(self) -> list[dict[str, Any]]:
+        """What its clients held, every second: `at` and as in `notes`."""
+        return _noted(self.home.with_suffix(".holds"))
+
 
 class Site:
     """`open` once; all processes are the `children`'s, which end them."""
@@ -115,7 +119,10 @@ class Site:
         ready.unlink(missing_ok=True)
         arguments = ["serve", "--data-dir", str(self._settings.data_dir), "--host", "127.0.0.1"]
         arguments += ["--port", str(self._port), "--ready-file", str(ready)]
-        server = await self._children.start(Command("server", _python("legion_server", *arguments), _environment()))
+        own = {"PYTHONPATH": _patched_path(), "DISTURBED_HOLDS": str(self._folder / "server.holds")}
+        server = await self._children.start(
+            Command("server", _python("legion_server", *arguments), _environment() | own)
+        )
         while not ready.exists():
             if server.exit_code is not None:
                 raise RuntimeError(f"the server ended with exit code {server.exit_code}: {self.log('server')}")
@@ -211,6 +218,10 @@ class Site:
 
     # What processes wrote.
 
+    def holds(self) -> list[dict[str, Any]]:
+        """What the server held; see `Worker.holds`."""
+        return _noted(self._folder / "server.holds")
+
     def log(self, name: str) -> str:
         return (self._folder / "logs" / f"{name}.log").read_text()
 
@@ -224,10 +235,13 @@ def _noted(file: Path) -> list[dict[str, Any]]:
 def _client(name: str, home: Path, codec: str, invite: str | None) -> Command:
     """The invite goes in by standard input, once; later the home has an enrolment."""
     arguments = ["--no-gui", "--home", str(home), "--name", name, *(["--join", "-"] if invite else [])]
-    path = os.pathsep.join(filter(None, (str(_PATCH), os.environ.get("PYTHONPATH"))))
-    own = {"PYTHONPATH": path, "DISTURBED_CODEC": codec, "DISTURBED_ROOTS": str(home.with_suffix(".roots"))}
-    own["DISTURBED_STEPS"] = str(home.with_suffix(".steps"))
+    own = {"PYTHONPATH": _patched_path(), "DISTURBED_CODEC": codec, "DISTURBED_ROOTS": str(home.with_suffix(".roots"))}
+    own |= {"DISTURBED_STEPS": str(home.with_suffix(".steps")), "DISTURBED_HOLDS": str(home.with_suffix(".holds"))}
     return Command(name, _python("legion_client", *arguments), _environment() | own, stdin=invite)
+
+
+def _patched_path() -> str:
+    return os.pathsep.join(filter(None, (str(_PATCH), os.environ.get("PYTHONPATH"))))
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 CODEC = os.environ.get("DISTURBED_CODEC")  # of this worker's contributions
 ROOTS_FILE = os.environ.get("DISTURBED_ROOTS")  # a line of JSON for each anchor that an engine of this worker reached
+HOLDS_FILE = os.environ.get("DISTURBED_HOLDS")  # one for each second of an agent or a server: what it holds
 STEPS_FILE = os.environ.get("DISTURBED_STEPS")  # one for each step, and for each plan that could not go on
 
 if CODEC and ROOTS_FILE and "legion_client.engine" in sys.orig_argv:
@@ -85,3 +86,21 @@ if STEPS_FILE and "legion_client.engine" in sys.orig_argv:
     Courier.clusters_gone, Courier.plan_arrived = gone, planned  # type: ignore[method-assign]
     Session._tell = told  # type: ignore[method-assign]
     Session._regrouped = regrouped  # type: ignore[method-assign,assignment]
+
+if HOLDS_FILE and any(program in sys.orig_argv for program in ("legion_client", "legion_server")):
+    import asyncio.tasks
+    import threading
+    import time
+
+    import psutil
+
+    def watch(file: Path) -> None:
+        process = psutil.Process()
+        while True:
+            time.sleep(1.0)
+            tasks = sum(not task.done() for task in [*asyncio.tasks._scheduled_tasks])  # type: ignore[attr-defined]
+            holds = {"rss_bytes": process.memory_info().rss, "descriptors": process.num_fds(), "tasks": tasks}
+            with file.open("a") as lines:
+                lines.write(json.dumps({"at": time.time(), "pid": process.pid} | holds) + "\n")
+
+    threading.Thread(target=watch, args=(Path(HOLDS_FILE),), daemon=True).start()
