@@ -260,7 +260,7 @@ def _engine_ended(state: State, event: EngineFinished | EngineLeft | EngineFaile
             return _without_engine(state)
         case EngineFailed(StepAborted()) if state.phase is Phase.SERVING:
             return _without_engine(state)
-        case EngineFailed(PeerLost(), lost_peer) if state.phase in BUSY and state.plan and state.plan.cluster:
+        case EngineFailed(PeerLost() | StepAborted(), lost_peer) if state.phase in BUSY and _others_go_on(state):
             # The other clusters train on: back, to be planned in again.
             return _without_engine(replace(state, lost_peer=lost_peer))
         case EngineFailed(EngineDied() as error, at=at) | EngineGone(error, at) if _curable(state):

@@ -117,8 +117,9 @@ class Course:
 
     @property
     def contributed(self) -> int:
-        """The newest round that a contribution was made for; -1: none."""
-        return self._rounds.contributed if self._rounds is not None else -1
+        """The newest round that a contribution was made for, under a plan before too; -1: none."""
+        before = self.plan.restore.contributed if self.plan.restore is not None else -1
+        return max(before, self._rounds.contributed if self._rounds is not None else -1)
 
     def _fill_slice(self, zero: Zero3) -> int:
         """theta_0, or the state of a checkpoint; the tokens the run has seen so far."""
@@ -176,11 +177,11 @@ class Course:
             return restored(config, place, files, restore.contributed, zero.slice, courier, self.encoder)
 
     def _points(self, courier: Courier) -> Points | None:
-        group, near = self.exchange.group, self.neighbours
-        every = self.prepare.config.cluster.restore_every
-        if group.world == 1 or not every:
+        group, near, cluster = self.exchange.group, self.neighbours, self.prepare.config.cluster
+        if not cluster.restores(group.world):
             return None
-        following = near.links[group.members[(group.rank + 1) % group.world]]
+        every = cluster.restore_every
+        following = near.links[group.members[(group.rank + 1) % group.world]] if group.world > 1 else None
         return Points(near.folder, group.epoch, group.rank, following, near.bridge, every, courier.may_go_back)
 
 

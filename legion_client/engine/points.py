@@ -34,13 +34,16 @@ class Points:
         folder: PointFolder,
         epoch: Epoch,
         rank: Rank,
-        next_member: CopyLink,
+        next_member: CopyLink | None,
         bridge: Bridge,
         every: int,
         back_to: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`back_to` is told the oldest anchor that a point which may still be of use stands on."""
+        """`next_member`: None where all others are lost.
+
+        `back_to` is told the oldest anchor that a point which may still be of use stands on.
+        """
         self._folder = folder
         self.epoch = epoch
         self._rank = rank
@@ -98,7 +101,8 @@ class Points:
         self._anchor, self._taken, self._steps = info.anchor, name.step, 0
         self._taken_at_s = self._clock()
         self._size_bytes = written.size_bytes
-        self._copying = self._bridge.submit(self._next.keep(self._folder, name))
+        if self._next is not None:
+            self._copying = self._bridge.submit(self._next.keep(self._folder, name))
         took_s = self._taken_at_s - started
         logger.info("restore point step=%d size_bytes=%d took_s=%.3f", name.step, written.size_bytes, took_s)
 

@@ -168,7 +168,8 @@ class Session:
         member.on_transfer, member.on_away = self.links.transferred, self.links.away
         self._next_plan = asyncio.get_running_loop().create_future()
         endpoints = {Rank(r): m.endpoint for r, m in enumerate(plan.members)}
-        async with self.network.joined(member, endpoints) as channels:
+        before = {m.worker_id for m in plan.restore.members} if plan.restore is not None else ()
+        async with self.network.joined(member, endpoints, before) as channels:
             course = self._course(command, courier, member, channels)
             try:
                 done = await self._computed(course, courier)
@@ -241,7 +242,7 @@ class Session:
     def _may_regroup(self, plan: Plan, error: LegionError) -> bool:
         """Whether those who are left may go on from a restore point."""
         config = self._prepare.config
-        able = config.in_rounds and config.cluster.restore_every > 0 and len(plan.members) > 1
+        able = config.in_rounds and config.cluster.restores(len(plan.members))
         return able and not self._stop_asked and isinstance(error, PeerLost | StepAborted)
 
     async def _regrouped(self, course: Course, error: LegionError) -> Train:

@@ -45,7 +45,7 @@ def going(
 
     `epoch`: for its next plan, in which workers that are `free` take the places of those who are missing.
     """
-    if not config.cluster.restore_every or len(plan.members) == 1:
+    if not config.cluster.restores(len(plan.members)):
         return Going()
     there = [workers[m.worker_id] for m in plan.members if departure(workers.get(m.worker_id), plan.epoch) is None]
     offers = {w.worker_id: w.broken for w in there if w.broken is not None and w.broken.epoch == plan.epoch}

@@ -150,6 +150,10 @@ class ClusterConfig(Section):
             raise ValueError("a size is needed with policy 'fixed', and only there")
         return self
 
+    def restores(self, members: int) -> bool:
+        """Whether a cluster of so many keeps restore points: it may lose a member, or is to get one that it lacks."""
+        return self.restore_every > 0 and max(members, self.size or 1) > 1
+
 
 class RoundsConfig(Section):
     """How clusters average what they learned: H local steps, then a compressed exchange."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -39,10 +39,12 @@ class PeerNetwork:
         self._peers: dict[WorkerId, GrpcLink] = {}  # of the plan that is joined
 
     @contextlib.asynccontextmanager
-    async def joined(self, member: Member, endpoints: Mapping[Rank, Endpoint]) -> AsyncIterator[Mapping[Rank, Any]]:
+    async def joined(
+        self, member: Member, endpoints: Mapping[Rank, Endpoint], listening: Collection[WorkerId] = ()
+    ) -> AsyncIterator[Mapping[Rank, Any]]:
         """As long as the block runs: links to the others, watches over them, answers for them; the channels to them.
 
-        Another plan may be joined after it.
+        Another plan may be joined after it. `listening`: who was there already when the plan was made.
         """
         credentials = channel_credentials(self._identity)
         channels = {
@@ -50,7 +52,11 @@ class PeerNetwork:
             for rank, endpoint in endpoints.items()
             if rank != member.group.rank
         }
-        links = {rank: GrpcLink(channel, member.group.members[rank], member) for rank, channel in channels.items()}
+        names = {rank: member.group.members[rank] for rank in channels}
+        links = {
+            rank: GrpcLink(channel, names[rank], member, listens=names[rank] in listening)
+            for rank, channel in channels.items()
+        }
         member.links = links
         self._peers = {member.group.members[rank]: link for rank, link in links.items()}
         self._service.serve(member)

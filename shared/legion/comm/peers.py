@@ -76,9 +76,11 @@ class Pace:
 class GrpcLink:
     """See `member.Link`. `watch` must run as long as the link is used."""
 
-    def __init__(self, channel: MovingChannel, peer: WorkerId, member: Member) -> None:
+    def __init__(self, channel: MovingChannel, peer: WorkerId, member: Member, *, listens: bool = False) -> None:
+        """`listens`: the peer did before this plan was made; if nobody does there now, it is gone."""
         self._peer = peer
         self._member = member
+        self._listens = listens
         self._channel = channel
         self._metadata = ((EPOCH_KEY, str(member.group.epoch)),)
         self._pace = Pace()
@@ -244,7 +246,8 @@ class GrpcLink:
                 if contact:
                     self._heard()
                 silent_s = time.monotonic() - self._silent_since
-                if not error.retryable or silent_s > patience_s(str(error), self._met, self._channel.endpoint.relayed):
+                relayed = self._channel.endpoint.relayed
+                if not error.retryable or silent_s > patience_s(str(error), self._met, relayed, self._listens):
                     lost = PeerLost(f"{self._peer} cannot be reached ({error})") if error.retryable else error
                     self._lose(lost)
                     return
@@ -333,13 +336,13 @@ class GrpcLink:
             self._member.changes.fail(PeerLost(f"{self._peer} left: {reason}"), peer=self._peer)
 
 
-def patience_s(error: str, met: bool, relayed: bool) -> float:
+def patience_s(error: str, met: bool, relayed: bool, listens: bool = False) -> float:
     """How long a peer may be silent, by how it was last failed to be reached, before it counts as lost."""
+    if REFUSED in error and (met or listens) and not relayed:
+        return REFUSED_S
     if not met:
         return FIRST_CONTACT_S
-    if relayed:  # whatever the error, it is the relay's
-        return MOVING_S
-    return REFUSED_S if REFUSED in error else SILENT_S
+    return MOVING_S if relayed else SILENT_S  # behind a relay the error is the relay's
 
 
 async def _until_end(call: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from legion.errors import EngineDied, LegionError, PeerLost, RunError, WorkerRevoked
+from legion.errors import EngineDied, LegionError, PeerLost, RunError, StepAborted, WorkerRevoked
 from legion.ids import ClusterId, Epoch, RunId, WorkerId
 from legion.messages import Endpoint, Member, ModelShape, Plan, TensorShape, UnitShape, WorkerState
 from legion_client.agent.life import (
@@ -169,6 +169,9 @@ def test_a_cluster_among_others_that_loses_a_member_comes_back() -> None:
     assert (again.phase, again.lost_peer) == (Phase.TRAINING, None)
     # Its own process is on its way out: that is no news.
     assert follow(EngineGone(DEATH), state=state) == (state, [])
+    # Nor is a plan that was broken off for another member, which then did not come.
+    state, actions = follow(*TO_READY, PlanArrived(of_many), EngineFailed(StepAborted("broken off"), None))
+    assert (state.phase, state.error, actions[-1:]) == (Phase.JOINING, None, [PrepareAgain()])
     # What is not a peer's fault ends it as everywhere.
     state, _ = follow(*TO_READY, PlanArrived(of_many), EngineFailed(RunError("no")))
     assert state.phase is Phase.LEAVING

@@ -108,6 +108,25 @@ def test_another_member_takes_part_once_the_cluster_has_contributed(engines: Eng
     assert last == {0, 1, 2}
 
 
+def test_the_only_one_left_goes_on_with_another(engines: Engines, text_data: Dataset) -> None:
+    data = elastic(text_data, 30, 2)
+    first, second, single, spare = engines.start(4)
+    table = seated(data, [[first, second], [single]], kind=Elastic)
+    prepared([spare], data)
+    reached(first, lambda step: step >= 5)
+    second.kill()
+    alone = table.regroup(table.clusters[0], plan_of_cluster(table, table.clusters[0]), [first])
+    reached(first, lambda step: step >= 5)
+    first.send(Regroup())
+    table.regroup(table.clusters[0], alone, [first], [spare])
+    everyone = [first, single, spare]
+    assert [engine.ended() for engine in everyone] == [0] * 3, "".join(e.log for e in everyone)
+    for engine in everyone:
+        assert engine.reports[-1] == Finished(step=120)
+        assert "Traceback" not in engine.log
+    assert spare.all(StepDone), "it computes with the other"
+
+
 def member_of(engine: EngineProcess) -> Member:
     [heard] = engine.all(Listening)
     endpoint = Endpoint(host="127.0.0.1", port=heard.port)

@@ -5,6 +5,7 @@ import collections
 import contextlib
 import itertools
 import random
+import socket
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,7 @@ from legion.comm import frames
 from legion.comm.api import Ballot, Batches
 from legion.comm.credentials import SERVER_OPTIONS, server_credentials
 from legion.comm.frames import encode_frame, frames_of
-from legion.comm.peers import SILENT_S, Pace
+from legion.comm.peers import REFUSED_S, SILENT_S, Pace
 from legion.comm.server import SERVICE, PeerService
 from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, PeerRefused
 from legion.ids import Rank
@@ -193,6 +194,22 @@ async def test_a_peer_that_dies_is_noticed_in_time_and_named(tmp_path: Path) -> 
         assert SILENT_S <= took_s < SILENT_S + 3.0
         with pytest.raises(PeerLost, match=nodes[1].member.me):
             await fetch
+
+
+async def test_who_was_there_before_the_plan_and_listens_no_more_is_gone(tmp_path: Path) -> None:
+    """Who was not may be on its way: an engine that starts listens later."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = Endpoint(host="127.0.0.1", port=free.getsockname()[1])
+    async with listening(tmp_path) as nodes:
+        there, gone = nodes[0].member, nodes[1].member.me
+        endpoints = endpoints_of(nodes) | {Rank(1): nobody}
+        async with nodes[0].network.joined(there, endpoints, [gone]):
+            started = time.monotonic()
+            error = await failed(nodes[0])
+            assert REFUSED_S <= time.monotonic() - started < SILENT_S
+    assert isinstance(error, PeerLost)
+    assert there.changes.lost_peer == gone
 
 
 def admitted(node: Node) -> Floats:

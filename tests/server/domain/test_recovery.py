@@ -130,6 +130,22 @@ def test_who_waits_takes_the_place_of_who_was_lost() -> None:
     assert table.rounds.counters.members_lost == 1
 
 
+def test_the_only_one_left_goes_on_with_who_comes() -> None:
+    table = of_three()
+    table.set("a", lost_peer=C, broken=offer(1, (1, 8, (0, 1, 2))).model_copy(update={"gone": (B, C)}))
+    [alone] = (plan for plan in table.run.clusters if plan.cluster == "c1")
+    assert [m.worker_id for m in alone.members] == [A]
+    table.follow()
+    table.set("b", state="offline", endpoint=None)
+    table.workers[WorkerId("g" * 32)] = a_worker("g")
+    table.tick()
+    assert awaits_another(alone, table.run, table.workers)
+    table.set("a", lost_peer=None, broken=offer(3, (3, 4, (0,))))
+    [grown] = (plan for plan in table.run.clusters if plan.cluster == "c1")
+    assert [m.worker_id for m in grown.members] == [A, WorkerId("g" * 32)]
+    assert table.rounds.counters.clusters_lost == 0
+
+
 def test_who_cannot_share_the_model_ends_no_cluster() -> None:
     table = broken(contributed=0)
     table.follow()
