@@ -37,6 +37,7 @@ def config(world: int, hidden: int, layers: int, steps: int) -> Any:
             "model": {"preset": None, "architecture": "llama", "settings": settings},
             "data": {"source": "distributed_dummy", "seq_len": 16},
             "batch": {"micro_batches": world, "micro_batch_blocks": 1},
+            "cluster": {"policy": "one"},
             "checkpoint": {"every_steps": STEPS},
             "evaluation": {"max_blocks": 4},
             "optimizer": {"warmup_steps": 0},

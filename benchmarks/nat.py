@@ -45,6 +45,7 @@ CONFIG = {
     "model": {"preset": "tiny"},
     "batch": {"micro_batch_blocks": 1, "micro_batches": 4},
     "optimizer": {"warmup_steps": 0},
+    "cluster": {"policy": "one"},
     "start": {"workers": 4},
 }
 

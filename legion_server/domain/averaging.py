@@ -156,7 +156,9 @@ def _regroup(moment: Moment, workers: Workers, now: float) -> None:
         run = moment.run
         next_epoch = Epoch(run.epoch + 1)
         free = clusters.free(workers.values(), run.clusters, config_digest(run.config), plan.shape)
-        going = recovery.going(plan, run.run_id, run.config, next_epoch, workers, broken_s, free)
+        there = [workers[m.worker_id] for m in plan.members if m.worker_id in workers]
+        known = _known(moment, (*there, *free), now) if free else {}
+        going = recovery.going(plan, run.run_id, run.config, next_epoch, workers, broken_s, free, known)
         if going.waits:
             continue
         del breaking[plan.cluster]

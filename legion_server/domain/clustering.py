@@ -2,12 +2,13 @@
 
 A worker that can hold the model alone stays alone: ZeRO-3 never saves traffic, so sharing is for those that cannot.
 They are grouped by complete linkage: every two members are near each other (both ends have measured a round trip within
-NEAR_RTT_S, and bulk passes), what the members can hold is enough, and the network keeps up with the computing
-(`cost.forecast`). Groups are as small as they can be. Who fits nowhere waits, and is told why.
+NEAR_RTT_S, and bulk passes), what the members can hold is enough, and a step takes no longer than computing it, or at
+least comes in time for a round (`cost.forecast`): by themselves they would contribute nothing. Groups in which the
+network keeps up with the computing come first, then those that are small. Who fits nowhere waits, and is told why.
 
 Workers are taken in an order of their own (most memory first, then by id), never in that of their arrival: the same
 workers and links make the same groups, however they are listed. Those that are in a cluster stay there: who calls this
-names only who is free. `moves` says when it is worth to break clusters up.
+names only who is free. `newcomer` says who of these joins a cluster, `moves` when it is worth to break clusters up.
 """
 
 from collections import Counter
@@ -24,6 +25,7 @@ from legion_server.domain.links import PEERS, Link, Pair
 MOST_MEMBERS = 16
 MOST_NAMED = 8  # others of whom a worker is told why it is not with them
 GAIN = 1.3  # in tokens/s of all, before clusters are broken up for others
+JOIN_GAIN = 1.1  # in tokens/s of a cluster, before it takes in one more
 MOVE_EVERY = 8  # rounds, at least
 GIB = 2**30
 UNTOLD = ("unmeasured", "one_sided")
@@ -74,6 +76,14 @@ def decide(job: Job, candidates: Iterable[Candidate], known: Known) -> Decision:
     return Decision(_in_order([*groups, *([one] for one in alone)]), reasons)
 
 
+def _by_id(group: Iterable[Candidate]) -> list[Candidate]:
+    return sorted(group, key=lambda one: one.worker_id)
+
+
+def _is_near(one: Candidate, group: Iterable[Candidate], known: Known) -> bool:
+    return all(link_of(known, one.worker_id, member.worker_id)[0].near for member in group)
+
+
 def _in_order(groups: Iterable[Sequence[Candidate]]) -> tuple[tuple[WorkerId, ...], ...]:
     return tuple(sorted(tuple(sorted(one.worker_id for one in group)) for group in groups))
 
@@ -103,6 +113,20 @@ def moves(
     return ideal if after >= GAIN * before and after > 0 else None
 
 
+def newcomer(job: Job, group: Sequence[Candidate], free: Iterable[Candidate], known: Known) -> Candidate | None:
+    """Who of those that are free is the most use to this cluster: with whom alone it holds the model, or is faster."""
+    now = forecast(job, group, known).tokens_per_s if fits(job, group) else 0.0
+    best, most = None, JOIN_GAIN * now
+    for one in sorted(free, key=lambda other: other.worker_id):
+        larger = [*group, one]
+        if len(larger) > MOST_MEMBERS or fits_alone(job, one) or not _is_near(one, group, known):
+            continue
+        told = forecast(job, larger, known)
+        if told.pays and told.tokens_per_s > most and fits(job, larger):
+            best, most = one, told.tokens_per_s
+    return best
+
+
 def why_alone(job: Job, one: Candidate) -> Reason:
     needs, has = member_bytes(job, job.total) / GIB, one.memory_bytes / GIB
     return Reason("alone", f"holds the model alone: it takes {needs:.3g} GiB of its {has:.3g} GiB of memory")
@@ -121,7 +145,7 @@ def why_together(job: Job, one: Candidate, group: Sequence[Candidate], known: Kn
         f"shares the model with {_names(others)}: alone it takes {member_bytes(job, job.total) / GIB:.3g} GiB of its "
         f"{one.memory_bytes / GIB:.3g} GiB of memory; {near}, and {_costs(told, group)}"
     )
-    return Reason("together", sentence)
+    return Reason("together", sentence if told.keeps_up else f"{sentence}; {LESS}")
 
 
 def _near(needy: Sequence[Candidate], known: Known) -> dict[WorkerId, list[Candidate]]:
@@ -171,7 +195,7 @@ def _smallest(job: Job, seed: Candidate, near: Sequence[Candidate], known: Known
         for order in (by_memory, by_link)
         if (group := _grown(job, seed, near, known, order)) is not None and forecast(job, group, known).pays
     ]
-    return min(found, key=len, default=None)
+    return min(found, key=lambda group: (not forecast(job, group, known).keeps_up, len(group)), default=None)
 
 
 def _grown(
@@ -181,10 +205,10 @@ def _grown(
     for one in sorted(near, key=lambda other: (*order(other), other.worker_id)):
         if len(group) == MOST_MEMBERS:
             break
-        if all(link_of(known, one.worker_id, member.worker_id)[0].near for member in group):
+        if _is_near(one, group, known):
             group.append(one)
-            if fits(job, sorted(group, key=lambda member: member.worker_id)):
-                return sorted(group, key=lambda member: member.worker_id)
+            if fits(job, _by_id(group)):
+                return _by_id(group)
     return None
 
 
@@ -227,16 +251,35 @@ def _why_not(one: Candidate, other: Candidate, known: Known) -> str:
     if link.state != "measured" or link.rtt_s is None:
         return begin + ("only one of them has measured their link" if link.at else "their link is not measured")
     if not link.near:
-        return begin + f"a round trip takes {_ms(link.rtt_s)}, more than {_ms(NEAR_RTT_S)}"
+        through = _through([one, other])
+        return begin + f"a round trip{through} takes {_ms(link.rtt_s)}, more than {_ms(NEAR_RTT_S)}"
     return begin + f"near ({_ms(link.rtt_s)}), but no group of theirs holds the model and pays"
 
 
 def _costs(told: Forecast, group: Sequence[Candidate]) -> str:
     how = "as measured" if all(one.is_measured for one in group) else "as their hardware suggests"
-    verdict = "within" if told.pays else "more than"
+    verdict = "within" if told.keeps_up else "more than"
     if told.exchange_s == float("inf"):
         return "nothing is known of what their links carry"
-    return f"exchanging a step takes {_s(told.exchange_s)}, {verdict} the {_s(told.compute_s)} of computing it ({how})"
+    exchange, compute = f"exchanging a step{_through(group)} takes {_s(told.exchange_s)}", _s(told.compute_s)
+    costs = f"{exchange}, {verdict} the {compute} of computing it"
+    if told.keeps_up:
+        return f"{costs} ({how})"
+    if told.pays:
+        return f"{costs} ({how}), but none could train alone, and it comes in the {_s(told.longest_step_s)} of a round"
+    return f"{costs} ({how}) and than the {_s(told.longest_step_s)} that a round waits for it"
+
+
+def _through(group: Sequence[Candidate]) -> str:
+    """Which of them are behind relays, and share what these carry."""
+    behind = [one for one in group if one.relay is not None]
+    if not behind:
+        return ""
+    if len(behind) == 1:
+        return f" through the relay of {behind[0].label}"
+    if len({one.relay for one in behind}) == len(behind):
+        return f" through the relays of {_names(behind)}"
+    return f" through the relay of {_names(behind)}, which they share,"
 
 
 def _names(members: Sequence[Candidate]) -> str:

@@ -49,6 +49,7 @@ def job_of(config: RunConfig, worker: Worker) -> Job:
 
 def candidate(job: Job, worker: Worker, tokens_per_s: float | None = None) -> Candidate:
     """`tokens_per_s`: as measured, if it was."""
+    place = worker.endpoint
     return Candidate(
         worker.worker_id,
         worker.label,
@@ -56,6 +57,7 @@ def candidate(job: Job, worker: Worker, tokens_per_s: float | None = None) -> Ca
         worker.share,
         tokens_per_s or nominal_speed(worker.hardware, job.total),
         is_measured=bool(tokens_per_s),
+        relay=f"{place.host}:{place.port}" if place is not None and place.relayed else None,
     )
 
 

@@ -13,10 +13,14 @@ bytes a step, at the rate of its slowest link in that direction, both directions
 g k_i + r_i answers of every unit, a claim for each micro-batch and the vote, a round trip each. Prefetching hides some
 of these round trips: the forecast is an upper bound. The slowest member is the cluster's.
 
+What members behind one relay send and receive passes that relay all at once, while links are measured one at a time: a
+link through a relay counts for as much less as the group has members behind it.
+
 Memory of a member: what the optimizer keeps of its slice, three units at work, and the whole model's weights or
 gradients where the configuration keeps those.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +29,7 @@ from legion.errors import LegionError
 from legion.ids import WorkerId
 from legion.layout import Layout
 from legion.messages import Hardware
+from legion.rounds import CONTRIBUTE_SHARE
 from legion_server.domain.links import UNMEASURED, Link, Pair
 
 WIRE_BYTES: Mapping[CodecName, float] = {"none": 4.0, "bf16": 2.0, "int8": 1.02}  # a value; int8 with its scales
@@ -46,6 +51,7 @@ class Candidate:
     share: int
     tokens_per_s: float
     is_measured: bool = False  # its speed; else it follows from its hardware
+    relay: str | None = None  # host and port of the one that it is reached through; None: directly
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,11 @@ class Job:
         batch = self.config.batch
         return batch.micro_batches * batch.micro_batch_blocks * self.config.data.seq_len
 
+    @property
+    def longest_step_s(self) -> float:
+        """A cluster whose steps take longer has nothing to contribute when a round waits for it no more."""
+        return CONTRIBUTE_SHARE * self.config.rounds.deadline_s
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -73,10 +84,21 @@ class Forecast:
     exchange_s: float
     tokens_per_s: float
 
+    longest_step_s: float  # see Job
+
     @property
-    def pays(self) -> bool:
+    def keeps_up(self) -> bool:
         """The network keeps up with the computing."""
         return self.exchange_s <= self.compute_s
+
+    @property
+    def step_s(self) -> float:
+        return max(self.compute_s, self.exchange_s)
+
+    @property
+    def pays(self) -> bool:
+        """For members none of which could train alone: whatever comes in time for a round is more than nothing."""
+        return self.keeps_up or self.step_s <= self.longest_step_s
 
 
 def nominal_speed(hardware: Hardware, total: int) -> float:
@@ -126,7 +148,7 @@ def forecast(job: Job, members: Sequence[Candidate], known: Mapping[Pair, Link])
         batches = [count * speed / sum(speeds) for speed in speeds]
         compute_s = tokens / sum(speeds)
     exchange_s = max(_exchange_s(job, members, known, batches)) if len(members) > 1 else 0.0
-    return Forecast(compute_s, exchange_s, tokens / max(compute_s, exchange_s))
+    return Forecast(compute_s, exchange_s, tokens / max(compute_s, exchange_s), job.longest_step_s)
 
 
 def _exchange_s(
@@ -152,11 +174,13 @@ def _exchange_s(
 def _slowest(member: Candidate, members: Sequence[Candidate], known: Mapping[Pair, Link]) -> tuple[float, float, float]:
     """Longest round trip, and lowest rates up and down, of a member's links to the others."""
     rtt_s, up, down = 0.0, float("inf"), float("inf")
+    behind = Counter(one.relay for one in members)  # None: directly
     for other in members:
         if other.worker_id == member.worker_id:
             continue
         link, turned = link_of(known, member.worker_id, other.worker_id)
-        there, back = link.there_bytes_per_s or 0.0, link.back_bytes_per_s or 0.0
+        share = 1 / max(behind[one.relay] if one.relay else 1 for one in (member, other))
+        there, back = share * (link.there_bytes_per_s or 0.0), share * (link.back_bytes_per_s or 0.0)
         rtt_s = max(rtt_s, link.rtt_s or 0.0)
         up, down = min(up, back if turned else there), min(down, there if turned else back)
     return rtt_s, up, down

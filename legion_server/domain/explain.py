@@ -1,6 +1,6 @@
 """Why each worker is where it is, in words, from the functions that decide it. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from legion.config import config_digest
@@ -11,7 +11,8 @@ from legion_server.domain import breaking_up, clustering, clusters
 from legion_server.domain import links as lk
 from legion_server.domain.clustering import Reason
 from legion_server.domain.clusters import Workers
-from legion_server.domain.links import Links
+from legion_server.domain.joining import awaits_another
+from legion_server.domain.links import Link, Links, Pair
 from legion_server.domain.membership import AWAY, Worker
 from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run
@@ -59,7 +60,22 @@ def _measured(scene: Scene) -> dict[WorkerId, Reason]:
     reasons: dict[WorkerId, Reason] = {}
     for _, members in grouping.standing:
         reasons |= {one.worker_id: clustering.why_together(grouping.job, one, members, known) for one in members}
-    return reasons | dict(clustering.decide(grouping.job, grouping.free, known).reasons)
+    reasons |= clustering.decide(grouping.job, grouping.free, known).reasons
+    return reasons | _joining(scene, grouping, known)
+
+
+def _joining(scene: Scene, grouping: breaking_up.Grouping, known: Mapping[Pair, Link]) -> dict[WorkerId, Reason]:
+    """Those that wait for a cluster to take them in."""
+    found: dict[WorkerId, Reason] = {}
+    for name, members in grouping.standing:
+        plan = next(plan for plan in scene.run.clusters if plan.cluster == name)
+        if not awaits_another(plan, scene.run, scene.workers, scene.rounds, scene.links, scene.now):
+            continue
+        one = clustering.newcomer(grouping.job, members, grouping.free, known)
+        if one is not None:
+            sentence = f"waits for cluster {name} to take it in once its round's work is done: then it is faster"
+            found[one.worker_id] = Reason("waiting", sentence)
+    return found
 
 
 def _told(scene: Scene, worker: Worker, plan: Plan | None, reason: Reason | None) -> ClusterReason:

@@ -25,6 +25,7 @@ PEERS = 8  # that a worker measures, if nothing says that more are near
 MOST_PEERS = 16
 AT_ONCE = 2  # peers named in one answer to a heartbeat
 THERE = ("ready", "training")  # states in which a worker's engine listens
+AWAKE_S = 540.0  # that it surely does while it is ready, where clusters do not follow from links; then it may doze
 
 Pair = tuple[WorkerId, WorkerId]  # who measured, and what
 
@@ -159,17 +160,31 @@ def regions(links: Links, workers: Iterable[WorkerId], now: float) -> dict[Worke
     return {worker: numbers[root(worker)] for worker in there if worker in placed}
 
 
+def listens(worker: Worker, now: float, *, dozes: bool = False) -> bool:
+    """Whether its engine answers others. `dozes`: who is ready for long has none until there is a plan."""
+    if worker.state not in THERE or worker.endpoint is None:
+        return False
+    since = worker.ready_at if worker.state == "ready" else None
+    return not dozes or since is None or now - since < AWAKE_S
+
+
 def due(
-    links: Links, asked: Mapping[Pair, float], me: Worker, workers: Mapping[WorkerId, Worker], now: float
+    links: Links,
+    asked: Mapping[Pair, float],
+    me: Worker,
+    workers: Mapping[WorkerId, Worker],
+    now: float,
+    *,
+    dozes: bool = False,
 ) -> tuple[LinkPeer, ...]:
-    """Whom a worker is to measure now, a few at a time. `asked`: when it was asked last, by pair.
+    """Whom a worker is to measure now, a few at a time. `asked`: when it was asked last, by pair; `dozes`: `listens`.
 
     Those that seem near come first: of the same subnet, or who have measured us and found it so. Beyond them a sample
     that both ends draw alike, from a hash of their names that changes with the day.
     """
-    if me.state not in THERE or me.endpoint is None:
+    if not listens(me, now, dozes=dozes):
         return ()
-    others = [w for w in workers.values() if w.worker_id != me.worker_id and w.state in THERE and w.endpoint]
+    others = [w for w in workers.values() if w.worker_id != me.worker_id and listens(w, now, dozes=dozes)]
     ranked = sorted((_tier(links, me, other, now), _draw(me, other, now), other.worker_id) for other in others)
     seems_near = sum(tier < 2 for tier, _, _ in ranked)
     chosen = [worker for _, _, worker in ranked[: min(MOST_PEERS, max(PEERS, seems_near))]]
@@ -184,6 +199,13 @@ def due(
     ]
     found = [workers[other] for other in wanted[: min(AT_ONCE, max(0, room))]]
     return tuple(LinkPeer(worker_id=w.worker_id, endpoint=w.endpoint) for w in found if w.endpoint is not None)
+
+
+def moved(links: Links, before: Worker, after: Worker) -> Links:
+    """Without what was measured of a worker that is now found behind a relay, or behind it no more."""
+    if before.endpoint is None or after.endpoint is None or before.endpoint.relayed == after.endpoint.relayed:
+        return links
+    return {pair: rows for pair, rows in links.items() if after.worker_id not in pair or SERVER in pair}
 
 
 def server_due(links: Links, asked: Mapping[Pair, float], me: WorkerId, now: float) -> bool:

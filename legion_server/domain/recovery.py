@@ -7,19 +7,20 @@ the cluster gets a plan of these, under the same name: what it had sent to a rou
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from legion.config import RunConfig, config_digest
+from legion.config import RunConfig
 from legion.errors import ConfigInvalid
 from legion.ids import Epoch, RunId, WorkerId
 from legion.messages import Broken, Member, Plan, Restore
-from legion_server.domain import clusters
 from legion_server.domain import plan as plans
 from legion_server.domain.clusters import Workers
 from legion_server.domain.departures import departure
+from legion_server.domain.joining import joining
+from legion_server.domain.links import Link, Pair
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Outcome, Rounds, published
-from legion_server.domain.runs import Run
 
 Offers = Mapping[WorkerId, Broken]
+NO_LINKS: Mapping[Pair, Link] = {}
 
 WAIT_S = 8.0  # for those who are left to notice; a peer that answers no more is noticed after 5 s
 
@@ -40,10 +41,11 @@ def going(
     workers: Workers,
     broken_s: float,
     free: Sequence[Worker] = (),
+    known: Mapping[Pair, Link] = NO_LINKS,
 ) -> Going:
     """Of a cluster that lost a member `broken_s` ago. Neither a plan nor waiting: it is gone.
 
-    `epoch`: for its next plan, in which workers that are `free` take the places of those who are missing.
+    `epoch`: for its next plan, in which workers that are `free` take part too; `known`: links among all these.
     """
     if not config.cluster.restores(len(plan.members)):
         return Going()
@@ -59,7 +61,7 @@ def going(
     if restore is None:
         return Going()
     try:
-        members = [*survivors, *_joining(survivors, free, config)]
+        members = [*survivors, *joining(survivors, free, config, known)]
         following = plans.make_plan(run_id, config, epoch, plan.first_step, members)
     except ConfigInvalid:  # those who are left cannot hold the model
         return Going()
@@ -69,26 +71,6 @@ def going(
 def _follows(worker: Worker, plan: Plan) -> bool:
     """It may have something to offer: it is in the plan, or in the one whose place this takes."""
     return worker.epoch == plan.epoch or (plan.restore is not None and worker.state == "training")
-
-
-def _joining(members: Sequence[Worker], free: Sequence[Worker], config: RunConfig) -> Sequence[Worker]:
-    """Who takes the places of members that a cluster should have and has not; nobody if they cannot share the model."""
-    missing = (config.cluster.size or 1) - len(members)
-    found = free[:missing] if config.cluster.restore_every and missing > 0 else ()
-    try:
-        plans.check_split(config, [*members, *found])
-    except ConfigInvalid:
-        return ()
-    return found
-
-
-def awaits_another(plan: Plan, run: Run, workers: Workers) -> bool:
-    """Whether the cluster is to break off for a worker that waits to take part."""
-    members = [workers[member.worker_id] for member in plan.members if member.worker_id in workers]
-    if run.phase != "training" or plan.cluster in run.breaking or len(members) < len(plan.members):
-        return False
-    free = clusters.free(workers.values(), run.clusters, config_digest(run.config), plan.shape)
-    return bool(_joining(members, free, run.config))
 
 
 def is_breaking(plan: Plan, workers: Workers) -> bool:

@@ -12,7 +12,7 @@ from legion.config import RunConfig, config_digest
 from legion.ids import ClusterId, WorkerId
 from legion.layout import apportion
 from legion.messages import Plan
-from legion.rounds import Blocks, Participant, RoundPlan, SpanPlan
+from legion.rounds import CONTRIBUTE_SHARE, Blocks, Participant, RoundPlan, SpanPlan
 from legion_server.domain import audits, leases
 from legion_server.domain.leases import NO_BLOCKS
 from legion_server.domain.places import NOWHERE, Places
@@ -96,7 +96,7 @@ def times(config: RunConfig, round_s: float | None) -> tuple[float, float]:
     deadline_s = config.rounds.deadline_s
     if round_s is not None:
         deadline_s = min(deadline_s, max(SHORTEST_DEADLINE_S, DEADLINE_ROUNDS * round_s))
-    return deadline_s / 2, deadline_s
+    return CONTRIBUTE_SHARE * deadline_s, deadline_s
 
 
 # Work.

@@ -28,9 +28,10 @@ from legion_server.domain import checkpoints as cp
 from legion_server.domain.clock_jumps import Clocks, patient
 from legion_server.domain.clusters import resting
 from legion_server.domain.happenings import Happening
+from legion_server.domain.joining import awaits_another
+from legion_server.domain.links import moved
 from legion_server.domain.lost_updates import asked_of
 from legion_server.domain.membership import Worker
-from legion_server.domain.recovery import awaits_another
 from legion_server.domain.rounds import gone, measured, with_patience
 from legion_server.domain.runs import Run
 from legion_server.domain.silence import heartbeat_s, quiet, quiet_clusters
@@ -173,8 +174,10 @@ class Coordinator:
         if beat.state in membership.AWAY:
             raise Unusable(f"a worker that is heard is not {beat.state}", hint="Say leaving, then leave.")
         async with self.deciding() as draft:
-            worker, happenings = membership.heard(self.worker(worker_id), beat, draft.now)
+            before = self.worker(worker_id)
+            worker, happenings = membership.heard(before, beat, draft.now)
             draft.put(worker)
+            draft.links = moved(draft.links, before, worker)
             draft.say(happenings)
         run, rounds = self.run, self.state.rounds
         plan, round_plan = run.plan_of(worker_id), rounds.plan if rounds else None
@@ -188,7 +191,8 @@ class Coordinator:
             round=round_plan.round if round_plan else -1,
             revision=round_plan.revision if round_plan else 0,
             gone=(*gone(round_plan, run.clusters), *sorted(passed_over)),
-            regroup=plan is not None and awaits_another(plan, run, self.state.workers),
+            regroup=plan is not None
+            and awaits_another(plan, run, self.state.workers, rounds, self.state.links, self._clock()),
             found=addresses.found(plan, beat, self.state.workers),
             wanted=asked_of(rounds, run, worker_id, self._clock()) if rounds else (),
         )

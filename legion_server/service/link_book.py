@@ -24,16 +24,18 @@ class LinkBook:
         self._asked: dict[Pair, float] = {}
 
     def with_orders(self, worker_id: WorkerId, reply: HeartbeatReply) -> HeartbeatReply:
-        """The answer to a heartbeat, with what the worker is to measure; nothing where clusters do not follow from it.
+        """The answer to a heartbeat, with what the worker is to measure, whatever clusters follow from.
 
+        Reducers are chosen by it in every run in rounds.
         Addresses of other workers go to those that are to measure the way to them, and to nobody else.
         """
         state, now = self._coordinator.state, self._clock()
         me = state.workers.get(worker_id)
-        if me is None or state.run.config.cluster.policy != "auto" or reply.phase not in ("waiting", "training"):
+        if me is None or reply.phase not in ("waiting", "training"):
             return reply
         self._asked = {pair: at for pair, at in self._asked.items() if now - at < lk.ASK_AGAIN_S}
-        peers = lk.due(state.links, self._asked, me, state.workers, now)
+        dozes = state.run.config.cluster.policy != "auto"
+        peers = lk.due(state.links, self._asked, me, state.workers, now, dozes=dozes)
         server = lk.server_due(state.links, self._asked, worker_id, now)
         if server:
             self._asked[worker_id, SERVER] = now

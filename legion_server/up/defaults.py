@@ -48,7 +48,9 @@ def change(
     body: dict[str, Any] = {"model": {"preset": model}, "data": {"source": dataset}, "start": {"workers": workers}}
     if model == "tiny":
         _merge(body, TINY)
-    if clusters > 1:
+    if clusters == 1:
+        body["cluster"] = {"policy": "one"}
+    else:
         _merge(body, {"cluster": {"policy": "fixed", "size": workers // clusters}})
         _merge(body, TINY_IN_ROUNDS if model == "tiny" else {})
     _merge(body, {"batch": {"micro_batches": max(2, workers // clusters)}})  # work for everyone

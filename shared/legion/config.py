@@ -135,7 +135,7 @@ class ClusterConfig(Section):
     `auto`: of one where a worker can hold the model alone, else of workers that are near each other, as measured.
     """
 
-    policy: Literal["one", "solo", "fixed", "auto"] = "one"
+    policy: Literal["one", "solo", "fixed", "auto"] = "auto"
     size: PositiveInt | None = None  # workers in a cluster; for policy 'fixed'
     claims: Literal["static", "dynamic"] = "dynamic"
     reduce_every: Literal["micro_batch", "step"] = "micro_batch"

@@ -16,6 +16,7 @@ from legion.messages import Count, Member, Message, ModelShape
 
 Round = Annotated[int, Field(ge=0, le=2**31 - 1)]
 MOST_SPANS = 64
+CONTRIBUTE_SHARE = 0.5  # of its deadline, that a round waits for contributions
 # What came of comparing two workers' updates of a span. inconclusive: they had combined different contributions.
 Audit = Literal["passed", "failed", "inconclusive", "silent"]
 

@@ -14,7 +14,7 @@ import pytest
 
 from legion.identity import Invite
 
-SMALL = {"model": {"preset": "tiny"}, "batch": {"micro_batch_blocks": 1}}
+SMALL = {"model": {"preset": "tiny"}, "batch": {"micro_batch_blocks": 1}, "cluster": {"policy": "one"}}
 
 
 class RunningServer:

@@ -107,9 +107,10 @@ class Member:
         return {"Authorization": f"Bearer {self.token}"}
 
     async def beat(self, state: str, **said: Any) -> httpx.Response:
-        body = {"protocol": PROTOCOL, "state": state, "epoch": Epoch(0)} | said
+        body: dict[str, Any] = {"protocol": PROTOCOL, "state": state, "epoch": Epoch(0)}
         if state in ("ready", "training"):
             body |= {"endpoint": Endpoint(host="127.0.0.1", port=4000), "shape": self.shape}
+        body |= said
         return await self.http.post(
             f"/workers/{self.worker_id}/heartbeat",
             content=Heartbeat.model_validate(body).model_dump_json(),
@@ -172,7 +173,8 @@ class House:
         text.write_text("To be, or not to be, that is the question.\n" * 50)
         data = {"source": "text", "paths": [str(text)], "seq_len": 16}
         basic = {"steps": 8, "optimizer": {"warmup_steps": 0}, "data": data}
-        reply = await self.admin.put("/training/config", json=basic | change)
+        cluster = {"policy": "one"} | change.pop("cluster", {})
+        reply = await self.admin.put("/training/config", json=basic | change | {"cluster": cluster})
         assert reply.status_code == 200, reply.text
         return reply
 

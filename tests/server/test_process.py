@@ -121,7 +121,8 @@ def join(server: Running) -> tuple[dict[str, str], str, dict[str, Any]]:
 
 def test_a_killed_server_comes_back_with_everything(run: Callable[..., Running]) -> None:
     server = run()
-    change = {"data": {"source": "distributed_dummy"}, "steps": 30, "start": {"workers": 1}}
+    one = {"cluster": {"policy": "one"}}
+    change = {"data": {"source": "distributed_dummy"}, "steps": 30, "start": {"workers": 1}} | one
     config = server.http.put("/training/config", json=change, timeout=60).json()
     mine, url, beat = join(server)
     assert server.http.post(url, json=beat, headers=mine).json()["phase"] == "training"

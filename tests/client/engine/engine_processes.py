@@ -46,7 +46,7 @@ SMALL: dict[str, Any] = {
     },
     "batch": {"micro_batches": 4, "micro_batch_blocks": 1},
     "optimizer": {"warmup_steps": 2},
-    "cluster": {"claims": "static"},
+    "cluster": {"policy": "one", "claims": "static"},
     "evaluation": {"max_blocks": 6},
 }
 

@@ -7,7 +7,7 @@ import pytest
 from legion.links import SERVER, ClustersView, LinkSample, LinksReport, NetworkView
 from legion.messages import PROBE_BYTES, HeartbeatReply
 from legion_server.cluster_list import lines
-from legion_server.domain.links import ASK_AGAIN_S, MOST_AGE_S
+from legion_server.domain.links import ASK_AGAIN_S, AWAKE_S, MOST_AGE_S
 from tests.server.api.test_workers import refusal
 
 GOOD = {"rtt_s": 0.001, "up_bytes_per_s": 1e8, "down_bytes_per_s": 1e8}
@@ -50,12 +50,28 @@ async def test_who_is_ready_is_asked_to_measure_those_that_are(house: Any) -> No
 
 
 @pytest.mark.parametrize("policy", [{"policy": "one"}, {"policy": "solo"}, {"policy": "fixed", "size": 2}])
-async def test_nothing_is_measured_where_nothing_follows_from_it(house: Any, policy: dict[str, Any]) -> None:
+async def test_links_are_measured_whatever_makes_clusters(house: Any, policy: dict[str, Any]) -> None:
+    """But nobody is sent to who is ready for so long that its engine may have ended."""
     await house.configure(cluster=policy, start={"workers": 3})
     first, second = [await house.join() for _ in range(2)]
     await beat(second)
     reply = await beat(first)
-    assert (reply.measure, reply.measure_server) == ((), False)
+    assert [peer.worker_id for peer in reply.measure] == [second.worker_id]
+    assert reply.measure_server
+    house.clock.now += AWAKE_S
+    await beat(second)
+    assert (await beat(first)).measure == ()
+
+
+async def test_a_worker_that_goes_behind_a_relay_is_measured_anew(house: Any) -> None:
+    first, second, _ = await three(house)
+    for member, peer in ((first, second), (second, first)):
+        await tell(member, *[LinkSample(peer=peer.worker_id, **GOOD)] * 3)
+    await tell(first, *[LinkSample(peer=SERVER, **GOOD)] * 3)
+    await second.beat("ready", endpoint={"host": "127.0.0.1", "port": 9, "relayed": True})
+    assert list(house.backend.coordinator.state.links) == [(first.worker_id, SERVER)]
+    house.clock.now += ASK_AGAIN_S
+    assert [peer.endpoint.relayed for peer in (await beat(first)).measure] == [True]
 
 
 async def test_sums_are_for_everybody_and_names_for_admins(house: Any) -> None:

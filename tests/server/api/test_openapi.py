@@ -116,7 +116,7 @@ def become_a_member(client: TestClient, tmp_path: Path, **config: Any) -> None:
     """From now on the client is a worker in a run that trains."""
     (tmp_path / "text").write_text("All the world's a stage, and all the men and women merely players.\n" * 40)
     data = {"source": "text", "paths": [str(tmp_path / "text")], "seq_len": 16}
-    assert client.put("/training/config", json={"data": data} | config).status_code == 200
+    assert client.put("/training/config", json={"data": data, "cluster": {"policy": "one"}} | config).status_code == 200
     token = httpx.URL(client.post("/invites", json={}).json()["invite"]).params["token"]
     hardware = {"os": "x", "cpu_count": 1, "memory_bytes": 2**30, "free_disk_bytes": 1, "legion_version": "0"}
     body = {"protocol": PROTOCOL, "token": token, "csr_pem": signing_request(new_key()), "name": "pc"}

@@ -10,10 +10,12 @@ from legion.config import RunConfig, merge
 from legion.ids import WorkerId
 from legion_server.domain import clusters, explain
 from legion_server.domain.clustering import MOVE_EVERY
+from legion_server.domain.joining import JOIN_EVERY, awaits_another
 from legion_server.domain.links import Links, Sample
 from legion_server.domain.places import Places, places
 from legion_server.domain.round_plan import reducers_of
 from legion_server.domain.rounds import Rounds
+from tests.server.domain.test_recovery import offer
 
 SMALL = HARDWARE.model_copy(update={"memory_bytes": 600_000})  # the model takes 829,824 bytes alone, 534,912 for two
 LARGE = HARDWARE
@@ -68,7 +70,7 @@ def test_who_cannot_waits_for_its_links_and_shares_the_model() -> None:
     assert "shares the model with b" in sentence(pair, "a")
 
 
-@pytest.mark.parametrize(("ms", "mbit"), [(50, 20), (1, 0.2), (6, 1000)])
+@pytest.mark.parametrize(("ms", "mbit"), [(50, 20), (1, 0.02), (6, 1000)])
 def test_two_that_are_far_apart_never_share(ms: float, mbit: float) -> None:
     pair = table("ab", small="ab")
     pair.links = measured("ab", ms, mbit)
@@ -135,6 +137,57 @@ def test_clusters_stay_where_little_would_be_won() -> None:
     four.links = measured("abc", 2.0)
     at_the_end_of_a_round(four, MOVE_EVERY + 2)
     assert (groups(four), four.rounds.broken_up_at) == (["ab"], 0)
+
+
+def test_who_waits_joins_a_cluster_near_it_once_that_has_contributed() -> None:
+    three = table("abc", small="abc", workers=2)
+    three.links = measured("ab")
+    three.tick(1.0)
+    three.tick(clusters.MEASURING_S)
+    assert groups(three) == ["ab"]
+    three.follow()
+    (plan,) = three.run.clusters
+    assert not awaits(three), "c is near to nobody, as far as is known"
+    three.links = measured("abc")
+    assert not awaits(three), "the cluster has just begun"
+    at_the_end_of_a_round(three, JOIN_EVERY)
+    assert awaits(three)
+    assert sentence(three, "c") == (
+        f"waits for cluster {plan.cluster} to take it in once its round's work is done: then it is faster"
+    )
+    three.tick(1.0)
+    assert groups(three) == ["ab"], "not within a round"
+    for name, rank in (("a", 0), ("b", 1)):
+        three.set(name, broken=offer(plan.epoch, (plan.epoch, 4, (rank,)), contributed=JOIN_EVERY))
+    (larger,) = three.run.clusters
+    assert (groups(three), larger.cluster, larger.round) == (["abc"], plan.cluster, plan.round)
+    assert larger.restore is not None
+    assert not awaits(three)
+    three.follow()
+    assert "shares the model with a (aaaaaaaa) and b (bbbbbbbb)" in sentence(three, "c")
+
+
+def test_who_waits_takes_the_place_of_a_lost_member_without_whom_the_model_does_not_fit() -> None:
+    three = table("abc", small="abc", workers=2)
+    three.links = measured("ab")
+    three.tick(1.0)
+    three.tick(clusters.MEASURING_S)
+    three.follow()
+    (plan,) = three.run.clusters
+    three.links = measured("abc") | measured("bc", 30.0)
+    both = offer(plan.epoch, (plan.epoch, 8, (0, 1)))
+    three.set("a", lost_peer=WorkerId("b" * 32), broken=both)
+    assert groups(three) == ["ac"], "c is near to a, who is left"
+    three.links = measured("abc", 30.0)
+    three.follow()
+    (plan,) = three.run.clusters
+    three.set("a", lost_peer=WorkerId("c" * 32), broken=offer(plan.epoch, (plan.epoch, 8, (0, 1))))
+    assert "b" not in "".join(groups(three)), "nobody joins who is far away"
+
+
+def awaits(table: Table) -> bool:
+    (plan,) = table.run.clusters
+    return awaits_another(plan, table.run, table.workers, table.rounds, table.links, table.now)
 
 
 # Reducers.

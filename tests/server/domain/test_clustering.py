@@ -1,5 +1,6 @@
 """Who shares a model with whom: the figures of the design, any matrix at all, and reasons that fit the decision."""
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -12,7 +13,7 @@ from legion.ids import WorkerId
 from legion.layout import Layout
 from legion.messages import Device, Hardware
 from legion_server.domain import clustering as cl
-from legion_server.domain.cost import Candidate, Job, fits_alone, forecast, member_bytes, nominal_speed
+from legion_server.domain.cost import Candidate, Job, fits, fits_alone, forecast, member_bytes, nominal_speed
 from legion_server.domain.links import Link, Pair
 
 GIB = 2**30
@@ -53,6 +54,21 @@ def test_two_hosts_on_home_links_are_not_put_together() -> None:
     assert said(decision, "a").not_with == ("not with b: a round trip takes 50 ms, more than 5 ms",)
 
 
+def test_two_in_one_house_are_too_where_the_network_does_not_keep_up() -> None:
+    """By themselves they would contribute nothing; but what comes too late for any round is nothing too."""
+    pair, near = [one("a", 12), one("b", 12)], between({"ab": link(1, 430)})  # as bursts may find a busy gigabit
+    decision = cl.decide(a_job(), pair, near)
+    assert groups(decision) == ["ab"]
+    told = forecast(a_job(), pair, near)
+    assert not told.keeps_up
+    assert told.compute_s < told.exchange_s < told.longest_step_s == 300.0
+    assert "none could train alone, and it comes in the 300 s of a round" in said(decision, "a").sentence
+    assert cl.LESS in said(decision, "a").sentence
+    hasty = cl.decide(a_job(rounds={"deadline_s": 200.0}), pair, near)
+    assert groups(hasty) == []
+    assert "than the 100 s that a round waits for it" in said(hasty, "a").sentence
+
+
 def test_two_in_one_house_are_when_the_model_does_not_fit_one_of_them() -> None:
     near = between({"ab": link(1, 1000)})
     decision = cl.decide(a_job(), [one("a", 12), one("b", 12)], near)
@@ -71,9 +87,11 @@ def test_a_round_trip_alone_does_not_make_a_cluster_nor_does_throughput() -> Non
     assert "more than the 68.3 s of computing it" in said(slow, "a").sentence
     far = cl.decide(a_job(), pair, between({"ab": link(5.1, 10_000)}))
     assert groups(far) == []
-    fast_cards = cl.decide(a_job(), [one("a", 12, 3000.0), one("b", 12, 3000.0)], between({"ab": link(1, 1000)}))
-    assert groups(fast_cards) == []
-    assert cl.LESS in said(fast_cards, "a").sentence
+    fast_cards = [one("a", 12, 3000.0), one("b", 12, 3000.0)]
+    assert groups(cl.decide(a_job(), fast_cards, between({"ab": link(1, 1000)}))) == ["ab"], "as much as slow ones do"
+    waiting = cl.decide(a_job(), fast_cards, between({"ab": link(1, 100)}))
+    assert groups(waiting) == []
+    assert cl.LESS in said(waiting, "a").sentence
 
 
 @pytest.mark.parametrize("state", ["no_bulk", "unreachable", "one_sided", "unmeasured"])
@@ -129,7 +147,8 @@ def test_the_forecast_of_two_equal_members_by_hand() -> None:
     half = 4 * (1 << 19)
     assert told.exchange_s == pytest.approx(3 * half / 1e6 + (2 + 1 + 1 + 1) * 0.002)
     assert told.tokens_per_s == pytest.approx(200 / told.exchange_s)
-    assert not told.pays
+    assert not told.keeps_up
+    assert told.pays
 
 
 def test_codecs_rarer_exchange_and_kept_weights_cost_less_time() -> None:
@@ -159,6 +178,32 @@ def test_the_slowest_link_is_the_members() -> None:
     assert forecast(a_job(), three, {}).exchange_s == float("inf")
 
 
+def test_members_behind_one_relay_share_what_it_carries() -> None:
+    def behind(relays: str) -> list[Candidate]:
+        named = {"-": None, "x": "x:1", "y": "y:1"}
+        return [replace(one(name, 8), relay=named[relay]) for name, relay in zip("abc", relays, strict=True)]
+
+    near = between({f"{a}{b}": link(1, 300) for a, b in combinations("abc", 2)})
+    direct, single, apart, together = (
+        forecast(a_job(), behind(r), near).exchange_s for r in ("---", "x--", "xy-", "xx-")
+    )
+    assert direct == single == apart, "a link is measured as it is, through the relay"
+    assert together == pytest.approx(2 * direct, rel=0.01)
+    assert forecast(a_job(), behind("xxx"), near).exchange_s == pytest.approx(3 * direct, rel=0.01)
+
+
+def test_who_is_behind_a_relay_is_told_so() -> None:
+    a, b = (replace(one(name, 12), relay="x:1") for name in "ab")
+    shared = cl.decide(a_job(), [a, b], between({"ab": link(1, 1000)}))
+    assert groups(shared) == ["ab"]
+    assert "exchanging a step through the relay of a and b, which they share, takes 105 s" in said(shared, "a").sentence
+    slow = cl.decide(a_job(), [a, b], between({"ab": link(1, 300)}))
+    assert groups(slow) == [], "each link by itself would do"
+    assert groups(cl.decide(a_job(), [one("a", 12), b], between({"ab": link(1, 300)}))) == ["ab"]
+    far = cl.decide(a_job(), [one("a", 12), b], between({"ab": link(12, 1000)}))
+    assert said(far, "a").not_with == ("not with b: a round trip through the relay of b takes 12 ms, more than 5 ms",)
+
+
 def test_memory_is_what_the_optimizer_keeps_three_units_and_what_is_not_freed() -> None:
     job = a_job((4096, 8192))
     assert member_bytes(job, 4096) == 16 * 4096 + 3 * 4 * 8192
@@ -185,6 +230,28 @@ def test_clusters_stay_unless_others_are_much_faster() -> None:
     assert better == ((WorkerId("a" * 32), WorkerId("c" * 32)),)
     assert cl.moves(job, [((a, b), 30.0)], [c], worse) is None, "it is fast whatever its links seem to be"
     assert cl.moves(job, standing, [], between({"ab": link(30, 20)})) is None, "nothing would be won"
+
+
+# Growing.
+
+
+def test_a_newcomer_joins_a_cluster_that_it_makes_faster() -> None:
+    job, (a, b, c, d) = a_job(), (one(name, 12) for name in "abcd")
+    pairs = {f"{x}{y}": link(1, 10_000) for x, y in combinations("abcd", 2)}
+    near = between(pairs)
+    assert cl.newcomer(job, [a, b], [d, c], near) == c, "of two alike, the one with the smaller id"
+    assert cl.newcomer(job, [a, b], [replace(d, tokens_per_s=30.0), c], near) == replace(d, tokens_per_s=30.0)
+    assert cl.newcomer(job, [a, b], [one("c", 24)], near) is None, "it holds the model alone"
+    assert cl.newcomer(job, [a, b], [replace(c, tokens_per_s=2.0)], near) is None, "it is no help worth a break"
+    for poor in (link(6, 1000), link(1, 1000, "one_sided"), link(1, 20)):
+        assert cl.newcomer(job, [a, b], [c], between(pairs | {"bc": poor})) is None
+
+
+def test_a_cluster_that_no_longer_holds_the_model_takes_whoever_makes_it_whole() -> None:
+    near = between({f"{x}{y}": link(1, 430) for x, y in combinations("abc", 2)})
+    small = [one(name, 8) for name in "abc"]
+    assert cl.newcomer(a_job(), small[:2], small[2:], near) == small[2]
+    assert cl.newcomer(a_job(), small[:1], small[2:], near) is None, "two do not hold it either"
 
 
 # Any matrix.
@@ -270,3 +337,26 @@ def test_who_was_left_would_be_left_again(job: Job, workers: list[Candidate], kn
     assert cl.decide(job, left, known).groups == ()
     standing = [([w for w in workers if w.worker_id in group], None) for group in decision.groups]
     assert cl.moves(job, standing, left, known) is None
+
+
+@given(JOBS, candidates(NAMES), MATRIX, st.data())
+def test_who_joins_makes_a_valid_plan_whatever_the_order(
+    job: Job, workers: list[Candidate], known: dict[Pair, Link], data: st.DataObject
+) -> None:
+    size = data.draw(st.integers(1, 3))
+    group, free = workers[:size], workers[size:]
+    found = cl.newcomer(job, group, free, known)
+    assert found == cl.newcomer(job, group, data.draw(st.permutations(free)), dict(reversed(known.items())))
+    if found is None:
+        return
+    assert found in free
+    assert not fits_alone(job, found)
+    larger = [*group, found]
+    layout = Layout(job.sizes, tuple(member.share for member in larger))
+    for rank, member in zip(layout.ranks, larger, strict=True):
+        assert member_bytes(job, layout.owned(rank)) <= member.memory_bytes
+    assert all(known[min((m.worker_id, found.worker_id), (found.worker_id, m.worker_id))].near for m in group)
+    told = forecast(job, larger, known)
+    assert told.pays
+    if fits(job, group):
+        assert told.tokens_per_s > cl.JOIN_GAIN * forecast(job, group, known).tokens_per_s

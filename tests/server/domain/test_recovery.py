@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from legion.ids import Epoch, WorkerId
 from legion.messages import Broken, KeptPoint, Plan
-from legion_server.domain.recovery import WAIT_S, awaits_another, restore_of
+from legion_server.domain.joining import awaits_another
+from legion_server.domain.recovery import WAIT_S, restore_of
 
 A, B, C, D = (WorkerId(name * 32) for name in "abcd")
 
