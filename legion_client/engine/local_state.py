@@ -91,7 +91,8 @@ def restored(
 ) -> Returned:
     """As the members of a former plan stood at a restore point, of which our slice has its part.
 
-    `contributed`: see `RoundMember.go_back`.
+    `contributed`: see `RoundMember.go_back`. All members do this together, so 1-bit Adam goes on where it was: the
+    owners have its momentum, and its residuals, which are in no file, begin at zero (see `zero.onebit`).
     """
     weights, exp_avg = array_of(state.weights), array_of(state.exp_avg)
     info = files[Rank(0)].info
@@ -105,10 +106,7 @@ def restored(
     own = {"weights": weights, "exp_avg": exp_avg, "exp_avg_sq": array_of(state.exp_avg_sq)}
     reshard.arrays(files, place.layout, place.rank, own)
     waiting, standing = reshard.waiting(files, place.layout, place.rank), info.standing
-    steps = info.optimizer_steps
-    if config.optimizer.name == "onebit_adam":  # what else it keeps is in no file
-        exp_avg[:], steps = 0, 0
-    return Returned(member, steps, lambda: member.go_back(standing, waiting, contributed))
+    return Returned(member, info.optimizer_steps, lambda: member.go_back(standing, waiting, contributed))
 
 
 def anchor_of(command: Train) -> int | None:

@@ -31,6 +31,7 @@ from legion_client.engine.protocol import (
     UpdateHere,
 )
 from legion_client.engine.session import Session
+from legion_client.engine.standstill import watched
 
 logger = logging.getLogger(__name__)
 GONE = 0  # the agent ended: nobody is left to tell
@@ -79,8 +80,11 @@ async def serve(pipes: Pipes, session: Session) -> int:
     training = asyncio.ensure_future(session.train(command))
     listening = asyncio.ensure_future(listen(pipes, session))
     counting = asyncio.ensure_future(session.count_traffic())
+    watching = asyncio.ensure_future(watched(session.pace, lambda: session.member, session.network))
     try:
-        await asyncio.wait({training, listening}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({training, listening, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if watching.done():
+            watching.result()
         if not training.done():  # nobody is left who could end this process
             session.stop(within_s=0.0)
             await asyncio.wait({training}, timeout=ORPHAN_S)
@@ -91,9 +95,9 @@ async def serve(pipes: Pipes, session: Session) -> int:
         if listening.done():
             listening.result()
     finally:
-        for task in (listening, counting):
+        for task in (others := (listening, counting, watching)):
             task.cancel()
-        await asyncio.gather(listening, counting, return_exceptions=True)
+        await asyncio.gather(*others, return_exceptions=True)
         session.tell_traffic()
     complete = step == session.steps
     pipes.report(Finished(step=step) if complete else Left(step=step))

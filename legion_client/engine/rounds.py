@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 from legion.comm.bridge import Bridge
@@ -15,10 +15,11 @@ from legion.messages import Message
 from legion.outer.blobs import BlobFolder
 from legion.outer.courier import Courier
 from legion.outer.member import Place
-from legion.rounds import RootReport, SpanReport
+from legion.rounds import RootReport, RoundPlan, SpanReport
 from legion_client.engine.protocol import UPDATES, AnchorReached, RoundNews, SpanReduced, UpdateHere, UpdateWanted
 
 DOWNLOAD_S = 600.0  # for the agent to answer
+NAMED_ROUNDS = 3  # the newest, the one that is committed meanwhile, and one for who is late
 
 
 class AgentControl:
@@ -67,6 +68,8 @@ class Rounds:
         self._control = AgentControl(report)
         self._early: list[RoundNews] = []
         self._courier: Courier | None = None
+        self._links: RoundLinks | None = None
+        self._plans: dict[int, RoundPlan] = {}  # of the last rounds
         self._waking = False
 
     def hear(self, command: RoundNews | UpdateHere) -> None:
@@ -75,7 +78,7 @@ class Rounds:
         elif self._courier is None:
             self._early.append(command)
         else:
-            _tell(self._courier, command)
+            self._tell(self._courier, command)
 
     def wake(self) -> None:
         """The engine stops: the compute thread must not wait for a round."""
@@ -97,20 +100,32 @@ class Rounds:
                 self._courier = network.rounds.desk = courier
                 if self._waking:
                     courier.wake()
+                self._links = links
                 for news in self._early:
-                    _tell(courier, news)
+                    self._tell(courier, news)
                 yield courier
         finally:
-            self._courier = network.rounds.desk = None
+            self._courier = network.rounds.desk = self._links = None
             await links.close()
 
+    def _tell(self, courier: Courier, news: RoundNews) -> None:
+        for record in news.records:
+            courier.record_arrived(record)
+        for plan in sorted(news.plans, key=lambda plan: plan.round):
+            courier.plan_arrived(plan)
+        courier.clusters_gone(frozenset(news.gone))
+        if news.plans and self._links is not None:
+            self._plans = recent(self._plans, news.plans)
+            self._links.keep(member for plan in self._plans.values() for member in plan.workers.values())
 
-def _tell(courier: Courier, news: RoundNews) -> None:
-    for record in news.records:
-        courier.record_arrived(record)
-    for plan in sorted(news.plans, key=lambda plan: plan.round):
-        courier.plan_arrived(plan)
-    courier.clusters_gone(frozenset(news.gone))
+
+def recent(known: Mapping[int, RoundPlan], plans: Sequence[RoundPlan]) -> dict[int, RoundPlan]:
+    """The newest revision of the last rounds' plans: who they name may still be called."""
+    found = dict(known)
+    for plan in plans:
+        if plan.round not in found or found[plan.round].revision < plan.revision:
+            found[plan.round] = plan
+    return {number: plan for number, plan in found.items() if number > max(found) - NAMED_ROUNDS}
 
 
 def _taken(path: Path) -> bytes:

@@ -76,8 +76,8 @@ class Session:
         self._training: Training | None = None
         self._stop_asked = self._rest_asked = False
         self._pause_heard_at: float | None = None
-        self._pace = Pace(self._held)
-        self.throttling = Throttling(self._pace, self._device, card_uuid(self._device), prepare.power_note)
+        self.pace = Pace(self._held)
+        self.throttling = Throttling(self.pace, self._device, card_uuid(self._device), prepare.power_note)
         self._told = (0, 0)  # bytes sent and received
         self._moving = False  # when it was told; that nothing is any more is told once
         self.member: Member | None = None
@@ -213,7 +213,7 @@ class Session:
             self._blueprint,
             self._loader,
             self._device,
-            self._pace,
+            self.pace,
             self._tell,
             Neighbours(self._identity.worker_id, self._folder, links, bridge),
             self._encoder_of_contributions,
@@ -321,15 +321,15 @@ class Session:
 
     def _encoder_of_contributions(self, codec: AnyCodec) -> AnyCodec:
         """On our card, unless its memory was asked for."""
-        return codec if self._pace.serving else encoder_for(self._device)(codec)
+        return codec if self.pace.serving else encoder_for(self._device)(codec)
 
     def pause(self, command: Pause) -> None:
         self._pause_heard_at = None if command.after_contribution else time.monotonic()
         if not command.serves:
-            self._pace.pause(after_contribution=command.after_contribution)
+            self.pace.pause(after_contribution=command.after_contribution)
         elif self._can_serve:
             self._rest_asked = True  # whenever it leaves from now on
-            self._pace.serve()
+            self.pace.serve()
         else:
             self.stop(NO_SERVICE_S, rests=True)
 
@@ -341,7 +341,7 @@ class Session:
 
     def resume(self) -> None:
         self._rest_asked = self._stop_asked and self._rest_asked
-        self._pace.resume()
+        self.pace.resume()
         self.throttling.holds(False)
 
     def limit_line(self, rates: Rates) -> None:
@@ -379,8 +379,8 @@ class Session:
         if rests and self._training is not None:
             self._training.resting.set()
         if within_s is not None:
-            self._pace.give_up(within_s)
-            if self._pace.serving and self.member is not None:  # which may wait for what others compute
+            self.pace.give_up(within_s)
+            if self.pace.serving and self.member is not None:  # which may wait for what others compute
                 self.member.changes.fail(StepAborted("the step was given up, as this computer leaves"))
         if self._training is not None:
             self._training.stopping.set()

@@ -5,11 +5,12 @@ import time
 
 import pytest
 
+from legion.comm.liveness import FACTOR, SLOWEST_AT_FIRST_S
 from legion.errors import PeerLost
 from legion_client.engine.protocol import Failed, StepDone
 from tests.client.engine.engine_processes import Dataset, Engines, training, with_config
 
-BOUND_S = 40.0  # as docs/protocol.md says: gRPC's keepalive, SILENT_S, and an attempt to connect
+BOUND_S = FACTOR * SLOWEST_AT_FIRST_S + 2.5  # as docs/protocol.md says, for who has just begun
 
 
 @pytest.mark.timeout(180)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from legion.comm.peers import MOVING_S
+from legion.comm.patience import MOVING_S
 from legion_client.agent.reach import load
 from legion_client.paths import Home
 from tests.e2e.running import Admin, Program, small_run

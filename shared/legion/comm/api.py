@@ -87,6 +87,8 @@ class Usage:
     sent_gradient_bytes: int = 0  # of those
     received_bytes: int = 0
     waiting_s: float = 0.0
+    waiting: bool = False  # the compute thread, now
+    crossings: int = 0  # times it began or ended waiting
 
 
 class Exchange(Protocol):

@@ -22,13 +22,17 @@ class LoopWork(Generic[T]):
         self._usage = usage
 
     def wait(self) -> T:
+        self._usage.crossings += 1
         if self._future.done():
             return self._future.result()
         started = time.perf_counter()
+        self._usage.waiting = True
         try:
             return self._future.result()
         finally:
             self._usage.waiting_s += time.perf_counter() - started
+            self._usage.waiting = False
+            self._usage.crossings += 1
 
     def done(self) -> bool:
         return self._future.done()

@@ -1,9 +1,9 @@
 """A link to another member over gRPC: how it is called, when it is tried again, and when it counts as lost.
 
 One rule for time: every call is tried again until it succeeds or the peer is lost, and one thing decides that a
-peer is lost: its watch, a call that stays open as long as the peer is there. What a peer needs time for (computing
-the step, taking a gradient in its turn) has no deadline while the watch lives; weights that have begun to come have
-one, derived from measured speed.
+peer is lost: its watch, a call that stays open as long as the peer is there, and on which it says every second that
+it lives (see `liveness`). What a peer needs time for (computing the step, taking a gradient in its turn) has no
+deadline while the watch lives; weights that have begun to come have one, derived from measured speed.
 """
 
 import asyncio
@@ -19,9 +19,11 @@ from legion.codec.api import Codec, Floats
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches, Verdict
 from legion.comm.frames import InPlace, PartWriter, decode_opening, frames_of
+from legion.comm.liveness import LOOK_S, Liveness
 from legion.comm.member import Member, naming
 from legion.comm.moving import MovingChannel
 from legion.comm.open_call import OpenCall
+from legion.comm.patience import MOVING_S, Pace, patience_s
 from legion.comm.server import EPOCH_KEY, SERVICE, Parsed, message_of, parsed
 from legion.errors import LegionError, PartInvalid, PeerError, PeerLost, PeerPaused, PeerRefused, by_slug
 from legion.ids import Step, UnitId, WorkerId
@@ -40,37 +42,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Reply = TypeVar("Reply", bound=Parsed)
-FIRST_CONTACT_S = 120.0  # members learn of a plan up to a few heartbeats apart
-SILENT_S = 5.0  # without a watch or an answer, after there was one: lost
-REFUSED_S = 0.5  # the same of a peer whose computer is there, and nobody listens any more
-REFUSED = "Connection refused"  # in gRPC's words; where it has others, SILENT_S holds
-MOVING_S = 20.0  # the same of a peer behind a relay: when that dies, it takes so long until another is found
 ASK_S = 0.5  # of silence, then the coordinator is asked where the peer is
+FRAME_BYTES = 1 << 21  # a message that a word of life may have to wait behind
 LAST_WORD_S = 1.0  # for the end of a watch, after the farewell
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # pauses between tries; the last repeats
 COMPLETE = "complete"  # the farewell of a member that has nothing left to do
 BROKEN = "broken"  # that of one whose plan cannot go on, for want of a third: it waits for another plan
 PAUSED = "paused"  # that of one whose volunteer has it rest: what it did is kept, and the others go on from there
-
-
-class Pace:
-    """How long a transfer may take: ten times what the measured speed says, and 10 s of grace."""
-
-    def __init__(self) -> None:
-        self._bytes_per_s = 125_000.0  # until measured: 1 Mbit/s
-
-    def deadline_s(self, size_bytes: int) -> float:
-        return 10.0 + 10.0 * size_bytes / self._bytes_per_s
-
-    def measured(self, size_bytes: int, took_s: float) -> None:
-        """An average over recent transfers; small ones say nothing about speed."""
-        if size_bytes >= 65_536 and took_s > 0:
-            self._bytes_per_s += 0.25 * (size_bytes / took_s - self._bytes_per_s)
-
-    def missed(self, size_bytes: int, took_s: float) -> None:
-        """A transfer was cut off after so much: the next try must have the time for it at that speed."""
-        if size_bytes and took_s > 0:
-            self._bytes_per_s = min(self._bytes_per_s, size_bytes / took_s)
 
 
 class GrpcLink:
@@ -88,6 +66,8 @@ class GrpcLink:
         self._met = self._away = False  # was there; is looked for
         self._asking: asyncio.TimerHandle | None = None
         self._silent_since = self._missed_at = time.monotonic()
+        self._liveness = Liveness(time.monotonic())
+        self._carried_bytes = 0  # the most that one message from there now may have
         self._waiting: set[asyncio.Timeout] = set()
         self._fetches = OpenCall(channel.stream_stream(SERVICE + "Fetch"), self._metadata, peer)
         self._gradients = OpenCall(channel.stream_stream(SERVICE + "SendGradient"), self._metadata, peer)
@@ -101,8 +81,12 @@ class GrpcLink:
         async def once() -> None:
             async with self._fetches.exchange() as call:
                 await call.write(request)
-                with naming(self._peer):
-                    await self._read_part(call, step, unit, out)
+                self._carried_bytes = min(out.nbytes, FRAME_BYTES)
+                try:
+                    with naming(self._peer):
+                        await self._read_part(call, step, unit, out)
+                finally:
+                    self._carried_bytes = 0
 
         async with self._fetches.turn:
             await self._persist(once)
@@ -124,6 +108,7 @@ class GrpcLink:
             async with asyncio.timeout(patience_s):
                 while not writer.complete and (frame := await call.read()) is not grpc.aio.EOF:
                     received += len(frame)
+                    self._liveness = self._liveness.heard(time.monotonic())
                     await download.through(len(frame))
                     writer.write(frame)
         except TimeoutError:
@@ -298,18 +283,21 @@ class GrpcLink:
     def _heard(self) -> None:
         """The peer is there, and will be missed."""
         self._met, self._silent_since = True, time.monotonic()
+        self._liveness = self._liveness.heard(self._silent_since)
 
     async def _watch_once(self) -> tuple[bool, LegionError | None]:
         """Whether the peer was there, and how the watch ended; None: by a farewell."""
         call = self._watch(WatchRequest().SerializeToString(), metadata=self._metadata)
         contact = False
+        self._liveness = self._liveness.heard(time.monotonic())
         try:
-            while (message := await call.read()) is not grpc.aio.EOF:
+            while (message := await self._next_word(call)) is not grpc.aio.EOF:
                 contact = True
                 if self._away:
                     after_s = time.monotonic() - self._missed_at
                     logger.info("peer reached again peer=%s after_s=%.3f", self._peer, after_s)
                 self._have_back()
+                self._heard()
                 presence = self._parsed(Presence, message)
                 if presence.leaving:
                     self._take_leave(presence.reason)
@@ -323,6 +311,30 @@ class GrpcLink:
         finally:
             call.cancel()
 
+    async def _next_word(self, call: Any) -> Any:
+        """Of the watch. Once the peer is known, whoever says nothing for too long is lost."""
+        reading = asyncio.ensure_future(call.read())
+        try:
+            while not reading.done():
+                await asyncio.wait({reading}, timeout=LOOK_S)
+                if not reading.done():
+                    self._judge()
+            return reading.result()
+        finally:
+            reading.cancel()
+
+    def _judge(self) -> None:
+        self._liveness = looked = self._liveness.looked(time.monotonic())
+        carrying_s = self._pace.takes_s(self._carried_bytes)
+        if not self._met or not looked.is_lost(carrying_s) or self._member.changes.failure is not None:
+            return
+        limit_s = looked.limit_s(carrying_s)
+        if self._channel.endpoint.relayed and looked.silent_s <= MOVING_S:  # the relay may be what is silent
+            self._miss()
+            return
+        silent = f"{self._peer} is connected, and has said nothing for {looked.silent_s:.1f} s"
+        self._lose(PeerLost(f"{silent}; its limit is {limit_s:.1f} s"))
+
     def _take_leave(self, reason: str) -> None:
         self._complete = reason == COMPLETE
         self._fetches.close()
@@ -334,15 +346,6 @@ class GrpcLink:
             self._member.changes.fail(PeerPaused(f"{self._peer} was paused by its volunteer"), peer=self._peer)
         elif reason != COMPLETE:
             self._member.changes.fail(PeerLost(f"{self._peer} left: {reason}"), peer=self._peer)
-
-
-def patience_s(error: str, met: bool, relayed: bool, listens: bool = False) -> float:
-    """How long a peer may be silent, by how it was last failed to be reached, before it counts as lost."""
-    if REFUSED in error and (met or listens) and not relayed:
-        return REFUSED_S
-    if not met:
-        return FIRST_CONTACT_S
-    return MOVING_S if relayed else SILENT_S  # behind a relay the error is the relay's
 
 
 async def _until_end(call: Any) -> None:

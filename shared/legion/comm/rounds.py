@@ -7,7 +7,7 @@ one before it; that is checked before a message is read.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -33,6 +33,7 @@ PIECE_BYTES: Final = 1 << 20
 KEY_BYTES: Final = 1 << 16
 UPDATE_PIECE_BYTES: Final = 1 << 18  # of updates, which many may fetch at once: each shows soon that it moves
 SILENT_S: Final = 30.0  # of a call, beyond what its bytes take
+GRACE_S: Final = 10.0  # for calls under way to who is named no more
 HANGING_S: Final = 5.0  # who does not begin to answer within this time is not waited for: storage has it too
 OPENING_BYTES: Final = 1 << 19  # of values that follow a part's name at once, so that the line is not idle meanwhile
 AHEAD_BYTES: Final = 1 << 20  # of an update, before we ask for more: what a fast line holds; gRPC's own limit is 64 KiB
@@ -223,9 +224,26 @@ class RoundLinks:
         self._usage = usage
         self._line = line
         self._channels: dict[tuple[WorkerId, str], Any] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def open_to(self) -> frozenset[tuple[WorkerId, str]]:
+        """Workers, with their addresses."""
+        return frozenset(self._channels)
+
+    def keep(self, members: Iterable[Member]) -> None:
+        """Channels to others, and to where these were before, are closed; calls under way there may end first."""
+        named = {_address(member) for member in members}
+        for gone in self._channels.keys() - named:
+            closing = asyncio.ensure_future(self._channels.pop(gone).close(GRACE_S))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        for closing in self._closing:
+            closing.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def send_part(self, member: Member, key: PartKey, data: bytes) -> None:
         """PartRefused and other answers of the reducer come out as they are; PeerLost when there is none."""
@@ -325,11 +343,10 @@ class RoundLinks:
             raise PartInvalid(f"{member.worker_id} sends more than the {size_bytes} bytes of an update")
 
     def _channel(self, member: Member) -> Any:
-        address = f"{member.endpoint.host}:{member.endpoint.port}"
-        known = self._channels.get((member.worker_id, address))
+        known = self._channels.get(_address(member))
         if known is None:
-            known = self._channels[member.worker_id, address] = grpc.aio.secure_channel(
-                address,
+            known = self._channels[_address(member)] = grpc.aio.secure_channel(
+                _address(member)[1],
                 self._credentials,
                 options=[
                     *CHANNEL_OPTIONS,
@@ -347,6 +364,10 @@ def _counting_invalid(desk: Desk) -> Iterator[None]:
     except PartInvalid:
         desk.turned_away("invalid")
         raise
+
+
+def _address(member: Member) -> tuple[WorkerId, str]:
+    return member.worker_id, f"{member.endpoint.host}:{member.endpoint.port}"
 
 
 def _patience_s(size_bytes: int) -> float:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from legion.codec.registry import by_wire_id
 from legion.comm.api import Ballot, Batches
 from legion.comm.frames import Opening, PartWriter, decode_opening, frame_count, frames_of
+from legion.comm.liveness import BEAT_S
 from legion.comm.mailbox import Delivery
 from legion.comm.member import Member, naming
 from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, StepAborted
@@ -194,9 +195,11 @@ class PeerService(grpc.GenericRpcHandler):  # type: ignore[misc]
         return _counted(member, message=reply, request=message.ByteSize())
 
     async def _watch(self, member: Member, caller: Rank, requests: AsyncIterator[bytes], context: Context) -> None:
-        await context.write(Presence().SerializeToString())
-        reason = await asyncio.shield(self._farewell)
-        await context.write(Presence(leaving=True, reason=reason).SerializeToString())
+        farewell = self._farewell
+        while not farewell.done():
+            await context.write(Presence().SerializeToString())
+            await asyncio.wait({farewell}, timeout=BEAT_S)
+        await context.write(Presence(leaving=True, reason=farewell.result()).SerializeToString())
 
 
 def _counted(member: Member, message: bytes, request: int) -> bytes:

@@ -137,10 +137,11 @@ class Training:
         while (index := self._next_batch(work, idle=not micro_batches)) is not None:
             batch = self._loader.blocks_from(work.first_block + index * self._loader.blocks_each)
             self._prefetch(work, index)
-            with self._zero.backward_of(index, batch.tokens), autocast(self._config.cluster, self._device):
-                loss = self._loss_sum(batch)
-                loss.backward()
-            loss_sum += float(loss.detach())
+            with self.pace.micro_batch():
+                with self._zero.backward_of(index, batch.tokens), autocast(self._config.cluster, self._device):
+                    loss = self._loss_sum(batch)
+                    loss.backward()
+                loss_sum += float(loss.detach())
             tokens += batch.tokens
             micro_batches += 1
         lr = work.ease * learning_rate(self._config.optimizer, work.at, self._config.steps)
@@ -190,7 +191,8 @@ class Training:
             for number in mine:
                 self._go_on()
                 batch = self._loader.validation_batch(number, most)
-                loss_sum += float(self._loss_sum(batch))
+                with self.pace.micro_batch():
+                    loss_sum += float(self._loss_sum(batch))
                 tokens += batch.tokens
             if self._writer is not None and group.rank == 0:
                 self._writer.write(self._model, self.steps_done, self._go_on)

@@ -4,10 +4,11 @@ Invariant: it rests between two micro-batches, never inside one. Stopping a proc
 its peers without answers and make fans rise and fall with every second.
 """
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -15,6 +16,7 @@ from legion.errors import StepAborted
 
 logger = logging.getLogger(__name__)
 
+USUAL_WEIGHT = 0.1  # of the newest micro-batch in what one usually takes
 LEAST_DUTY = 0.05  # of the time; below it, what a step needs beside its micro-batches would never end
 
 
@@ -37,6 +39,8 @@ class Pace:
         self._duty = 1.0
         self._threads: int | None = None
         self._since = clock()  # the last rest ended, or there was nothing to do
+        # Of micro-batches: how many were begun, whether one is under way, s that one usually takes.
+        self.micro_batches: tuple[int, bool, float | None] = (0, False, None)
 
     @property
     def given_up(self) -> bool:
@@ -60,6 +64,19 @@ class Pace:
             if self._serving and not self._told:
                 self._told = True
                 self._on_held()
+
+    @contextlib.contextmanager
+    def micro_batch(self) -> Iterator[None]:
+        """On the compute thread, around each: anyone may look whether it comes to an end."""
+        begun, _, usual_s = self.micro_batches
+        started = self._clock()
+        self.micro_batches = (begun + 1, True, usual_s)
+        try:
+            yield
+        finally:
+            took_s = self._clock() - started
+            usual_s = took_s if usual_s is None else usual_s + USUAL_WEIGHT * (took_s - usual_s)
+            self.micro_batches = (begun + 1, False, usual_s)
 
     def pause(self, *, after_contribution: bool = False) -> None:
         """From the next micro-batch on nothing is computed; or first once a contribution is made."""

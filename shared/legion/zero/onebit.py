@@ -21,9 +21,10 @@ what compression drops can be fed back.
 - Adam's steps are bounded by the learning rate (Kingma & Ba, section 2.1), but not with a frozen variance: elements
   whose gradients were near zero in the warm-up would jump, by the sign alone. The bound is kept explicitly.
 
-Aborted steps: momentum and residuals move when the step is committed, not before. Resumed runs: momentum and variance
-come with the slice; residuals are lost, which loses what a few steps had not sent yet, and start at zero. There is no
-second warm-up.
+Aborted steps: momentum and residuals move when the step is committed, not before. Resumed runs, and clusters that go on
+from a restore point with other members: momentum and variance come with the slice, residuals are lost, which loses what
+a few steps had not sent yet, and start at zero. There is no second warm-up. A member that comes back to a run by itself
+has the phase of the cluster that it enters, and moments as a newcomer's.
 
 Memory: momentum and residual of the whole model (`OptimizerConfig.state_bytes`), and in the compressed phase the sum of
 the step's gradients, as with `reduce_every: step`.

@@ -26,15 +26,16 @@ A, B = ClusterId("b"), ClusterId("a")  # of two members, and of one
 FORMS = ("residual", "buffer")
 
 
-def config_of(world: World) -> RunConfig:
-    config = merge(RunConfig(), {"cluster": {"policy": "fixed", "size": 2}, "rounds": {"steps": 4}})
+def config_of(world: World, optimizer: str = "adamw") -> RunConfig:
+    changes = {"cluster": {"policy": "fixed", "size": 2}, "rounds": {"steps": 4}, "optimizer": {"name": optimizer}}
+    config = merge(RunConfig(), changes)
     return config.model_copy(update={"rounds": world.config})
 
 
-def point(folder: Path, world: World, team: Team) -> list[Path]:
+def point(folder: Path, world: World, team: Team, optimizer: str = "adamw") -> list[Path]:
     """What its members write between two steps."""
     folder.mkdir()
-    digest, paths = config_digest(config_of(world)), []
+    digest, paths = config_digest(config_of(world, optimizer)), []
     for rank, member in zip(team.layout.ranks, team.members, strict=True):
         former, waiting, anchor = member.state(final=False)
         info = StateInfo(
@@ -54,7 +55,9 @@ def point(folder: Path, world: World, team: Team) -> list[Path]:
             spans=kept_spans(waiting),
             standing=member.standing(Epoch(1), Step(7)),
         )
-        moments = {name: np.full_like(anchor.values, number) for number, name in enumerate(("exp_avg", "exp_avg_sq"))}
+        moments = {
+            name: np.full_like(anchor.values, number) for number, name in enumerate(("exp_avg", "exp_avg_sq"), 1)
+        }
         slices = {"weights": team.slices[rank], "anchor": anchor.values} | moments
         if anchor.momentum is not None:
             slices["momentum"] = anchor.momentum
@@ -70,7 +73,13 @@ def files_of(paths: Sequence[Path]) -> Iterator[Files]:
 
 
 def regrouped(
-    world: World, team: Team, paths: Sequence[Path], shares: tuple[int, ...], contributed: int, monkeypatch: Any
+    world: World,
+    team: Team,
+    paths: Sequence[Path],
+    shares: tuple[int, ...],
+    contributed: int,
+    monkeypatch: Any,
+    optimizer: str = "adamw",
 ) -> Team:
     """The team, of other members, in the place of the one before."""
     monkeypatch.setitem(SHARES, team.cluster, shares)
@@ -83,12 +92,12 @@ def regrouped(
         place = Place(RUN, team.cluster, rank, Layout(UNITS, shares), world.rounds)
         state = Slice(*(torch.zeros(place.layout.owned(place.rank)) for _ in range(4)))
         with files_of(paths) as files:
-            returned = restored(config_of(world), place, files, contributed, state, copied)
+            returned = restored(config_of(world, optimizer), place, files, contributed, state, copied)
         assert returned.goes_on is not None
         returned.goes_on()
         assert returned.optimizer_steps == 7
-        assert np.array_equal(array_of(state.exp_avg), np.zeros_like(array_of(state.exp_avg)))
-        assert np.array_equal(array_of(state.exp_avg_sq), np.ones_like(array_of(state.exp_avg_sq)))
+        assert np.array_equal(array_of(state.exp_avg), np.full_like(array_of(state.exp_avg), 1))
+        assert np.array_equal(array_of(state.exp_avg_sq), np.full_like(array_of(state.exp_avg_sq), 2))
         after.slices[rank], after.members[rank] = array_of(state.weights), returned.member
     world.teams[world.teams.index(team)] = after
     return after
@@ -194,6 +203,19 @@ def test_a_contribution_that_nobody_took_leaves_the_work_of_the_point_to_the_nex
     if form == "residual":
         assert np.allclose(fresh, done, atol=1e-5)
     assert the_work(after, 1)[0] == 2 + 4, "and is named with it"
+
+
+@SHAPES
+def test_one_bit_adam_keeps_its_moments_and_begins_no_second_warm_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shares: tuple[int, ...]
+) -> None:
+    """`regrouped` compares the moments and the steps that they stand for."""
+    world = world_of(A, B)
+    team = world.teams[0]
+    train(team, 2, seed=1)
+    paths = point(tmp_path / "point", world, team, "onebit_adam")
+    after = regrouped(world, team, paths, shares, -1, monkeypatch, "onebit_adam")
+    assert after.members[0].progress.steps == 2
 
 
 def test_a_point_of_another_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

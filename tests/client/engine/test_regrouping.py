@@ -1,9 +1,12 @@
 """A member of a cluster is lost, and the others go on from a restore point, in the processes that they are."""
 
+import signal
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
 
+from legion.comm.liveness import FACTOR, SLOWEST_AT_FIRST_S
 from legion.config import config_digest
 from legion.ids import ClusterId, Epoch
 from legion.messages import Endpoint, Member, Plan
@@ -66,9 +69,12 @@ def elastic(data: Dataset, rounds: int, size: int, **change: object) -> Dataset:
     )
 
 
-@pytest.mark.parametrize(("size", "lost"), [(2, 0), (3, 1)])
-def test_who_is_left_goes_on_from_the_newest_point(engines: Engines, text_data: Dataset, size: int, lost: int) -> None:
-    data = elastic(text_data, 6, size)
+@pytest.mark.parametrize(("size", "lost", "optimizer"), [(2, 0, "adamw"), (3, 1, "adamw"), (3, 0, "onebit_adam")])
+def test_who_is_left_goes_on_from_the_newest_point(
+    engines: Engines, text_data: Dataset, size: int, lost: int, optimizer: str
+) -> None:
+    """1-bit Adam has begun to send signs by then: it goes on doing so, with the momentum that it had."""
+    data = with_config(elastic(text_data, 6, size), optimizer={"name": optimizer})
     *cluster, single = engines.start(size + 1)
     other = [single]
     table = seated(data, [cluster, other], kind=Elastic)
@@ -86,6 +92,32 @@ def test_who_is_left_goes_on_from_the_newest_point(engines: Engines, text_data: 
         for rank in {rank for name, rank, _ in roots if name == ClusterId("c1")}:
             assert len({root for name, r, root in roots if (name, r) == (ClusterId("c1"), rank)}) <= 2, number
     assert any(span.inclusion(ClusterId("c1")) for span in table.records[-1].spans)
+
+
+def test_who_is_left_goes_on_without_one_that_is_stopped(engines: Engines, text_data: Dataset) -> None:
+    """Its connections stay open, and nobody is told: only its silence says so."""
+    data = elastic(text_data, 40, 3)
+    *cluster, single = engines.start(4)
+    table = seated(data, [cluster, [single]], kind=Elastic)
+    plan = plan_of_cluster(table, table.clusters[0])
+    reached(cluster[1], lambda step: step >= 7)
+    cluster[1].signal(signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    left = [cluster[0], cluster[2]]
+    table.regroup(table.clusters[0], plan, left)
+    assert time.monotonic() - stopped_at < 2 * FACTOR * SLOWEST_AT_FIRST_S, "a busy machine may take some of it"
+    for engine in left:
+        broken = engine.only(PlanBroken)
+        assert broken.lost_peer in (cluster[1].identity.worker_id, None)
+        reached(engine, lambda step: step >= 12)
+    cluster[1].signal(signal.SIGCONT)
+    assert cluster[1].wait_for(PlanBroken).broken.epoch == plan.epoch, "it learns that the others left its plan"
+    cluster[1].kill()
+    everyone = [*left, single]
+    assert [engine.ended() for engine in everyone] == [0] * 3, "".join(e.log for e in everyone)
+    for engine in everyone:
+        assert engine.reports[-1] == Finished(step=160)
+        assert "Traceback" not in engine.log
 
 
 def test_another_member_takes_part_once_the_cluster_has_contributed(engines: Engines, text_data: Dataset) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tls_members import Node, endpoints_of, listening, open_unit
 
 from legion.comm.api import Batches
-from legion.comm.peers import FIRST_CONTACT_S, MOVING_S, REFUSED, REFUSED_S, SILENT_S, patience_s
+from legion.comm.patience import FIRST_CONTACT_S, MOVING_S, REFUSED, REFUSED_S, SILENT_S, patience_s
 from legion.errors import PeerLost
 from legion.ids import Rank, WorkerId
 from legion.layout import CHUNK, Layout

@@ -20,11 +20,12 @@ from tls_members import LAYOUT, Node, endpoints_of, joined, listening, open_unit
 
 from legion.codec.api import Floats
 from legion.codec.registry import by_name
-from legion.comm import frames
+from legion.comm import frames, liveness, server
 from legion.comm.api import Ballot, Batches
 from legion.comm.credentials import SERVER_OPTIONS, server_credentials
 from legion.comm.frames import encode_frame, frames_of
-from legion.comm.peers import REFUSED_S, SILENT_S, Pace
+from legion.comm.liveness import BEAT_S, FACTOR, LEAST_S, SLOWEST_AT_FIRST_S
+from legion.comm.patience import REFUSED_S, SILENT_S, Pace
 from legion.comm.server import SERVICE, PeerService
 from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, PeerRefused
 from legion.ids import Rank
@@ -210,6 +211,40 @@ async def test_who_was_there_before_the_plan_and_listens_no_more_is_gone(tmp_pat
             assert REFUSED_S <= time.monotonic() - started < SILENT_S
     assert isinstance(error, PeerLost)
     assert there.changes.lost_peer == gone
+
+
+async def test_a_peer_that_is_connected_and_says_nothing_is_lost(tmp_path: Path) -> None:
+    """Not one connection breaks: what is sent never arrives, in either direction."""
+    async with through_a_proxy(tmp_path, LAYOUT) as (nodes, proxy):
+        await nodes[0].member.links[Rank(1)].send_gradient(0, Batches((0,), 1), 0, admitted(nodes[1]))
+        started = time.monotonic()
+        proxy.each_carries_bytes = 0
+        error = await failed(nodes[0])
+        took_s = time.monotonic() - started
+        assert isinstance(error, PeerLost)
+        assert f"{nodes[1].member.me} is connected, and has said nothing for" in str(error)
+        assert nodes[0].member.changes.lost_peer == nodes[1].member.me
+        assert LEAST_S - BEAT_S <= took_s < FACTOR * SLOWEST_AT_FIRST_S + 3.0
+        assert proxy.accepted == 1
+        assert nodes[1].member.changes.failure is None, "its own link does not pass there"
+
+
+async def test_nobody_is_lost_for_saying_nothing_while_its_words_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that computes for long answers nothing, and its loop says that it lives."""
+    monkeypatch.setattr(liveness, "LEAST_S", 0.6)
+    monkeypatch.setattr(liveness, "SLOWEST_AT_FIRST_S", 0.0)
+    monkeypatch.setattr(server, "BEAT_S", 0.1)
+    async with joined(tmp_path) as nodes:
+        nodes[0].member.shelf.put(0, 0, np.ones(CHUNK, dtype=np.float32))
+        out = np.empty(2 * CHUNK, dtype=np.float32)
+        fetch = asyncio.ensure_future(nodes[0].member.gather(0, 0, out))
+        await asyncio.wait({fetch}, timeout=2.0)
+        assert not fetch.done()
+        nodes[1].member.shelf.put(0, 0, np.ones(CHUNK, dtype=np.float32))
+        await fetch
+        assert nodes[0].member.changes.failure is None
 
 
 def admitted(node: Node) -> Floats:

@@ -10,7 +10,8 @@ from tls_members import endpoints_of, listening
 
 from legion.comm import peers
 from legion.comm.api import Batches
-from legion.comm.peers import SILENT_S, Pace, peer_error
+from legion.comm.patience import SILENT_S, Pace
+from legion.comm.peers import peer_error
 from legion.errors import LegionError, NotFinite, PartInvalid, PeerError, PeerLost, PeerRefused, StepAborted
 from legion.ids import Rank
 from legion.messages import Endpoint

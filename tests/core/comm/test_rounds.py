@@ -34,7 +34,7 @@ from legion.errors import (
     PeerRefused,
     Unavailable,
 )
-from legion.messages import Member
+from legion.messages import Endpoint, Member
 
 # Who is let in.
 
@@ -272,3 +272,31 @@ async def test_a_mistake_of_the_others_program_is_said_and_no_reason_to_give_up(
         assert "a call failed" in caplog.text
         meet.desk.refuse_part = None
         await meet.send(b"part")
+
+
+async def test_channels_that_no_plan_names_are_closed_and_opened_again_when_they_are_needed(tmp_path: Path) -> None:
+    """Also those to where a worker listened before: each would keep a socket and try to connect for ever."""
+    async with meeting(tmp_path) as meet:
+        await meet.send(b"before")
+        there = meet.target
+        address = f"{there.endpoint.host}:{there.endpoint.port}"
+        assert meet.links.open_to == {(there.worker_id, address)}
+        meet.links.keep([there])
+        await meet.send(b"kept")
+        assert meet.links.open_to == {(there.worker_id, address)}
+        moved = there.model_copy(update={"endpoint": Endpoint(host="127.0.0.1", port=1)})
+        meet.links.keep([moved])
+        assert not meet.links.open_to
+        await meet.send(b"again")
+        assert meet.links.open_to == {(there.worker_id, address)}
+        meet.links.keep([])
+        assert not meet.links.open_to
+
+
+async def test_a_call_under_way_outlives_its_channel(tmp_path: Path) -> None:
+    async with meeting(tmp_path) as meet:
+        sending = asyncio.ensure_future(meet.send(noise(1 << 20)))
+        while not meet.links.open_to:
+            await asyncio.sleep(0)
+        meet.links.keep([])
+        await sending
