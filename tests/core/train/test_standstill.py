@@ -52,7 +52,6 @@ def test_only_looks_at_a_computation_that_did_not_move_count(looks: list[tuple[f
         seen = replace(
             seen, computes=computes, micro_batch=seen.micro_batch + begun, crossings=seen.crossings + crossed
         )
-        still = still + 1 if computes and not begun and not crossed else 0
         state = state.looked(state.at + gap_s, seen)
         assert state.still_s <= still * MOST_COUNTED_S, "a process that slept counts one look of it"
         assert not (state.hangs and not computes)
