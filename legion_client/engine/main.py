@@ -79,7 +79,7 @@ async def serve(pipes: Pipes, session: Session) -> int:
         return GONE
     training = asyncio.ensure_future(session.train(command))
     listening = asyncio.ensure_future(listen(pipes, session))
-    counting = asyncio.ensure_future(session.count_traffic())
+    counting = asyncio.ensure_future(session.traffic.run())
     watching = asyncio.ensure_future(watched(session.pace, lambda: session.member, session.network))
     try:
         await asyncio.wait({training, listening, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -98,7 +98,7 @@ async def serve(pipes: Pipes, session: Session) -> int:
         for task in (others := (listening, counting, watching)):
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        session.tell_traffic()
+        session.traffic.tell()
     complete = step == session.steps
     pipes.report(Finished(step=step) if complete else Left(step=step))
     return 0

@@ -42,16 +42,13 @@ from legion_client.engine.course import Course, Neighbours, first_anchor, point_
 from legion_client.engine.links import Links
 from legion_client.engine.points import held
 from legion_client.engine.protocol import (
-    PULSE_S,
     REGROUP_S,
     HandedOver,
     Held,
     Listening,
-    Moved,
     Pause,
     PlanBroken,
     Prepare,
-    Pulse,
     Rates,
     StepDone,
     Train,
@@ -59,10 +56,10 @@ from legion_client.engine.protocol import (
 from legion_client.engine.rounds import Rounds
 from legion_client.engine.speaker import Report
 from legion_client.engine.throttling import Throttling
+from legion_client.engine.traffic_told import TrafficTold
 
 logger = logging.getLogger(__name__)
 NO_SERVICE_S = 1.0  # for the step under way, where the others cannot go on while we rest
-TRAFFIC_S = 1.0  # between two reports of it: what a crash forgets
 
 
 class Session:
@@ -78,8 +75,6 @@ class Session:
         self._pause_heard_at: float | None = None
         self.pace = Pace(self._held)
         self.throttling = Throttling(self.pace, self._device, card_uuid(self._device), prepare.power_note)
-        self._told = (0, 0)  # bytes sent and received
-        self._moving = False  # when it was told; that nothing is any more is told once
         self.member: Member | None = None
         self._next_plan: asyncio.Future[Train | None] | None = None  # None as its result: there will be none
         self.rounds = Rounds(report)
@@ -108,6 +103,7 @@ class Session:
             self._identity, host, port, lambda peers: (CopyService(peers, folder),)
         )
         self.links = Links(self._identity, self.network, self._report)
+        self.traffic = TrafficTold(self.network.rounds.line, self.links, self._report)
         self._report(
             Listening(
                 port=self.network.port,
@@ -349,24 +345,6 @@ class Session:
         line.upload.limit(rates.upload_bytes_per_s, rates.burst_s)
         line.download.limit(rates.download_bytes_per_s, rates.burst_s)
         self.links.limit(rates)
-
-    async def count_traffic(self) -> None:
-        """Until cancelled; and that this loop lives."""
-        pulse_at = time.monotonic()
-        while True:
-            await asyncio.sleep(TRAFFIC_S)
-            self.tell_traffic()
-            if time.monotonic() - pulse_at >= PULSE_S:
-                pulse_at = time.monotonic()
-                self._report(Pulse())
-
-    def tell_traffic(self) -> None:
-        line, (sent, received) = self.network.rounds.line, self._told
-        house_sent, house_received = self.links.moved
-        self._told = line.upload.passed_bytes + house_sent, line.download.passed_bytes + house_received
-        was_moving, self._moving = self._moving, self._told != (sent, received)
-        if self._moving or was_moving:
-            self._report(Moved(sent_bytes=self._told[0] - sent, received_bytes=self._told[1] - received))
 
     def _held(self) -> None:
         self.throttling.holds(True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 from identities import issue
 
 from legion.codec.api import Floats
@@ -20,6 +21,7 @@ from legion.comm.frames import encode_frame, frames_of
 from legion.comm.member import Member
 from legion.comm.network import PeerNetwork, listen
 from legion.comm.server import EPOCH_KEY
+from legion.errors import LegionError
 from legion.identity import Identity
 from legion.ids import Epoch, Rank, host_name
 from legion.layout import CHUNK, Layout
@@ -129,3 +131,10 @@ def open_unit(node: Node, batch_count: int = 4, *, step: int = 0, unit: int = 0)
     out = np.full(len(node.member.layout.bounds(unit, node.member.group.rank)), np.nan, dtype=np.float32)
     node.member.mailbox.open(step, unit, batch_count, out)
     return out
+
+
+async def failed(node: Node) -> LegionError:
+    """The failure of a member, once it has one."""
+    with pytest.raises(LegionError) as caught:
+        await node.member.changes.until(lambda: False)
+    return caught.value
