@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from legion_client.machine.congestion import (
@@ -58,6 +58,7 @@ def played(queue: Queue, line: Line, start_s: float, seconds: float) -> tuple[Li
     return line, trips, rates
 
 
+@settings(deadline=None)  # 1,200 looks an example, on any machine
 @given(st.floats(100e3, 100e6), st.floats(0.006, 0.3), st.floats(0.05, 2.0))
 @example(bytes_per_s=100000.0, base_s=0.22169606822625135, deepest_s=1.0)
 def test_round_trips_stay_within_twice_and_the_line_is_used(
@@ -123,7 +124,7 @@ def test_what_a_busy_processor_does_not_use_is_not_taken_twice() -> None:
     for moved, expected in ((0.9 * SLOWED, SLOWED), (0.5 * SLOWED, LATE * 0.5 * SLOWED)):
         line = slowed()
         for look in range(NEWEST):
-            line = sampled(line, 0.11, moved, line.settles_at + 0.001 * look)
+            line = sampled(line, 0.11, moved, line.settles_at + LOOK_S * (look + 1 - NEWEST))
         assert line.bytes_per_s == pytest.approx((1 - LEAST_CUT) * expected, rel=1e-3)
 
 
