@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="See and change what the run trains.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+relays_app = typer.Typer(help="List the relays that have enrolled, or remove one.", invoke_without_command=True)
+app.add_typer(relays_app, name="relays")
 app.command()(up)
 app.command()(simulate)
 app.command()(relay)
@@ -118,6 +120,38 @@ def clusters(
         return
     for line in lines(ClustersView.model_validate_json(reply), explain=explain):
         typer.echo(line)
+
+
+@relays_app.callback()
+def relays(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it, for programs.")] = False,
+) -> None:
+    """List the relays that have enrolled: where they are, what they carry, and how long their certificates last."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich.console import Console
+
+    from legion_server.relay_list import parsed, table
+
+    reply = _call(data_dir, "GET", "/relays/enrolled")
+    if as_json:
+        typer.echo(reply.decode())
+        return
+    Console().print(table(parsed(reply)))
+
+
+@relays_app.command("remove")
+def remove_relay(
+    name: Annotated[str, typer.Argument(help="Name or id, as 'relays' shows them.")], data_dir: DataDir = None
+) -> None:
+    """Take a relay's access back."""
+    from legion_server.relay_list import named, parsed
+
+    found = named(parsed(_call(data_dir, "GET", "/relays/enrolled")), name)
+    _call(data_dir, "DELETE", f"/relays/{found.relay_id}")
+    typer.echo(f"relay {found.name} ({found.relay_id}) is removed")
 
 
 @config_app.command("show")

@@ -67,7 +67,7 @@ class Running:
 def relay_identity(folder: Path) -> tuple[RelayId, Path]:
     """Of a relay, saved in a folder of its own."""
     authority, key = open_authority(folder, time.time()), new_key()
-    relay_id, certificate = authority.sign_relay(signing_request(key), time.time())
+    relay_id, certificate, _ = authority.sign_relay(signing_request(key), time.time())
     place = folder / f"relay-{relay_id}"
     Identity(key_pem(key), certificate.encode(), authority.certificate_pem.encode()).save(place)
     return relay_id, place

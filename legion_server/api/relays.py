@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response, status
 
-from legion.errors import InviteInvalid, NotFound, Refused, WorkerRevoked
+from legion.errors import InviteInvalid, NotFound, Refused, Unusable, WorkerRevoked
 from legion.ids import RelayId, WorkerId, host_name
-from legion.messages import Endpoint
+from legion.messages import Endpoint, RenewReply, RenewRequest
 from legion.relaying import (
     ReachReply,
     ReachRequest,
@@ -14,6 +14,7 @@ from legion.relaying import (
     RelayEnrolRequest,
     RelayHeartbeat,
     RelayHeartbeatReply,
+    RelayState,
     RelayView,
     relay_name,
 )
@@ -22,6 +23,7 @@ from legion_server.api.problems import answers
 from legion_server.api.workers import Id
 from legion_server.auth.tokens import new_token, relay_invite_sha256, token_sha256
 from legion_server.backend import Backend
+from legion_server.domain import relays as domain
 from legion_server.domain.membership import printable
 from legion_server.domain.reachability import EVERYWHERE
 from legion_server.service.coordinator import check_protocol
@@ -53,20 +55,26 @@ async def relays(backend: BackendDep, _: Known) -> list[RelayView]:
     return list(backend.relays.living(backend.clock()))
 
 
+@router.get("/relays/enrolled", responses=answers(403))
+async def enrolled(backend: BackendDep, _: Admin) -> list[RelayState]:
+    """All relays that have enrolled, also those that are not heard, with their certificates' ends."""
+    return list(backend.relays.all(backend.clock()))
+
+
 @router.post("/relays", status_code=status.HTTP_201_CREATED, responses=answers(403, 426))
 async def enrol(request: Request, body: RelayEnrolRequest, backend: BackendDep) -> RelayEnrolReply:
     """Become a relay, with an invite for relays. The same relay may repeat a request whose answer was lost."""
     address, now = address_of(request), backend.clock()
     backend.failures.check(address, now)
     check_protocol(body.protocol)
-    relay_id, certificate = backend.authority.sign_relay(body.csr_pem, now)
+    relay_id, certificate, until = backend.authority.sign_relay(body.csr_pem, now)
     try:
         await backend.store.use_invite(relay_invite_sha256(body.token), WorkerId(relay_id), now)
     except InviteInvalid:
         backend.failures.failed(address, now)
         raise
     token = new_token()
-    backend.relays.enrol(relay_id, printable(body.name, 64), token_sha256(token), now)
+    backend.relays.enrol(relay_id, printable(body.name, 64), token_sha256(token), now, until)
     return RelayEnrolReply(
         relay_id=relay_id,
         certificate_pem=certificate,
@@ -87,7 +95,19 @@ async def heartbeat(
     problem = await _problem(backend, relay_id, endpoint, seen)
     backend.relays.heard(relay_id, body.model_copy(update={"endpoint": endpoint}), problem, backend.clock())
     refused = tuple(worker for worker in body.workers if _why_not(backend, worker) is not None)
-    return RelayHeartbeatReply(refused=refused, problem=problem)
+    due = domain.renewal_due(backend.relays.relay(relay_id), backend.clock())
+    return RelayHeartbeatReply(refused=refused, problem=problem, certificate_renewal=due)
+
+
+@router.post("/relays/{relay_id}/certificate", responses=answers(403, 404))
+async def renew(relay_id: OfRelay, body: RenewRequest, backend: BackendDep, caller: ARelay) -> RenewReply:
+    """A new certificate for the relay's key, for another 397 days; also when the one before has ended."""
+    _only_self(relay_id, caller)
+    signed, certificate, until = backend.authority.sign_relay(body.csr_pem, backend.clock())
+    if signed != relay_id:
+        raise Unusable("the signing request is for another key than this relay's", hint="Enrol anew to change keys.")
+    backend.relays.renewed(relay_id, until)
+    return RenewReply(certificate_pem=certificate)
 
 
 @router.get(

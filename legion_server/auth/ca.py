@@ -62,15 +62,15 @@ class Authority:
         certificate = self._sign(public, name, [x509.DNSName(name)], usages, now, until)
         return worker, certificate.public_bytes(serialization.Encoding.PEM).decode(), until
 
-    def sign_relay(self, csr_pem: str, now: float) -> tuple[RelayId, str]:
-        """Relay id and certificate (PEM, server use only), good as long as a server's. Unusable for a bad request."""
+    def sign_relay(self, csr_pem: str, now: float) -> tuple[RelayId, str, float]:
+        """Relay id, certificate (PEM, server use only) and its end, s since 1970. Unusable for a bad request."""
         public = requested_key(csr_pem)
         relay = RelayId(worker_id_of_key(public))
         name = relay_name(relay)
         until = now + SERVER_VALID.total_seconds()
         names = [x509.DNSName(name)]
         certificate = self._sign(public, name, names, [ExtendedKeyUsageOID.SERVER_AUTH], now, until)
-        return relay, certificate.public_bytes(serialization.Encoding.PEM).decode()
+        return relay, certificate.public_bytes(serialization.Encoding.PEM).decode(), until
 
     def issue_server(self, hosts: Iterable[str], now: float) -> None:
         """A fresh key and certificate for the HTTPS port, good for these names and addresses.

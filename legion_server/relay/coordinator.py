@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from legion.errors import LegionError, NotFound, ProtocolMismatch, ServerUnreachable, WorkerRevoked, by_slug
 from legion.identity import client_context
 from legion.ids import WorkerId
-from legion.messages import Problem
+from legion.messages import Problem, RenewReply, RenewRequest
 from legion.relaying import RelayHeartbeat, RelayHeartbeatReply
 from legion.unreached import why
 
+Reply = TypeVar("Reply", bound=BaseModel)
 TIMEOUT_S = 15.0  # the server may try to reach this relay before it answers
 
 
@@ -37,16 +39,21 @@ class Coordinator:
         await self._http.aclose()
 
     async def heartbeat(self, beat: RelayHeartbeat) -> RelayHeartbeatReply:
+        return await self._post("heartbeat", beat, RelayHeartbeatReply)
+
+    async def renew(self, csr_pem: str) -> str:
+        """A certificate (PEM)."""
+        return (await self._post("certificate", RenewRequest(csr_pem=csr_pem), RenewReply)).certificate_pem
+
+    async def _post(self, what: str, body: BaseModel, kind: type[Reply]) -> Reply:
         with naming_server(self.base_url):
             response = await self._http.post(
-                f"{self._path}/heartbeat",
-                content=beat.model_dump_json(),
-                headers={"Content-Type": "application/json"},
+                f"{self._path}/{what}", content=body.model_dump_json(), headers={"Content-Type": "application/json"}
             )
         try:
-            return RelayHeartbeatReply.model_validate_json(answered(response))
+            return kind.model_validate_json(answered(response))
         except ValidationError as error:
-            raise ProtocolMismatch(f"{self.base_url} answered a heartbeat with what is no answer") from error
+            raise ProtocolMismatch(f"{self.base_url} answered a {what} with what is no {kind.__name__}") from error
 
     async def why_not(self, worker: WorkerId) -> str | None:
         """Why this worker may not register; None: it may. Other errors come out."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from cryptography import x509
 from pydantic import BaseModel, ValidationError
 
 from legion.errors import Unusable, WrongAuthority
 from legion.identity import (
+    CERTIFICATE_FILE,
     KEY_FILE,
     Identity,
     Invite,
@@ -23,7 +25,7 @@ from legion.ids import RelayId
 from legion.keys import key_pem, load_key, new_key, signing_request
 from legion.messages import PROTOCOL
 from legion.relaying import RelayEnrolReply, RelayEnrolRequest
-from legion_server.relay.coordinator import TIMEOUT_S, answered, naming_server
+from legion_server.relay.coordinator import TIMEOUT_S, Coordinator, answered, naming_server
 
 ENROLMENT_FILE = "relay.json"  # written last: without it the folder counts as empty
 
@@ -84,6 +86,20 @@ def enrol(folder: Path, invite: Invite, name: str) -> Enrolment:
     remembered = _Remembered(base_url=invite.base_url, token=told.token)
     write_private(folder / ENROLMENT_FILE, remembered.model_dump_json().encode())
     return Enrolment(folder, invite.base_url, told.token, identity)
+
+
+async def renew(enrolment: Enrolment, server: Coordinator) -> None:
+    """A new certificate for the same key, saved once it is seen to fit. WrongAuthority, and what `server` raises."""
+    old = enrolment.identity
+    key = load_key(old.key_pem)
+    certificate_pem = (await server.renew(signing_request(key))).encode()
+    try:
+        fits = x509.load_pem_x509_certificate(certificate_pem).public_key() == key.public_key()
+    except ValueError:
+        fits = False
+    if not fits:
+        raise WrongAuthority(f"{enrolment.base_url} sent what is no certificate for this relay's key")
+    write_private(enrolment.folder / CERTIFICATE_FILE, certificate_pem)
 
 
 def _authority(invite: Invite) -> bytes:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from legion.errors import LegionError
-from legion.identity import mutual_server_context, write_private
+from legion.identity import CERTIFICATE_FILE, KEY_FILE, mutual_server_context, write_private
 from legion.ids import WorkerId
 from legion.messages import PROTOCOL, Endpoint
 from legion.relaying import RELAY_HEARTBEAT_S, RelayHeartbeat, RelayLoad
 from legion_server.relay.coordinator import Coordinator
-from legion_server.relay.enrolment import Enrolment
+from legion_server.relay.enrolment import Enrolment, renew
 from legion_server.relay.routes import Routes
 from legion_server.relay.server import Relay
 
@@ -32,9 +32,11 @@ class Service:
     """`serve` once."""
 
     def __init__(self, enrolment: Enrolment, server: Coordinator, routes: Routes, public_host: str | None) -> None:
+        self._enrolment = enrolment
         self._server = server
         self._public_host = public_host
-        self._relay = Relay(enrolment.relay_id, mutual_server_context(enrolment.folder), routes, self._admit)
+        self._context = mutual_server_context(enrolment.folder)
+        self._relay = Relay(enrolment.relay_id, self._context, routes, self._admit)
         self._unsure: set[WorkerId] = set()  # admitted while the server could not be asked
         self._problem: str | None = None
 
@@ -92,12 +94,25 @@ class Service:
             logger.warning("server not told reason=%s", error)
             return
         self._relay.dismiss(reply.refused)
+        if reply.certificate_renewal:
+            await self._renew()
         if reply.problem != self._problem:
             self._problem = reply.problem
             if reply.problem is not None:
                 logger.error("workers are not sent here reason=%s", reply.problem)
             else:
                 logger.info("workers are sent here")
+
+    async def _renew(self) -> None:
+        """From the next handshake on; connections of before go on as they are."""
+        folder = self._enrolment.folder
+        try:
+            await renew(self._enrolment, self._server)
+        except LegionError as error:  # there is time: the next heartbeat says so again
+            logger.warning("certificate not renewed reason=%s", error)
+            return
+        self._context.load_cert_chain(folder / CERTIFICATE_FILE, folder / KEY_FILE)
+        logger.info("certificate renewed relay=%s", self._enrolment.relay_id)
 
 
 def load_of(routes: Routes, bytes_per_s: float) -> RelayLoad:

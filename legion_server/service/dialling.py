@@ -13,6 +13,7 @@ from legion_server.domain.reachability import allowed, hosts
 
 DIAL_S = 5.0  # for each address
 MOST_AT_A_TIME = 16
+EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED, of OpenSSL
 
 
 class Dialler:
@@ -54,7 +55,9 @@ class Dialler:
                 )
         except TimeoutError:
             return f"{where} does not answer"
-        except ssl.SSLCertVerificationError:
+        except ssl.SSLCertVerificationError as error:
+            if error.verify_code == EXPIRED:
+                return f"the certificate that {where} shows has expired"
             return f"at {where} somebody else answers"
         except OSError as error:
             return f"{where}: {error.strerror or type(error).__name__}"

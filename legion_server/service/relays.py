@@ -1,6 +1,7 @@
 """The relays of this server: who they are is in a file, what they do now is in memory."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from legion.errors import NotFound, StorageFailed
 from legion.identity import write_private
 from legion.ids import RelayId
-from legion.relaying import RelayHeartbeat, RelayView
+from legion.relaying import RelayHeartbeat, RelayState, RelayView
 from legion_server.domain import relays as domain
 from legion_server.domain.relays import Relay
 
@@ -22,6 +23,7 @@ class _Kept(BaseModel, frozen=True, extra="forbid"):
     name: str
     token_sha256: str
     enrolled_at: float
+    certificate_until: float = 0.0  # not known of those that enrolled before it was kept: it is renewed
 
 
 class _File(BaseModel, frozen=True, extra="forbid"):
@@ -35,11 +37,15 @@ class Relays:
         self._path = path
         self._relays = {relay.relay_id: relay for relay in known}
 
-    def enrol(self, relay_id: RelayId, name: str, token_sha256: str, now: float) -> None:
-        """Saved before it counts. StorageFailed."""
-        after = self._relays | {relay_id: Relay(relay_id, name, token_sha256, now)}
-        self._save(after)
+    def enrol(self, relay_id: RelayId, name: str, token_sha256: str, now: float, until: float) -> None:
+        """Saved before it counts; `until`: its certificate's end. StorageFailed."""
+        self._save(self._relays | {relay_id: Relay(relay_id, name, token_sha256, now, until)})
         logger.info("relay enrolled relay=%s name=%s", relay_id, name)
+
+    def renewed(self, relay_id: RelayId, until: float) -> None:
+        """NotFound, StorageFailed."""
+        self._save(self._relays | {relay_id: replace(self.relay(relay_id), certificate_until=until)})
+        logger.info("relay's certificate renewed relay=%s", relay_id)
 
     def remove(self, relay_id: RelayId) -> None:
         """Its token is worth nothing any more, and workers are not sent there. NotFound."""
@@ -69,9 +75,20 @@ class Relays:
     def living(self, now: float) -> tuple[RelayView, ...]:
         return domain.living(self._relays.values(), now)
 
+    def all(self, now: float) -> tuple[RelayState, ...]:
+        """By name."""
+        relays = sorted(self._relays.values(), key=lambda relay: (relay.name, relay.relay_id))
+        return tuple(domain.state(relay, now) for relay in relays)
+
     def _save(self, relays: dict[RelayId, Relay]) -> None:
         kept = tuple(
-            _Kept(relay_id=r.relay_id, name=r.name, token_sha256=r.token_sha256, enrolled_at=r.enrolled_at)
+            _Kept(
+                relay_id=r.relay_id,
+                name=r.name,
+                token_sha256=r.token_sha256,
+                enrolled_at=r.enrolled_at,
+                certificate_until=r.certificate_until,
+            )
             for r in relays.values()
         )
         write_private(self._path, _File(relays=kept).model_dump_json().encode())
@@ -85,4 +102,4 @@ def open_relays(folder: Path) -> Relays:
         kept = _File.model_validate_json(path.read_bytes()).relays if path.exists() else ()
     except (OSError, ValidationError) as error:
         raise StorageFailed(f"{path} cannot be read", hint="Restore it, or remove it and enrol relays anew.") from error
-    return Relays(path, tuple(Relay(k.relay_id, k.name, k.token_sha256, k.enrolled_at) for k in kept))
+    return Relays(path, tuple(Relay(**dict(one)) for one in kept))

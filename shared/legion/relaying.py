@@ -146,6 +146,7 @@ class RelayHeartbeat(Message):
 class RelayHeartbeatReply(Message):
     refused: tuple[WorkerId, ...] = ()  # of those registered: their access was taken back
     problem: str | None = None  # why workers are not sent to this relay
+    certificate_renewal: bool = False  # a new certificate is due: POST /relays/{relay_id}/certificate
 
 
 class RelayView(Message):
@@ -155,6 +156,20 @@ class RelayView(Message):
     name: str
     endpoint: Endpoint
     load: RelayLoad
+
+
+class RelayState(Message):
+    """A relay that has enrolled, for the operator."""
+
+    relay_id: RelayId
+    name: str
+    enrolled_at: float  # s since 1970
+    certificate_until: float  # s since 1970
+    last_seen: float | None  # s since 1970; None: not since the server started
+    alive: bool  # heard of late and reached: workers are sent there
+    endpoint: Endpoint | None
+    load: RelayLoad
+    problem: str | None  # why it was not reached
 
 
 class ReachRequest(Message):

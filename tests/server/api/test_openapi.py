@@ -59,6 +59,8 @@ ROUTES = {
     ("GET", "/relays"),
     ("POST", "/relays"),
     ("POST", "/relays/{relay_id}/heartbeat"),
+    ("POST", "/relays/{relay_id}/certificate"),
+    ("GET", "/relays/enrolled"),
     ("GET", "/relays/{relay_id}/workers/{worker_id}"),
     ("DELETE", "/relays/{relay_id}"),
     ("GET", "/network/probe"),

@@ -17,7 +17,9 @@ from legion.ids import RelayId
 from legion.keys import key_pem, new_key, signing_request
 from legion.messages import PROTOCOL
 from legion.relaying import RELAY_GONE_S, relay_name
+from legion_server.auth.ca import SERVER_VALID
 from legion_server.domain.reachability import allowed, hosts
+from legion_server.domain.relays import RENEW_BEFORE_S
 
 
 async def enrol_relay(house: Any, key: Any, **invite: Any) -> Any:
@@ -100,7 +102,11 @@ async def test_workers_are_sent_to_relays_that_can_be_reached(house: Any, relay:
     assert (await house.http.get("/relays", headers=member.headers)).json() == []
     async with shows(tmp_path / "relay", relay.key, relay.body, relay.body["authority_pem"]) as port:
         load = {"workers": 1, "sessions": 3, "bytes_per_s": 10.0, "share": 0.25, "refusals": {"unknown_name": 2}}
-        assert (await relay.beat(port, load=load)).json() == {"refused": [], "problem": None}
+        assert (await relay.beat(port, load=load)).json() == {
+            "refused": [],
+            "problem": None,
+            "certificate_renewal": False,
+        }
     (view,) = (await house.http.get("/relays", headers=member.headers)).json()
     assert view["endpoint"] == {"host": "127.0.0.1", "port": port, "relayed": False}
     assert (view["name"], view["load"]) == ("pipe 1", load)
@@ -127,6 +133,71 @@ async def test_relays_outlive_the_server_and_end_with_a_word(house: Any, relay: 
     assert (await house.admin.delete(f"/relays/{relay.relay_id}")).status_code == 204
     assert (await relay.beat(1)).status_code == 401
     assert (await house.admin.delete(f"/relays/{relay.relay_id}")).status_code == 404
+
+
+async def renew(relay: Relay, key: Any, **headers: str) -> Any:
+    path = f"/relays/{relay.relay_id}/certificate"
+    return await relay.house.http.post(path, json={"csr_pem": signing_request(key)}, headers=headers or relay.headers)
+
+
+async def listed(house: Any) -> Any:
+    (found,) = (await house.admin.get("/relays/enrolled")).json()
+    return found
+
+
+async def test_a_certificate_is_renewed_long_before_it_ends(house: Any, relay: Relay) -> None:
+    house.clock.now += SERVER_VALID.total_seconds() - RENEW_BEFORE_S - 10
+    assert not (await relay.beat(1)).json()["certificate_renewal"]
+    house.clock.now += 20
+    assert (await relay.beat(1)).json()["certificate_renewal"]
+    reply = await renew(relay, relay.key)
+    certificate = x509.load_pem_x509_certificate(reply.json()["certificate_pem"].encode())
+    assert certificate.public_key() == relay.key.public_key()
+    until = certificate.not_valid_after_utc.timestamp()
+    assert until == pytest.approx(house.clock.now + SERVER_VALID.total_seconds(), abs=2)
+    assert (await listed(house))["certificate_until"] == pytest.approx(until, abs=2)
+    assert not (await relay.beat(1)).json()["certificate_renewal"]
+
+
+async def test_only_the_relay_itself_gets_a_certificate_and_only_for_its_key(house: Any, relay: Relay) -> None:
+    member = await house.join()
+    assert (await renew(relay, new_key())).status_code == 422
+    for headers, status in ((member.headers, 403), (house.admin.headers, 403), ({"X-Nobody": "1"}, 401)):
+        assert (await renew(relay, relay.key, **headers)).status_code == status
+    await house.admin.delete(f"/relays/{relay.relay_id}")
+    assert (await renew(relay, relay.key)).status_code == 401  # a removed one stays removed
+
+
+async def test_an_expired_certificate_is_named_and_renewed(house: Any, tmp_path: Path) -> None:
+    house.clock.now -= SERVER_VALID.total_seconds() + 60
+    key = new_key()
+    relay = Relay(house, key, (await enrol_relay(house, key)).json())
+    house.clock.now += SERVER_VALID.total_seconds() + 60
+    async with shows(tmp_path / "old", key, relay.body, relay.body["authority_pem"]) as port:
+        reply = (await relay.beat(port)).json()
+    assert reply["problem"] == f"the certificate that 127.0.0.1 port {port} shows has expired"
+    assert reply["certificate_renewal"]
+    renewed = relay.body | (await renew(relay, key)).json()
+    async with shows(tmp_path / "new", key, renewed, relay.body["authority_pem"]) as port:
+        assert (await relay.beat(port)).json() == {"refused": [], "problem": None, "certificate_renewal": False}
+
+
+async def test_the_operator_sees_all_relays(house: Any, relay: Relay, tmp_path: Path) -> None:
+    member = await house.join()
+    assert (await house.http.get("/relays/enrolled")).status_code == 401
+    for headers, status in ((member.headers, 403), (relay.headers, 401)):
+        assert (await house.http.get("/relays/enrolled", headers=headers)).status_code == status
+    found = await listed(house)
+    assert (found["relay_id"], found["name"]) == (relay.relay_id, "pipe 1")
+    assert (found["alive"], found["last_seen"], found["endpoint"], found["problem"]) == (False, None, None, None)
+    async with shows(tmp_path / "relay", relay.key, relay.body, relay.body["authority_pem"]) as port:
+        await relay.beat(port, load={"workers": 2})
+    found = await listed(house)
+    assert (found["alive"], found["last_seen"], found["load"]["workers"]) == (True, house.clock.now, 2)
+    house.clock.now += RELAY_GONE_S + 1
+    assert (await listed(house))["alive"] is False
+    await relay.beat(1)
+    assert "port 1" in (await listed(house))["problem"]
 
 
 async def test_a_worker_that_answers_is_found(house: Any, tmp_path: Path) -> None:

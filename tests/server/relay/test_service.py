@@ -2,26 +2,32 @@
 
 import asyncio
 import contextlib
+import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from relay_of_tests import until
 
 from legion.errors import InviteInvalid, Unauthenticated, Unusable, WrongAuthority
-from legion.identity import Invite, mutual_client_context
+from legion.identity import CERTIFICATE_FILE, Invite, mutual_client_context
 from legion.ids import host_name
+from legion.keys import load_key, signing_request
 from legion.messages import Endpoint
 from legion.relaying import RelayLoad, RelayView, new_nonce
 from legion_client.agent.enrolling import enrol as enrol_worker
 from legion_client.agent.relayed import Over, hold
 from legion_client.machine.probe import hardware
+from legion_server.auth.ca import SERVER_VALID, open_authority
 from legion_server.relay import service
 from legion_server.relay.coordinator import Coordinator
 from legion_server.relay.enrolment import ENROLMENT_FILE, Enrolment, enrol
-from legion_server.relay.routes import Routes
+from legion_server.relay.routes import DAY_S, Routes
 from legion_server.relay.service import Service
+from legion_server.service.relays import RELAYS_FILE
 from legion_server.transport import listen
 from tests.client.conftest import RunningServer
 
@@ -111,6 +117,51 @@ async def test_while_the_server_is_away_a_certificate_is_enough(server: RunningS
             await ask(server, "DELETE", f"/workers/{known.worker_id}")
             assert "taken back" in (await over).reason  # the next heartbeat asks for all who are here
         assert not running.done()
+
+
+@pytest.mark.parametrize("left_days", [20, -1])  # about to expire, and expired while the relay was off
+async def test_a_certificate_is_renewed_without_a_restart(
+    server: RunningServer, tmp_path: Path, left_days: int
+) -> None:
+    enrolment = await asyncio.to_thread(enrolled, server, tmp_path / "relay")
+    known = await enrol_worker(tmp_path / "worker", server.invite(), "pc", lambda: hardware(tmp_path))
+    enrolment = await asyncio.to_thread(grown_old, server, enrolment, left_days * DAY_S)
+    before = enrolment.identity.certificate_pem
+    async with serving(enrolment) as (view, routes, running):
+        async with registered(view, tmp_path / "worker") as over:
+            await until(lambda: (tmp_path / "relay" / CERTIFICATE_FILE).read_bytes() != before)
+            assert over.done() is (left_days < 0), "who is here already notices nothing"
+        async with registered(view, tmp_path / "worker") as over:
+            assert not over.done(), "the running relay shows the new one"
+            assert left_s(tmp_path / "relay") > 396 * DAY_S
+            await ask(server, "DELETE", f"/workers/{known.worker_id}")
+            assert "taken back" in (await over).reason
+            assert routes.revoked == {known.worker_id}
+        assert not running.done()
+    renewed = Enrolment.load(tmp_path / "relay")
+    assert renewed is not None
+    assert (renewed.relay_id, renewed.token) == (enrolment.relay_id, enrolment.token)
+
+
+def grown_old(server: RunningServer, enrolment: Enrolment, left_s: float) -> Enrolment:
+    """The same relay, whose certificate was made so long ago that this is left of it."""
+    server.kill()
+    made_at = time.time() + left_s - SERVER_VALID.total_seconds()
+    request = signing_request(load_key(enrolment.identity.key_pem))
+    _, certificate, until = open_authority(server.data_dir, time.time()).sign_relay(request, made_at)
+    (enrolment.folder / CERTIFICATE_FILE).write_text(certificate)
+    known = json.loads((server.data_dir / RELAYS_FILE).read_text())
+    known["relays"][0]["certificate_until"] = until
+    (server.data_dir / RELAYS_FILE).write_text(json.dumps(known))
+    server.start()
+    found = Enrolment.load(enrolment.folder)
+    assert found is not None
+    return found
+
+
+def left_s(folder: Path) -> float:
+    certificate = x509.load_pem_x509_certificate((folder / CERTIFICATE_FILE).read_bytes())
+    return certificate.not_valid_after_utc.timestamp() - time.time()
 
 
 async def test_a_relay_that_was_removed_ends(server: RunningServer, tmp_path: Path) -> None:
