@@ -38,7 +38,7 @@ CATCH_ALLS = {
     "legion_client/machine/lane.py:ask": "top of a task: logged by the sensor's slot, and tried again",
     "legion_client/machine/lane.py:_outcome": "top of a thread: carried to the loop, logged by the sensor's slot",
     "legion_client/machine/notices_linux.py:_inhibit": "top of a thread: carried to whoever awaits it",
-    "legion_client/machine/upnp.py:_named": "the library raises nothing narrower; becomes what doctor says",
+    "legion_client/machine/upnp_gateway.py:_named": "the library raises nothing narrower; becomes what doctor says",
     "legion_client/ui/near.py:_agent": "top of a task: logged, and the volunteer is told",
     "legion_server/relay/server.py:_receive": "top of a connection: logged, the other connections go on",
     "legion_server/service/threads.py:run": "top of a thread: carried to whoever awaits it",

@@ -26,7 +26,6 @@ class PortMapping:
         self.state = NOT_ASKED
         self._mapped: Mapped | None = None
         self._gateway: str | None = None  # that speaks NAT-PMP
-        self._device: upnp.Gateway | None = None
         self._opened = asyncio.Event()
 
     async def open(self, engine: Endpoint) -> int | None:
@@ -67,8 +66,8 @@ class PortMapping:
         if mapped is None:
             return
         with contextlib.suppress(NotMapped):
-            if self._device is not None:
-                await asyncio.to_thread(self._device.close_port, mapped.external_port)
+            if mapped.how == "UPnP":
+                await upnp.close_port(mapped.external_port)
             elif self._gateway is not None:
                 await natpmp.close_port(self._gateway, mapped.internal_port)
         self.state = "closed"
@@ -79,8 +78,8 @@ class PortMapping:
             return
         host, port = mapped.internal_host, mapped.internal_port
         try:
-            if self._device is not None:
-                await asyncio.to_thread(self._device.open_port, host, port, mapped.external_port)
+            if mapped.how == "UPnP":
+                await upnp.open_port(host, port, mapped.external_port)
             elif self._gateway is not None:
                 await natpmp.open_port(self._gateway, host, port)
         except NotMapped as error:  # it is tried again when the next engine listens
@@ -88,23 +87,18 @@ class PortMapping:
             logger.warning("port mapping not renewed reason=%s", error)
 
     async def _by_natpmp(self, host: str, port: int) -> Mapped:
-        self._device = None
         self._gateway = natpmp.default_gateway()
         if self._gateway is None:
             raise NotMapped("the router's address is not known here")
         return await natpmp.open_port(self._gateway, host, port)
 
     async def _by_upnp(self, host: str, port: int) -> Mapped:
-        self._gateway = None
-        self._device = await asyncio.to_thread(upnp.Gateway)
-        return await asyncio.to_thread(self._device.open_port, host, port)
+        return await upnp.open_port(host, port)
 
 
 def _state(mapped: Mapped) -> str:
-    try:
-        is_public = ip_address(mapped.external_host).is_global
-    except ValueError:
-        is_public = True  # the router did not say
-    if not is_public:
+    if not mapped.external_host:
+        return f"{mapped.how} opened port {mapped.external_port} of the router, which does not say its address"
+    if not ip_address(mapped.external_host).is_global:
         return SHARED.format(how=mapped.how, host=mapped.external_host)
     return f"{mapped.how} opened port {mapped.external_port} of {mapped.external_host}"

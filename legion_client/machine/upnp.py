@@ -1,68 +1,56 @@
-"""UPnP Internet Gateway Device, by miniupnpc, which blocks: every call in a thread, one at a time."""
+"""UPnP from the agent's side: every conversation with a router is a process of its own, with an end.
 
-import random
-from collections.abc import Callable
-from typing import Any, TypeVar
+The library waits for each piece of an answer and keeps all of it: a router that sends on and on would hold a thread and
+the memory of this program for as long as it likes.
+"""
+
+import asyncio
+import sys
+
+from pydantic import ValidationError
 
 from legion_client.machine.mapping import LEASE_S, Mapped, NotMapped
+from legion_client.machine.upnp_gateway import Asked, Told
 
-try:
-    import miniupnpc
-except ImportError:  # the 'upnp' extra is not installed
-    miniupnpc = None
-
-DISCOVER_MS = 2000
-PORTS = range(20_000, 60_000)
-TRIES = 3  # ports: one that another computer has is refused
-
-T = TypeVar("T")
+COMMAND = (sys.executable, "-m", "legion_client.machine.upnp_gateway")
+CONVERSATION_S = 20.0  # 2 s to find a router, then a few calls
+CLOSE_S = 5.0  # the program may be on its way out, and the lease ends by itself
 
 
-class Gateway:
-    """A router that was found. `at`: its description's URL, where it is known; else it is looked for."""
-
-    def __init__(self, at: str | None = None) -> None:
-        if miniupnpc is None:
-            raise NotMapped("UPnP needs the 'upnp' extra: pip install 'legion-training[upnp]'")
-        self._device: Any = miniupnpc.UPnP()
-        self._device.discoverdelay = DISCOVER_MS
-        if at is None:
-            if not _named("no router answers to UPnP", self._device.discover):
-                raise NotMapped("no router answers to UPnP")
-            _named("no router opens ports by UPnP", self._device.selectigd)
-        else:
-            _named("no router opens ports by UPnP", lambda: self._device.selectigd(at))
-
-    def open_port(self, host: str, port: int, external_port: int | None = None, lease_s: int = LEASE_S) -> Mapped:
-        """A mapping, made or (at `external_port`) renewed. NotMapped."""
-        external = str(_named("the router does not know its address", self._device.externalipaddress) or "")
-        wanted = [external_port] if external_port else [port, *random.sample(PORTS, TRIES - 1)]
-        problem: NotMapped | None = None
-        for candidate in wanted:
-            # 0: some routers know only mappings that last, and take ours for one that is wrong.
-            for lease in (lease_s, 0):
-                try:
-                    self._add(candidate, host, port, lease)
-                except NotMapped as error:
-                    problem = error
-                else:
-                    return Mapped("UPnP", external, candidate, host, port)
-        assert problem is not None
-        raise problem
-
-    def close_port(self, external_port: int) -> None:
-        """NotMapped."""
-        _named("the router keeps the port open", lambda: self._device.deleteportmapping(external_port, "TCP"))
-
-    def _add(self, external_port: int, host: str, port: int, lease_s: int) -> None:
-        def add() -> Any:
-            return self._device.addportmapping(external_port, "TCP", host, port, "Legion", "", lease_s)
-
-        _named("the router opens no port by UPnP", add)
+async def open_port(host: str, port: int, external_port: int | None = None, *, at: str | None = None) -> Mapped:
+    """A mapping, made or (at `external_port`) renewed. `at`: see `Gateway`. NotMapped."""
+    asked = Asked(at=at, host=host, port=port, external_port=external_port, lease_s=LEASE_S)
+    told = await _conversation(asked, CONVERSATION_S)
+    if told.external_port is None:
+        raise NotMapped("the router's answer cannot be read")
+    return Mapped("UPnP", told.external_host, told.external_port, host, port)
 
 
-def _named(what: str, call: Callable[[], T]) -> T:
+async def close_port(external_port: int, *, at: str | None = None) -> None:
+    """NotMapped where the router does not say that it is closed."""
+    await _conversation(Asked(at=at, external_port=external_port), CLOSE_S)
+
+
+async def _conversation(asked: Asked, within_s: float) -> Told:
+    nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
     try:
-        return call()
-    except Exception as error:
-        raise NotMapped(f"{what} ({error})") from error
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND, asked.model_dump_json(), stdin=nothing, stdout=pipe, stderr=nothing
+        )
+    except OSError as error:
+        raise NotMapped(f"a router cannot be asked by UPnP: {error.strerror}") from error
+    try:
+        async with asyncio.timeout(within_s):
+            said, _ = await process.communicate()
+        told = Told.model_validate_json(said)
+    except TimeoutError:
+        raise NotMapped(f"the router does not end what it says by UPnP within {within_s:.0f} s") from None
+    except ValidationError:
+        raise NotMapped(f"asking by UPnP ended with status {process.returncode} and no answer") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if told.problem is not None:
+        raise NotMapped(told.problem)
+    return told

@@ -1,17 +1,23 @@
-"""A router of a test on loopback: NAT-PMP over UDP, and UPnP over HTTP, with the mappings that it was asked for."""
+"""A router of a test on loopback: NAT-PMP over UDP, and UPnP over HTTP, with the mappings that it was asked for.
+
+Its discovery (SSDP) has a port that is the same everywhere: it is answered in a network of the test's own only.
+"""
 
 import asyncio
 import contextlib
 import re
+import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 ADDRESS = "198.51.100.7"
 SERVICE = "urn:schemas-upnp-org:service:WANIPConnection:1"
+DEVICE = "urn:schemas-upnp-org:device:InternetGatewayDevice:1"
+SSDP = ("239.255.255.250", 1900)
 
 
 @dataclass
@@ -57,14 +63,42 @@ async def natpmp(**how: object) -> AsyncIterator[NatPmp]:
 
 
 class Upnp(ThreadingHTTPServer):
-    """An Internet Gateway Device: `taken` are ports of others, `permanent_only` wants leases of 0."""
+    """An Internet Gateway Device: `taken` are ports of others, `permanent_only` wants leases of 0.
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answering)
+    `refuses`: error codes by action. `padding`: comes before its description, piece by piece.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), _Answering)
+        self.address = ADDRESS
+        self.refuses: dict[str, int] = {}
+        self.padding: Iterable[bytes] = ()
+        self.searches: list[str] = []
         self.mappings: dict[int, tuple[str, int, int]] = {}  # external port: host, port, lease in s
         self.taken: set[int] = set()
         self.permanent_only = False
-        self.url = f"http://127.0.0.1:{self.server_address[1]}/root.xml"
+        self.url = f"http://{host}:{self.server_address[1]}/root.xml"
+
+    def answer_searches(self) -> None:
+        """SSDP, in a thread that ends with the program."""
+        listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        listener.bind(SSDP)
+        host = socket.inet_aton(str(self.server_address[0]))
+        listener.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(SSDP[0]) + host)
+        threading.Thread(target=self._answer_searches, args=(listener,), daemon=True).start()
+
+    def _answer_searches(self, listener: socket.socket) -> None:
+        while True:
+            data, sender = listener.recvfrom(2048)
+            wanted = re.search(r"^ST: ?(\S+)", data.decode(), re.MULTILINE | re.IGNORECASE)
+            if not data.startswith(b"M-SEARCH") or wanted is None or wanted[1] != DEVICE:
+                continue
+            self.searches.append(wanted[1])
+            lines = ("HTTP/1.1 200 OK", "CACHE-CONTROL: max-age=120", "EXT:", f"ST: {DEVICE}", f"USN: uuid:1::{DEVICE}")
+            answer = "\r\n".join((*lines, f"LOCATION: {self.url}", "SERVER: played UPnP/1.1", "", ""))
+            listener.sendto(answer.encode(), sender)
 
 
 class _Answering(BaseHTTPRequestHandler):
@@ -80,7 +114,16 @@ class _Answering(BaseHTTPRequestHandler):
             inner = f"<deviceType>urn:schemas-upnp-org:device:{kind}:1</deviceType>{device}"
             device = f"<deviceList><device>{inner}</device></deviceList>"
         inner = device.removeprefix("<deviceList>").removesuffix("</deviceList>")
-        self._answer(200, f'<?xml version="1.0"?><root xmlns="urn:schemas-upnp-org:device-1-0">{inner}</root>')
+        text = f'<?xml version="1.0"?><root xmlns="urn:schemas-upnp-org:device-1-0">{inner}</root>'
+        if not self.server.padding:
+            self._answer(200, text)
+            return
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):  # whoever asked has gone
+            for piece in self.server.padding:
+                self.wfile.write(piece)
+            self.wfile.write(text.encode())
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
@@ -98,8 +141,13 @@ class _Answering(BaseHTTPRequestHandler):
     def _act(self, action: str, given: dict[str, str]) -> tuple[int, str]:
         """An error's code (0: none), and what the answer holds."""
         external = int(given.get("NewExternalPort", 0))
+        if action in self.server.refuses:
+            return self.server.refuses[action], ""
+        if action == "GetStatusInfo":
+            up = "<NewConnectionStatus>Connected</NewConnectionStatus><NewUptime>77</NewUptime>"
+            return 0, up + "<NewLastConnectionError>ERROR_NONE</NewLastConnectionError>"
         if action == "GetExternalIPAddress":
-            return 0, f"<NewExternalIPAddress>{ADDRESS}</NewExternalIPAddress>"
+            return 0, f"<NewExternalIPAddress>{self.server.address}</NewExternalIPAddress>"
         if action == "DeletePortMapping":
             return (0 if self.server.mappings.pop(external, None) else 714), ""
         lease_s = int(given["NewLeaseDuration"])
@@ -121,8 +169,8 @@ class _Answering(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def upnp() -> Iterator[Upnp]:
-    with Upnp() as router:
+def upnp(host: str = "127.0.0.1") -> Iterator[Upnp]:
+    with Upnp(host) as router:
         thread = threading.Thread(target=router.serve_forever, args=(0.01,))
         thread.start()
         try:
