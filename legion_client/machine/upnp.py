@@ -5,9 +5,9 @@ the memory of this program for as long as it likes.
 """
 
 import asyncio
+import json
 import sys
-
-from pydantic import ValidationError
+from dataclasses import asdict
 
 from legion_client.machine.mapping import LEASE_S, Mapped, NotMapped
 from legion_client.machine.upnp_gateway import Asked, Told
@@ -35,17 +35,17 @@ async def _conversation(asked: Asked, within_s: float) -> Told:
     nothing, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            *COMMAND, asked.model_dump_json(), stdin=nothing, stdout=pipe, stderr=nothing
+            *COMMAND, json.dumps(asdict(asked)), stdin=nothing, stdout=pipe, stderr=nothing
         )
     except OSError as error:
         raise NotMapped(f"a router cannot be asked by UPnP: {error.strerror}") from error
     try:
         async with asyncio.timeout(within_s):
             said, _ = await process.communicate()
-        told = Told.model_validate_json(said)
+        told = Told(**json.loads(said))
     except TimeoutError:
         raise NotMapped(f"the router does not end what it says by UPnP within {within_s:.0f} s") from None
-    except ValidationError:
+    except json.JSONDecodeError:
         raise NotMapped(f"asking by UPnP ended with status {process.returncode} and no answer") from None
     finally:
         if process.returncode is None:

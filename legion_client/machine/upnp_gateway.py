@@ -1,12 +1,12 @@
 """UPnP Internet Gateway Device, by miniupnpc, which blocks. A program: one question as its argument, one answer."""
 
+import json
 import random
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from typing import Any, TypeVar
-
-from pydantic import BaseModel
 
 from legion_client.machine.mapping import LEASE_S, Mapped, NotMapped
 
@@ -27,7 +27,8 @@ MOST_BYTES = 512 << 20  # of address space, whatever a router says
 T = TypeVar("T")
 
 
-class Asked(BaseModel, frozen=True, extra="forbid"):
+@dataclass(frozen=True, slots=True)
+class Asked:
     """Without a `host`: close the external port."""
 
     at: str | None = None
@@ -37,7 +38,8 @@ class Asked(BaseModel, frozen=True, extra="forbid"):
     lease_s: int = LEASE_S
 
 
-class Told(BaseModel, frozen=True, extra="forbid"):
+@dataclass(frozen=True, slots=True)
+class Told:
     problem: str | None = None
     external_host: str = ""
     external_port: int | None = None
@@ -117,4 +119,4 @@ def answer(asked: Asked) -> Told:
 if __name__ == "__main__":
     if resource is not None:
         resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
-    sys.stdout.write(answer(Asked.model_validate_json(sys.argv[1])).model_dump_json())
+    sys.stdout.write(json.dumps(asdict(answer(Asked(**json.loads(sys.argv[1]))))))
