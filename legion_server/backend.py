@@ -22,6 +22,7 @@ from legion_server.service.checkpoints import Checkpoints
 from legion_server.service.coordinator import Clock, Coordinator
 from legion_server.service.dataset import Datasets
 from legion_server.service.dialling import Dialler
+from legion_server.service.doubles import Doubles
 from legion_server.service.events import Events
 from legion_server.service.follower import Follower
 from legion_server.service.link_book import LinkBook
@@ -64,6 +65,7 @@ class Backend:
     relays: Relays
     dialler: Dialler
     link_book: LinkBook
+    doubles: Doubles
     probes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_PROBES))
 
     def invite(self, token: str) -> Invite:
@@ -122,6 +124,7 @@ def _build(settings: Settings, clock: Clock, steady: Clock | None) -> Backend:
         relays=open_relays(settings.data_dir),
         dialler=Dialler(dialling_context(authority)),
         link_book=LinkBook(coordinator, clock),
+        doubles=Doubles(clock),
     )
 
 

@@ -2,7 +2,15 @@
 
 from dataclasses import dataclass
 
-from legion.errors import EngineDied, LegionError, ProtocolMismatch, Unauthenticated, WorkerRevoked, WrongAuthority
+from legion.errors import (
+    EngineDied,
+    LegionError,
+    ProtocolMismatch,
+    Unauthenticated,
+    WorkerDoubled,
+    WorkerRevoked,
+    WrongAuthority,
+)
 from legion_client.agent import restarts
 
 JOINED = "This computer has joined {server}."
@@ -12,7 +20,7 @@ NO_LONGER = "This computer no longer takes part: {problem}."
 UNKEPT = "This holds until Legion ends and no longer: {problem}."
 SENTENCES = (JOINED, LEFT, BROKE_OFF, NO_LONGER, UNKEPT)  # for translators
 # Only the volunteer, or the server's operator, can do something about these.
-FOR_GOOD = (WorkerRevoked, WrongAuthority, Unauthenticated, ProtocolMismatch)
+FOR_GOOD = (WorkerRevoked, WorkerDoubled, WrongAuthority, Unauthenticated, ProtocolMismatch)
 PAUSES_S = (30.0, 60.0, 120.0, 300.0, 600.0)  # after the first end, the second ...; the last repeats
 FORGOTTEN_S = 1800.0  # ends longer ago say nothing about the next
 

@@ -48,7 +48,7 @@ class Reached(BaseModel, frozen=True, extra="forbid"):
     relay: str = ""  # its name
     rtt_ms: float | None = None  # to the relay
     mapping: str = NOT_ASKED  # what became of the port mapping
-    doubled: str = ""  # what the relay said of another program with our key
+    doubled: str = ""  # what the relay or the server said of another program with our key
 
 
 class Server(Protocol):
@@ -69,7 +69,8 @@ class Reach:
         self._kept = kept
         self._network = network
         self._on_change = on_change
-        self._instance = new_nonce()
+        self.instance = new_nonce()  # what others tell this program by from another with our key
+        self._told_of = ""  # another, by the server
         self._found = Reached()
         self._engine: Endpoint | None = None  # where it listens, as this computer sees it
         self._tested: tuple[str, int] | None = None
@@ -89,6 +90,15 @@ class Reach:
     def endpoint(self) -> Endpoint | None:
         """That others are to be told; None until it is known."""
         return self._found.endpoint
+
+    def tell_of_another(self, doubled: str) -> None:
+        """What the server says of another program with our key."""
+        if doubled == self._told_of:
+            return
+        self._told_of = doubled
+        if doubled:
+            logger.warning("this computer's identity is used twice: %s", doubled)
+        self._told(doubled=doubled)
 
     async def find(self, host: str, port: int) -> None:
         """Returns once it is known how the engine that listens there is reached. `host`: that we would announce."""
@@ -213,7 +223,7 @@ class Reach:
             self._told(how="relay", endpoint=endpoint, relay=relay.name, rtt_ms=chosen.rtt_ms)
             self._settled.set()
 
-        self._holding = asyncio.ensure_future(hold(relay, context, self._instance, lambda: self._engine, welcome))
+        self._holding = asyncio.ensure_future(hold(relay, context, self.instance, lambda: self._engine, welcome))
         try:
             await asyncio.wait([self._holding])
             return None if self._holding.cancelled() else self._holding.result()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from legion.config import config_digest
-from legion.errors import LegionError
+from legion.errors import LegionError, WorkerDoubled
 from legion.ids import Epoch
 from legion.messages import PROTOCOL, Event, Heartbeat, HeartbeatReply, Plan
 from legion_client.agent import events, life
@@ -288,6 +288,7 @@ class Agent:
 
     async def _heed(self, reply: HeartbeatReply) -> None:
         attempt = self._attempt
+        self.reach.tell_of_another(reply.doubled)
         self._post(life.RunPhaseSeen(reply.phase))
         if not await self._has_another_plan(attempt, reply.epoch):
             self._post_of(attempt, life.EpochSeen(reply.epoch))
@@ -347,6 +348,8 @@ class Agent:
 
     async def _goodbye(self) -> None:
         """The server hears why we go, then that we went. It finds out by silence if it cannot be told."""
+        if isinstance(self._state.error, WorkerDoubled):
+            return  # the other one stays
         try:
             async with asyncio.timeout(GOODBYE_S):
                 if self._state.error is not None:
@@ -374,6 +377,7 @@ class Agent:
             away=attempt.links.away,
             failure=state.error.slug if state.error else None,
             failure_message=str(state.error) if state.error else None,
+            instance=self.reach.instance,
         )
 
 

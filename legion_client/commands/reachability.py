@@ -80,7 +80,7 @@ def _hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 def _reached(found: Reached) -> Check:
     where = f"{found.endpoint.host}:{found.endpoint.port}" if found.endpoint else "nowhere"
     if found.doubled:
-        return Check(NAME, "problem", f"the relay says: {found.doubled}", DOUBLED)
+        return Check(NAME, "problem", found.doubled, DOUBLED)
     match found.how:
         case "direct":
             return Check(NAME, "ok", f"other members reach this computer directly, at {where}")

@@ -34,6 +34,7 @@ async def read(
     accept = request.headers.get("accept", "")
     as_text = "text/plain" in accept or "openmetrics" in accept
     view = await backend.metrics.view(None if as_text else since, private=caller.is_admin)
+    view = view.model_copy(update={"workers_doubled": backend.doubles.count})
     if as_text:
         text = prometheus(view, membership.summary(backend.coordinator.state.workers))
         return Response(text, headers={"Content-Type": TEXT})
@@ -68,6 +69,7 @@ def prometheus(view: MetricsView, workers: WorkersSummary) -> bytes:
     gauge("steps", "Optimizer steps of the whole run", view.steps)
     gauge("tokens", "Tokens trained on", view.tokens)
     gauge("tokens_per_second", "Speed of the last steps", view.tokens_per_s)
+    gauge("workers_doubled", "Programs that used the identity of another that was there", view.workers_doubled)
     if view.recent:
         gauge("loss_nats", "Training loss per token of the last step", view.recent[-1].loss)
         gauge("gradient_norm", "Norm of the last whole gradient, before clipping", view.recent[-1].grad_norm)

@@ -68,16 +68,18 @@ async def enrol(request: Request, body: EnrolRequest, backend: BackendDep) -> En
     )
 
 
-@router.post("/workers/{worker_id}/heartbeat", responses=answers(403, 404, 426))
+@router.post("/workers/{worker_id}/heartbeat", responses=answers(403, 404, 409, 426))
 async def heartbeat(
     request: Request, worker_id: Id, body: Heartbeat, backend: BackendDep, caller: AWorker
 ) -> HeartbeatReply:
     """Still here. A host that means 'everywhere' is replaced by the address this request came from."""
     _only_self(worker_id, caller)
+    doubled = backend.doubles.heard(worker_id, body.instance, address_of(request))
     if body.endpoint is not None and body.endpoint.host in EVERYWHERE:
         seen = Endpoint(host=address_of(request), port=body.endpoint.port)
         body = body.model_copy(update={"endpoint": seen})
-    return backend.link_book.with_orders(worker_id, await backend.coordinator.heartbeat(worker_id, body))
+    reply = backend.link_book.with_orders(worker_id, await backend.coordinator.heartbeat(worker_id, body))
+    return reply.model_copy(update={"doubled": doubled})
 
 
 @router.post("/workers/{worker_id}/certificate", responses=answers(403, 404))

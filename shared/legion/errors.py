@@ -117,6 +117,13 @@ class WorkerRevoked(Refused):
     hint = "Ask the operator for a new invite and join with it; one that this computer has used before does not count."
 
 
+class WorkerDoubled(Refused):
+    slug = "worker-doubled"
+    title = "Another program takes part with this computer's identity"
+    hint = "Two computers must not share one identity: join this one with an invite of its own, in a new home (--home)."
+    status = 409
+
+
 class ProtocolMismatch(Refused):
     slug = "protocol-mismatch"
     title = "Client and server speak different protocol versions"

@@ -187,6 +187,7 @@ class Heartbeat(Message):
     anchor: Annotated[int, Field(ge=-1, le=2**31 - 1)] = -1  # newest anchor it has; -1: none
     steps_ahead: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0  # since that anchor
     broken: Broken | None = None  # set while the worker waits for another plan of its cluster
+    instance: Annotated[str, Field(pattern="^[a-z2-7]{32}$")] | None = None  # drawn by the agent when it starts
     # Members of its plan that it cannot reach now: the reply says where they are.
     away: Annotated[tuple[WorkerId, ...], Field(max_length=1024)] = ()
 
@@ -218,6 +219,7 @@ class HeartbeatReply(Message):
     measure: tuple[LinkPeer, ...] = ()  # workers whose links to this one it is to measure now
     measure_server: bool = False  # and its line to the server
     found: tuple[Whereabouts, ...] = ()  # of those that are away
+    doubled: str = ""  # of another program that was heard with the worker's key
 
 
 class Member(Message):

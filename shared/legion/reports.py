@@ -95,6 +95,7 @@ class MetricsView(Message):
     bigram_entropy: float | None = None
     failure: str | None = None
     rounds: RoundsView | None = None  # of a run whose clusters average by rounds
+    workers_doubled: int = 0  # since the server started: programs that used the identity of another that was there
 
 
 class CreditView(Message):

@@ -159,8 +159,9 @@ def test_a_killed_server_comes_back_with_everything(run: Callable[..., Running])
         "gone": [],
         "regroup": False,
         "measure": [],
-        "measure_server": False,
+        "measure_server": True,
         "wanted": [],
+        "doubled": "",
     }
     assert server.end(signal.SIGINT) == 0
 

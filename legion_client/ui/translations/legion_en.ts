@@ -1404,6 +1404,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Two computers must not share one identity: join this one with an invite of its own, in a new home (--home).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Until tomorrow</source>
         <translation type="unfinished"></translation>
     </message>

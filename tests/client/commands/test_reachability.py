@@ -54,7 +54,7 @@ async def test_what_an_agent_has_found(home: Home) -> None:
     )
     allowed = ("port mapping", "skipped", "the router at 192.168.1.1 does not speak NAT-PMP")
     assert await told(home, RELAY, Network(port_mapping=True)) == [("reachability", "ok", through), allowed]
-    doubled = RELAY.model_copy(update={"doubled": "a program has registered here with the same key from 198.51.100.9"})
+    doubled = RELAY.model_copy(update={"doubled": "a program has registered with the same key from 198.51.100.9"})
     (name, state, found), _ = await told(home, doubled)
     assert (name, state) == ("reachability", "problem")
     assert "198.51.100.9" in found
