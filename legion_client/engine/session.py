@@ -6,7 +6,6 @@ work to that thread; what the thread has to say comes back through `Reports`.
 
 import asyncio
 import contextlib
-import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -36,6 +35,7 @@ from legion.outer.member import Place
 from legion.train.device import best_device, card_problem, card_uuid, describe
 from legion.train.loop import Training, require_same_data
 from legion.train.pace import Pace
+from legion_client.engine import garbage
 from legion_client.engine.absent import telling_broken
 from legion_client.engine.compute_thread import forget_frames, on_compute_thread
 from legion_client.engine.course import Course, Neighbours, first_anchor, point_folder
@@ -90,7 +90,7 @@ class Session:
         return self._training.steps_done if self._training else 0
 
     def _built(self) -> Blueprint:
-        gc.collect()  # modules, hooks and parameters of the plan before refer to one another
+        garbage.collect()  # modules, hooks and parameters of the plan before refer to one another
         return blueprint(self._prepare.config, self._prepare.manifest.vocab_size)
 
     async def prepare(self) -> None:
@@ -116,6 +116,8 @@ class Session:
     def _load(self) -> tuple[Loader, Blueprint]:
         prepare = self._prepare
         require_same_data(prepare.config, prepare.manifest.fingerprint)
+        self._built()  # for what it imports
+        garbage.set_aside()
         blocks = open_blocks(prepare.manifest, prepare.cache_dir, seed=prepare.config.seed)
         return Loader(blocks, prepare.config.batch), self._built()
 
@@ -162,6 +164,8 @@ class Session:
         self._require_fit(plan)
         member = self.member = self._member_of(plan)
         member.on_transfer, member.on_away = self.links.transferred, self.links.away
+        if courier is not None:
+            member.changes.on_failure.append(courier.plan_broken)
         self._next_plan = asyncio.get_running_loop().create_future()
         endpoints = {Rank(r): m.endpoint for r, m in enumerate(plan.members)}
         before = {m.worker_id for m in plan.restore.members} if plan.restore is not None else ()
@@ -237,8 +241,7 @@ class Session:
 
     def _may_regroup(self, plan: Plan, error: LegionError) -> bool:
         """Whether those who are left may go on from a restore point."""
-        config = self._prepare.config
-        able = config.in_rounds and config.cluster.restores(len(plan.members))
+        able = self._prepare.config.in_rounds and self._prepare.config.cluster.restores(len(plan.members))
         return able and not self._stop_asked and isinstance(error, PeerLost | StepAborted)
 
     async def _regrouped(self, course: Course, error: LegionError) -> Train:
@@ -259,11 +262,9 @@ class Session:
         if following is None:
             await on_compute_thread(course.leave)
             raise error
-        restore = following.plan.restore
+        plan, restore = following.plan, following.plan.restore
         lost = course.step - restore.step if restore is not None and restore.epoch == course.plan.epoch else course.step
-        logger.info(
-            "plan replaced epoch=%d members=%d steps_lost=%d", following.plan.epoch, len(following.plan.members), lost
-        )
+        logger.info("plan replaced epoch=%d members=%d steps_lost=%d", plan.epoch, len(plan.members), lost)
         self._training = None
         forget_frames(error)  # they hold the slice, and another is about to need that memory
         return following

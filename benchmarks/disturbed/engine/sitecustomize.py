@@ -94,11 +94,14 @@ if HOLDS_FILE and any(program in sys.orig_argv for program in ("legion_client", 
 
     import psutil
 
+    # Of all loops; before Python 3.12 under another name.
+    known = getattr(asyncio.tasks, "_scheduled_tasks", None) or asyncio.tasks._all_tasks  # type: ignore[attr-defined]
+
     def watch(file: Path) -> None:
         process = psutil.Process()
         while True:
             time.sleep(1.0)
-            tasks = sum(not task.done() for task in [*asyncio.tasks._scheduled_tasks])  # type: ignore[attr-defined]
+            tasks = sum(not task.done() for task in [*known])
             holds = {"rss_bytes": process.memory_info().rss, "descriptors": process.num_fds(), "tasks": tasks}
             with file.open("a") as lines:
                 lines.write(json.dumps({"at": time.time(), "pid": process.pid} | holds) + "\n")
