@@ -6,7 +6,7 @@ import statistics
 import time
 from pathlib import Path
 
-from disturbed.story import told
+from disturbed.story import Anchors, told
 from disturbed.volunteers import POLL_S, Site, Worker
 from rows import Row
 
@@ -48,7 +48,7 @@ async def _random(folder: Path, name: str, workers: int, size: int, seconds: flo
         print(f"{stall.name} stalls {stall.seconds:.2f} s, {stall.detected_s:.2f} s of it until somebody knew")
     noticed = [stall.detected_s for stall in found if stall.seconds > stall.detected_s]
     calm = undisturbed(notes, usual_s, began, began + CALM_S, SLICE_S)
-    beyond, anchors = [stall.beyond_s for stall in found], story.anchors()
+    beyond = [stall.beyond_s for stall in found]
     assert story.metrics.rounds is not None
     counters = story.metrics.rounds.counters
     label = f"random kills, {name}"
@@ -63,9 +63,16 @@ async def _random(folder: Path, name: str, workers: int, size: int, seconds: flo
         Row(f"{label}: rounds", len(story.records), "", ">= 1"),
         Row(f"{label}: clusters that went on", counters.clusters_regrouped, "", "", f"{counters.clusters_lost} lost"),
         Row(f"{label}: root mismatches, as the server saw", counters.root_mismatches, "", "<= 0"),
-        Row(f"{label}: roots that differ", anchors.mismatches, f"of {anchors.compared}", "<= 0"),
+        *_roots(label, story.anchors(), size),
         Row(f"{label}: tracebacks in logs", story.tracebacks, "", "<= 0"),
     ]
+
+
+def _roots(label: str, anchors: Anchors, size: int) -> list[Row]:
+    """A member of a cluster of several writes down its slice's, which only the server can judge."""
+    if size > 1:
+        return []
+    return [Row(f"{label}: roots that differ", anchors.mismatches, f"of {anchors.compared}", "<= 0")]
 
 
 async def _killing(site: Site, seconds: float) -> list[Kill]:

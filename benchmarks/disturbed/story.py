@@ -60,7 +60,10 @@ class Story:
         return LeftOut(missing, of)
 
     def anchors(self) -> Anchors:
-        """Each root that a worker wrote down against the one the assembler computed."""
+        """Each root that a worker wrote down against the one the assembler computed.
+
+        Of clusters of one: who has a slice wrote down that slice's, which the server compares.
+        """
         reference = {record.round + 1: record.root for record in self.records}
         last = max(reference)
         roots = [entry for entries in self.roots.values() for entry in entries]

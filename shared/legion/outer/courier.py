@@ -83,7 +83,7 @@ class Courier:
         self._late_at = 0.0
         self._ready = anchor - 1
         self._back_to: int | None = None  # the oldest anchor that our cluster may go back to, if it ever does
-        self._waking = self._is_broken = False
+        self._waking = self._broken = False
         self._uplink = Uplink()
         self._turns: dict[WorkerId, asyncio.Semaphore] = {}  # of parts to one reducer, in the order of spans
         self._tally = Tally()
@@ -129,7 +129,7 @@ class Courier:
     async def take_seat(self, place: Place, anchor: int) -> None:
         """In another plan of our cluster: another slice, whose weights are of `anchor`."""
         self._place, self._anchor, self._ready = place, anchor, anchor - 1
-        self._is_broken = False
+        self._broken = False
         self._here.clear()
         for number in sorted(number for number in self._records if number >= anchor):
             self._arriving.committed(self._records[number], self._plans.get(number))
@@ -204,13 +204,11 @@ class Courier:
         return self._bridge.submit(self._moved(report))
 
     def wait_ready(self, anchor: int) -> None:
-        self._bridge.submit(
-            self._changes.until(lambda: self._waking or self._is_broken or self._ready >= anchor)
-        ).wait()
+        self._bridge.submit(self._changes.until(lambda: self._waking or self._broken or self._ready >= anchor)).wait()
 
     def plan_broken(self) -> None:
         """Our cluster has failed: it is not to find that out when the round is over. Until `take_seat`."""
-        self._is_broken = True
+        self._broken = True
         self._changes.happened()
 
     def wake(self) -> None:

@@ -282,6 +282,22 @@ def test_nobody_waits_any_more_when_the_engine_stops(tmp_path: Path) -> None:
     with_post(tmp_path, test)
 
 
+def test_nobody_waits_for_a_round_in_a_plan_that_is_broken(tmp_path: Path) -> None:
+    async def test(post: Post) -> None:
+        waiting = asyncio.create_task(asyncio.to_thread(post.courier.wait_ready, 5))
+        await asyncio.sleep(0)
+        post.courier.plan_broken()
+        await waiting
+        await post.courier.take_seat(post.courier._place, 0)  # in the plan that takes its place
+        again = asyncio.create_task(asyncio.to_thread(post.courier.wait_ready, 5))
+        await asyncio.sleep(0)
+        assert not again.done()
+        post.courier.wake()
+        await again
+
+    with_post(tmp_path, test)
+
+
 def test_leaving_ends_everything_that_is_under_way(tmp_path: Path) -> None:
     async def test(post: Post) -> None:
         """Parts that hang and parts that wait, updates that are nowhere, spans that nobody contributes to."""
