@@ -115,6 +115,11 @@ class Course:
         """Of the cluster, as this plan counts them; 0 before the first."""
         return self._zero.step if self._zero is not None else 0
 
+    def steps_lost(self, following: Plan) -> int:
+        """Since the restore point that the plan after this one goes on from."""
+        restore = following.restore
+        return self.step - (restore.step if restore is not None and restore.epoch == self.plan.epoch else 0)
+
     @property
     def contributed(self) -> int:
         """The newest round that a contribution was made for, under a plan before too; -1: none."""

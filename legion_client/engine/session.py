@@ -256,14 +256,12 @@ class Session:
         told = PlanBroken(broken=broken, message=str(error), lost_peer=member.changes.lost_peer)
         following = None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REGROUP_S):
-                async with telling_broken(self._report, told, self._identity.worker_id, course.plan):
-                    following = await self._next_plan
+            async with asyncio.timeout(REGROUP_S), telling_broken(self._report, told, member.me, course.plan):
+                following = await self._next_plan
         if following is None:
             await on_compute_thread(course.leave)
             raise error
-        plan, restore = following.plan, following.plan.restore
-        lost = course.step - restore.step if restore is not None and restore.epoch == course.plan.epoch else course.step
+        plan, lost = following.plan, course.steps_lost(following.plan)
         logger.info("plan replaced epoch=%d members=%d steps_lost=%d", plan.epoch, len(plan.members), lost)
         self._training = None
         forget_frames(error)  # they hold the slice, and another is about to need that memory
