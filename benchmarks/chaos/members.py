@@ -95,18 +95,22 @@ async def _lost(folder: Path, name: str, fault: Callable[[Worker], None]) -> lis
 
 
 def memory(folder: Path) -> list[Row]:
-    """The peak of engines that keep a restore point every four steps, beside that of engines that keep none."""
-    with_points, owned = asyncio.run(_peak(folder / "with", 4))
-    without, _ = asyncio.run(_peak(folder / "without", 0))
+    """The peak of engines that keep a restore point every four steps, beside that of engines that keep none.
+
+    Points are written from the slice in host memory, wherever is computed: a card's memory has no part in them.
+    """
+    with_points, owned, on_disk = asyncio.run(_peak(folder / "with", 4))
+    without, _, _ = asyncio.run(_peak(folder / "without", 0))
     return [
         Row("restore points: an engine's peak more than without", (with_points - without) / MEBI, "MiB", "", ""),
         Row("the same, of the slice's elements", (with_points - without) / owned, "bytes each", "<= 12", "host memory"),
+        Row("on disk: own points and the other's", on_disk / owned, "bytes each", "> 0", "two of each at most"),
         Row("peak without", without / MEBI, "MiB", "", f"a slice of {owned:,} elements"),
     ]
 
 
-async def _peak(folder: Path, restore_every: int) -> tuple[int, int]:
-    """Of the engine that had the most, in bytes; the elements of its slice."""
+async def _peak(folder: Path, restore_every: int) -> tuple[int, int, int]:
+    """Of the engine that had the most, in bytes; the elements of its slice; bytes of points on the disk of one."""
     body = config(2, steps=8)
     body["cluster"] = {"policy": "fixed", "size": 2, "restore_every": restore_every}
     body["model"]["settings"] = LARGE
@@ -118,7 +122,12 @@ async def _peak(folder: Path, restore_every: int) -> tuple[int, int]:
         if restore_every and min(points) < 2:
             raise RuntimeError(f"only {points} restore points were kept")
         peaks = [_peak_bytes(worker.engines[0].pid) for worker in site.workers]
-    return max(peaks), sum(plan.shape.sizes) // 2
+        on_disk = [_points_bytes(worker.home) for worker in site.workers]
+    return max(peaks), sum(plan.shape.sizes) // 2, max(on_disk)
+
+
+def _points_bytes(home: Path) -> int:
+    return sum(path.stat().st_size for path in home.rglob("points/*") if path.is_file())
 
 
 def _peak_bytes(pid: int) -> int:

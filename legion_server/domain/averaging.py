@@ -158,7 +158,8 @@ def _regroup(moment: Moment, workers: Workers, now: float) -> None:
         free = clusters.free(workers.values(), run.clusters, config_digest(run.config), plan.shape)
         there = [workers[m.worker_id] for m in plan.members if m.worker_id in workers]
         known = _known(moment, (*there, *free), now) if free else {}
-        going = recovery.going(plan, run.run_id, run.config, next_epoch, workers, broken_s, free, known)
+        wanted = run.regrouping.get(plan.epoch)
+        going = recovery.going(plan, run.run_id, run.config, next_epoch, workers, broken_s, free, known, wanted)
         if going.waits:
             continue
         del breaking[plan.cluster]
@@ -285,11 +286,11 @@ def _break_up(moment: Moment, workers: Workers, now: float) -> None:
     free = clusters.free(workers.values(), run.clusters, config_digest(run.config), rounds.shape)
     there = [workers[m.worker_id] for plan in run.clusters for m in plan.members if m.worker_id in workers]
     known = _known(moment, (*there, *free), now)
-    ended = breaking_up.broken_up(run.config, rounds, run.clusters, free, workers, known)
-    if not ended:
+    changes = breaking_up.broken_up(run.config, rounds, run.clusters, free, workers, known)
+    if not changes.ended and not changes.regrouped:
         return
     for plan in run.clusters:
-        if plan.cluster in ended:
+        if plan.cluster in changes.ended:
             worker_ids = [member.worker_id for member in plan.members]
             moment.happenings.append(
                 Happening(
@@ -299,7 +300,11 @@ def _break_up(moment: Moment, workers: Workers, now: float) -> None:
                 )
             )
     moment.rounds = replace(rounds, broken_up_at=rounds.committed)
-    moment.run = replace(run, clusters=tuple(plan for plan in run.clusters if plan.cluster not in ended))
+    moment.run = replace(
+        run,
+        clusters=tuple(plan for plan in run.clusters if plan.cluster not in changes.ended),
+        regrouping={p.epoch: changes.regrouped[p.cluster] for p in run.clusters if p.cluster in changes.regrouped},
+    )
 
 
 def _enter(moment: Moment, phase: RunPhase) -> None:

@@ -1,8 +1,12 @@
-"""Clusters that are broken up for better ones, at the border of two rounds, rarely and for much. Pure."""
+"""Clusters that are broken up for better ones, at the border of two rounds, rarely and for much. Pure.
+
+Those of whom enough stay together are not: they break off once they have contributed, and go on from a restore point
+with their moments, without who leaves and with who is free and joins them (see `recovery`).
+"""
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from legion.config import RunConfig
 from legion.ids import ClusterId, WorkerId
@@ -24,6 +28,14 @@ class Grouping:
     free: tuple[Candidate, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """`ended`: clusters whose members form others; `regrouped`: those that go on, with these members."""
+
+    ended: frozenset[ClusterId] = frozenset()
+    regrouped: Mapping[ClusterId, frozenset[WorkerId]] = field(default_factory=dict)
+
+
 def broken_up(
     config: RunConfig,
     rounds: Rounds,
@@ -31,18 +43,39 @@ def broken_up(
     free: Sequence[Worker],
     workers: Workers,
     known: Mapping[Pair, Link],
-) -> frozenset[ClusterId]:
-    """Those that end now, for their members to form others; none where little would be won, or it was done lately."""
+) -> Changes:
+    """What changes now; nothing where little would be won, or it was done lately."""
     if config.cluster.policy != "auto" or rounds.committed - rounds.broken_up_at < clustering.MOVE_EVERY:
-        return frozenset()
+        return Changes()
     grouping = seen(config, rounds, run_clusters, free, workers)
     if grouping is None:
-        return frozenset()
+        return Changes()
     standing = [(members, rounds.speeds.get(name)) for name, members in grouping.standing]
     ideal = clustering.moves(grouping.job, standing, grouping.free, known)
     if ideal is None:
-        return frozenset()
-    return frozenset(name for name, members in grouping.standing if _ids(members) not in ideal)
+        return Changes()
+    changed = {name: frozenset(_ids(members)) for name, members in grouping.standing if _ids(members) not in ideal}
+    regrouped: dict[ClusterId, frozenset[WorkerId]] = {}
+    if config.cluster.restore_every:
+        groups, joining = [frozenset(group) for group in ideal], frozenset(worker.worker_id for worker in free)
+        kept = {name: staying(members, groups, joining) for name, members in changed.items() if len(members) > 1}
+        regrouped = {name: group for name, group in kept.items() if group}
+    return Changes(frozenset(changed.keys() - regrouped.keys()), regrouped)
+
+
+def staying(
+    members: frozenset[WorkerId], groups: Sequence[frozenset[WorkerId]], free: frozenset[WorkerId]
+) -> frozenset[WorkerId]:
+    """The group in which most of a cluster's members go on together, with nobody from other clusters; empty: none.
+
+    One member goes on as it is only by itself: to join others it may as well come anew.
+    """
+    found = [
+        (len(group & members), sorted(group))
+        for group in groups
+        if group <= members | free and len(group & members) > (0 if group <= members else 1)
+    ]
+    return frozenset(max(found)[1]) if found else frozenset()
 
 
 def seen(

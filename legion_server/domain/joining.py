@@ -1,9 +1,10 @@
 """Workers that wait, and clusters that go on: who takes part with the next plan of a cluster. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from legion.config import RunConfig, config_digest
 from legion.errors import ConfigInvalid
+from legion.ids import WorkerId
 from legion.messages import Plan
 from legion_server.domain import clustering, clusters
 from legion_server.domain import links as lk
@@ -18,17 +19,23 @@ JOIN_EVERY = 2  # rounds between two plans of a cluster that takes in somebody
 
 
 def joining(
-    members: Sequence[Worker], free: Sequence[Worker], config: RunConfig, known: Mapping[Pair, Link]
+    members: Sequence[Worker],
+    free: Sequence[Worker],
+    config: RunConfig,
+    known: Mapping[Pair, Link],
+    wanted: Collection[WorkerId] | None = None,
 ) -> Sequence[Worker]:
     """Of those that are free; nobody if they could not share the model then.
 
-    With policy `fixed` they take the places that are missing, with `auto` those join that are near and of use.
+    With policy `fixed` they take the places that are missing, with `auto` those join that are near and of use. With
+    `wanted` that was decided before.
     """
     if not config.cluster.restore_every or not members:
         return ()
-    if config.cluster.policy == "auto":
+    if wanted is None and config.cluster.policy == "auto":
         return _useful(members, free, config, known)
-    found = free[: max(0, (config.cluster.size or 1) - len(members))]
+    missing = max(0, (config.cluster.size or 1) - len(members))
+    found = free[:missing] if wanted is None else [worker for worker in free if worker.worker_id in wanted]
     return found if _shared_by([*members, *found], config) else ()
 
 
@@ -54,10 +61,12 @@ def _shared_by(members: Sequence[Worker], config: RunConfig) -> bool:
 def awaits_another(
     plan: Plan, run: Run, workers: Workers, rounds: Rounds | None = None, links: Links | None = None, now: float = 0.0
 ) -> bool:
-    """Whether the cluster is to break off, once it has contributed, for a worker that waits to take part."""
+    """Whether the cluster is to break off, once it has contributed: for a worker that waits, or to be another."""
     members = [workers[member.worker_id] for member in plan.members if member.worker_id in workers]
     if run.phase != "training" or plan.cluster in run.breaking or len(members) < len(plan.members):
         return False
+    if plan.epoch in run.regrouping:
+        return True
     free = clusters.free(workers.values(), run.clusters, config_digest(run.config), plan.shape)
     if not free:
         return False

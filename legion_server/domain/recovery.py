@@ -42,10 +42,12 @@ def going(
     broken_s: float,
     free: Sequence[Worker] = (),
     known: Mapping[Pair, Link] = NO_LINKS,
+    wanted: frozenset[WorkerId] | None = None,
 ) -> Going:
     """Of a cluster that lost a member `broken_s` ago. Neither a plan nor waiting: it is gone.
 
     `epoch`: for its next plan, in which workers that are `free` take part too; `known`: links among all these.
+    `wanted`: who are to be its members, where that was decided before; what the others' disks have is gone with them.
     """
     if not config.cluster.restores(len(plan.members)):
         return Going()
@@ -56,12 +58,12 @@ def going(
     left = [w for w in there if w.worker_id in offers or (w.worker_id not in named and _follows(w, plan))]
     if broken_s < WAIT_S and not all(w.worker_id in offers for w in left):
         return Going(waits=bool(left))
-    survivors = [w for w in left if w.worker_id in offers]
-    restore = restore_of(plan, offers)
+    survivors = [w for w in left if w.worker_id in offers and (wanted is None or w.worker_id in wanted)]
+    restore = restore_of(plan, {w.worker_id: offers[w.worker_id] for w in survivors})
     if restore is None:
         return Going()
     try:
-        members = [*survivors, *joining(survivors, free, config, known)]
+        members = [*survivors, *joining(survivors, free, config, known, wanted)]
         following = plans.make_plan(run_id, config, epoch, plan.first_step, members)
     except ConfigInvalid:  # those who are left cannot hold the model
         return Going()

@@ -51,6 +51,9 @@ class Run:
     evaluated: int = 0  # the newest evaluation's step
     clusters: tuple[Plan, ...] = ()  # of a run in rounds: those that are there, each with its own plan; `plan` is None
     breaking: Mapping[ClusterId, float] = field(default_factory=dict)  # since when a member is missed; not stored
+    regrouping: Mapping[Epoch, frozenset[WorkerId]] = field(
+        default_factory=dict
+    )  # by plan: its next members; not stored
 
     @property
     def started(self) -> bool:

@@ -13,9 +13,10 @@ from typing import Final
 BEAT_S: Final = 1.0  # between two words of a member that has nothing to say
 LOOK_S: Final = 0.25
 MOST_COUNTED_S: Final = 2 * LOOK_S  # of the time between two looks
-# Three beats may be lost, or wait for a core that others keep busy: an engine has the lowest priority there is, and
-# loops on two cores with three busy programs were late by 0.4 s at most. A second more is what a wireless network may
-# take to find its next access point. What is declared lost by mistake costs its cluster a restore point, not the run.
+# Three beats may be lost, or wait for a core that others keep busy: with twenty busy programs on two cores, loops of
+# processes of the lowest priority, each beside a compute thread that was busy too, were late by 0.8 s at most in a
+# minute. Some more is what a wireless network may take to find its next access point. Who is declared lost by mistake
+# costs its cluster the steps since a restore point, not the run.
 LEAST_S: Final = 4.0
 MOST_S: Final = 20.0  # what gRPC's keepalive takes
 FACTOR: Final = 3.0  # of the longest silence that was none

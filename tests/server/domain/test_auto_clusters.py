@@ -1,14 +1,18 @@
 """A run whose clusters follow from measured links: how it starts, grows, waits, and breaks clusters up."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from coordinated_rounds import HARDWARE, Table, config_of
+from hypothesis import given
+from hypothesis import strategies as st
 
-from legion.config import RunConfig, merge
+from legion.config import RunConfig, config_digest, merge
 from legion.ids import WorkerId
+from legion.messages import Broken, KeptPoint
 from legion_server.domain import clusters, explain
+from legion_server.domain.breaking_up import staying
 from legion_server.domain.clustering import MOVE_EVERY
 from legion_server.domain.joining import JOIN_EVERY, awaits_another
 from legion_server.domain.links import Links, Sample
@@ -127,6 +131,73 @@ def test_clusters_are_broken_up_at_the_end_of_a_round_rarely_and_for_much() -> N
     three.links = measured("ab")
     at_the_end_of_a_round(three, MOVE_EVERY + 3)
     assert groups(three) == ["ac"], "never two in a row"
+
+
+def changed_pair(restore_every: int = 8) -> Table:
+    """a and b share the model; then a gets more memory, and b goes to another place: a round ends."""
+    pair = table("ab", small="ab")
+    keeps = merge(pair.run.config, {"cluster": {"restore_every": restore_every}})
+    pair.run = replace(pair.run, config=keeps)
+    for worker in pair.workers:
+        pair.workers[worker] = replace(pair.workers[worker], config_digest=config_digest(keeps))
+    pair.links = measured("ab")
+    pair.tick(clusters.MEASURING_S)
+    assert groups(pair) == ["ab"]
+    at_the_end_of_a_round(pair, MOVE_EVERY - 1)
+    pair.set("a", hardware=LARGE)
+    pair.links = measured("ab", 30, 0.1)
+    pair.whole_round()
+    assert pair.rounds.broken_up_at == MOVE_EVERY
+    return pair
+
+
+def test_a_cluster_of_which_enough_stay_together_goes_on_from_its_restore_point() -> None:
+    pair = changed_pair()
+    assert groups(pair) == ["ab"], "it breaks off by itself, once it has contributed"
+    plan = pair.run.clusters[0]
+    assert awaits_another(plan, pair.run, pair.workers)
+    lost_before = pair.events.count("cluster_lost")
+    for name, ranks in (("a", (0, 1)), ("b", (1,))):
+        kept = (KeptPoint(epoch=plan.epoch, step=8, anchor=0, ranks=ranks),)
+        pair.set(name, broken=Broken(epoch=plan.epoch, points=kept, contributed=MOVE_EVERY))
+    assert groups(pair) == ["a"]
+    after = pair.run.clusters[0]
+    assert (after.cluster, after.restore is not None) == (plan.cluster, True)
+    assert not awaits_another(after, pair.run, pair.workers)
+    assert pair.events.count("cluster_lost") == lost_before
+    assert pair.run.plan_of(WorkerId("b" * 32)) is None
+
+
+def test_a_cluster_whose_point_leaves_with_a_member_ends() -> None:
+    pair = changed_pair()
+    plan = pair.run.clusters[0]
+    for name, ranks in (("a", (0,)), ("b", (0, 1))):
+        kept = (KeptPoint(epoch=plan.epoch, step=8, anchor=0, ranks=ranks),)
+        pair.set(name, broken=Broken(epoch=plan.epoch, points=kept, contributed=MOVE_EVERY))
+    assert groups(pair) == []
+    assert pair.events.count("cluster_lost") == 1
+
+
+def test_a_cluster_without_restore_points_is_broken_up() -> None:
+    assert groups(changed_pair(restore_every=0)) == []
+
+
+ids = st.frozensets(st.sampled_from([WorkerId(name) for name in "abcdefgh"]))
+
+
+@given(members=ids, order=st.permutations("abcdefgh"), cuts=st.lists(st.integers(0, 8), max_size=4), free=ids)
+def test_who_stays_is_a_group_of_the_clusters_own_and_of_free_ones(
+    members: frozenset[WorkerId], order: list[str], cuts: list[int], free: frozenset[WorkerId]
+) -> None:
+    ends = [0, *sorted(cuts), 8]
+    groups = [frozenset(WorkerId(name) for name in order[a:b]) for a, b in pairwise(ends)]
+    found = staying(members, groups, free - members)
+    if found:
+        assert found in groups
+        assert found <= members | free
+        assert len(found & members) == len(found) or len(found & members) > 1
+    fit = [g & members for g in groups if g <= members | (free - members) and len(g & members) > 1]
+    assert len(found & members) >= max(map(len, fit), default=0), "most of them"
 
 
 def test_clusters_stay_where_little_would_be_won() -> None:
