@@ -252,11 +252,15 @@ class Session:
         self._broken_at = time.monotonic()
         self.network.break_off()
         assert self._next_plan is not None
-        broken = Broken(epoch=course.plan.epoch, points=held(self._folder), contributed=course.contributed)
-        told = PlanBroken(broken=broken, message=str(error), lost_peer=member.changes.lost_peer)
+        changes, plan = member.changes, course.plan
+        points, contributed = held(self._folder), course.contributed
+        broken = Broken(epoch=plan.epoch, points=points, contributed=contributed, told_by=changes.told_by)
+        told = PlanBroken(broken=broken, message=str(error), lost_peer=changes.lost_peer)
+        here = self._next_plan.done()  # before anybody was told
+        telling = contextlib.nullcontext() if here else telling_broken(self._report, told, member.me, plan)
         following = None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REGROUP_S), telling_broken(self._report, told, member.me, course.plan):
+            async with asyncio.timeout(REGROUP_S), telling:
                 following = await self._next_plan
         if following is None:
             await on_compute_thread(course.leave)

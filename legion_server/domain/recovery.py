@@ -17,6 +17,7 @@ from legion_server.domain.departures import departure
 from legion_server.domain.joining import joining
 from legion_server.domain.links import Link, Pair
 from legion_server.domain.membership import Worker
+from legion_server.domain.partitions import Word, may_live, together
 from legion_server.domain.rounds import Outcome, Rounds, published
 
 Offers = Mapping[WorkerId, Broken]
@@ -53,12 +54,14 @@ def going(
         return Going()
     there = [workers[m.worker_id] for m in plan.members if departure(workers.get(m.worker_id), plan.epoch) is None]
     offers = {w.worker_id: w.broken for w in there if w.broken is not None and w.broken.epoch == plan.epoch}
-    named = {w.lost_peer for w in there if w.worker_id in offers}
-    named |= {worker_id for offer in offers.values() for worker_id in offer.gone}
-    left = [w for w in there if w.worker_id in offers or (w.worker_id not in named and _follows(w, plan))]
+    words = {w: Word(workers[w].lost_peer, offers[w].told_by) for w in offers}
+    gone = {worker_id for offer in offers.values() for worker_id in offer.gone}
+    awaited = {w.worker_id for w in there if w.worker_id not in gone and may_live(w.worker_id, words)}
+    left = [w for w in there if w.worker_id in offers or (w.worker_id in awaited and _follows(w, plan))]
     if broken_s < WAIT_S and not all(w.worker_id in offers for w in left):
         return Going(waits=bool(left))
-    survivors = [w for w in left if w.worker_id in offers and (wanted is None or w.worker_id in wanted)]
+    agreeing = together(words, [member.worker_id for member in plan.members])
+    survivors = [workers[w] for w in agreeing if wanted is None or w in wanted]
     restore = restore_of(plan, {w.worker_id: offers[w.worker_id] for w in survivors})
     if restore is None:
         return Going()

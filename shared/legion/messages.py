@@ -165,6 +165,7 @@ class Broken(Message):
     points: Annotated[tuple[KeptPoint, ...], Field(max_length=64)] = ()
     contributed: Annotated[int, Field(ge=-1, le=2**31 - 1)] = -1  # newest round it made a contribution for; -1: none
     gone: Annotated[tuple[WorkerId, ...], Field(max_length=4096)] = ()  # members where nobody listens any more
+    told_by: WorkerId | None = None  # the member that told it, if it was not it who missed somebody
 
 
 class Heartbeat(Message):

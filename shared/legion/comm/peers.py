@@ -341,7 +341,7 @@ class GrpcLink:
         self._gradients.close()
         logger.info("peer left peer=%s reason=%s", self._peer, reason)
         if reason == BROKEN:
-            self._member.changes.fail(PeerLost(f"{self._peer} has lost another member"))
+            self._member.changes.fail(PeerLost(f"{self._peer} has lost another member"), told_by=self._peer)
         elif reason == PAUSED:
             self._member.changes.fail(PeerPaused(f"{self._peer} was paused by its volunteer"), peer=self._peer)
         elif reason != COMPLETE:

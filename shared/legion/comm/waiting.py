@@ -14,6 +14,7 @@ class Changes:
         self._waiting: dict[asyncio.Future[None], None] = {}  # woken in the order in which they came
         self.failure: LegionError | None = None
         self.lost_peer: WorkerId | None = None
+        self.told_by: WorkerId | None = None  # who said so, if another missed it
         self.on_failure: list[Callable[[], None]] = []
 
     def happened(self) -> None:
@@ -23,11 +24,11 @@ class Changes:
                 future.set_result(None)
         self._waiting.clear()
 
-    def fail(self, error: LegionError, peer: WorkerId | None = None) -> None:
+    def fail(self, error: LegionError, peer: WorkerId | None = None, told_by: WorkerId | None = None) -> None:
         """The first failure stays: it is the cause of those that follow. `peer`: who left, if that is the failure."""
         if self.failure is None:
             self.failure = error
-            self.lost_peer = peer
+            self.lost_peer, self.told_by = peer, told_by
             for call in self.on_failure:
                 call()
         self.happened()

@@ -14,9 +14,11 @@ from legion_server.domain.recovery import WAIT_S, restore_of
 A, B, C, D = (WorkerId(name * 32) for name in "abcd")
 
 
-def offer(epoch: int, *points: tuple[int, int, tuple[int, ...]], contributed: int = -1) -> Broken:
+def offer(
+    epoch: int, *points: tuple[int, int, tuple[int, ...]], contributed: int = -1, told_by: WorkerId | None = None
+) -> Broken:
     kept = tuple(KeptPoint(epoch=Epoch(e), step=step, anchor=0, ranks=ranks) for e, step, ranks in points)
-    return Broken(epoch=Epoch(epoch), points=kept, contributed=contributed)
+    return Broken(epoch=Epoch(epoch), points=kept, contributed=contributed, told_by=told_by)
 
 
 def of_three() -> Table:
@@ -110,6 +112,34 @@ def test_a_member_that_is_there_after_all_goes_on_with_the_others() -> None:
     for name, ranks in (("a", (0, 2)), ("b", (0, 1)), ("c", (1, 2))):
         table.set(name, broken=offer(1, (1, 8, ranks)))
     assert [m.worker_id for m in table.run.clusters[0].members] == [A, B, C]
+
+
+def test_one_that_is_cut_off_does_not_throw_out_whom_it_names() -> None:
+    """All packets of b are dropped: it misses c first, and its client still speaks to the server, before the others."""
+    table = of_three()
+    table.set("b", lost_peer=C, broken=offer(1, (1, 8, (0, 1))))
+    assert len(table.run.clusters[0].members) == 3, "nobody goes on by itself while others may"
+    table.set("a", lost_peer=B, broken=offer(1, (1, 8, (0, 2))))
+    assert len(table.run.clusters[0].members) == 3, "who accuses c is accused itself"
+    table.set("c", lost_peer=B, broken=offer(1, (1, 8, (1, 2))))
+    assert [m.worker_id for m in table.run.clusters[0].members] == [A, C]
+
+
+def test_one_that_was_named_and_told_another_of_it_is_waited_for() -> None:
+    table = of_three()
+    table.set("b", lost_peer=C, broken=offer(1, (1, 8, (0, 1))))
+    table.set("a", broken=offer(1, (1, 8, (0, 2)), told_by=C))
+    assert len(table.run.clusters[0].members) == 3
+    table.set("c", lost_peer=B, broken=offer(1, (1, 8, (1, 2))))
+    assert [m.worker_id for m in table.run.clusters[0].members] == [A, C]
+
+
+def test_two_that_do_not_reach_each_other_do_not_go_on_together() -> None:
+    table = Table(config_of(4, size=2), "abcd")
+    table.follow()
+    table.set("a", lost_peer=B, broken=offer(1, (1, 8, (0, 1))))
+    table.set("b", lost_peer=A, broken=offer(1, (1, 8, (0, 1))))
+    assert [m.worker_id for m in table.run.clusters[0].members] == [A]
 
 
 def test_who_waits_takes_the_place_of_who_was_lost() -> None:
