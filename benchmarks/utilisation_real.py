@@ -8,7 +8,8 @@ rounds   a server and 4 clients in network namespaces, each with 20 Mbit/s up (`
          settings as they are by default. A step takes so long that the wire's lower bound is 20 % of a round. Down,
          100 Mbit/s would not bind: the other three send 60 at most. Needs root.
 cluster  two engines over mutual TLS on loopback, one four times as fast as the other, 20 micro-batches a step:
-         micro-batches a second over the sum of both alone, claimed and, beside it, by turns (`cluster.claims` static).
+         micro-batches a second over the sum of both alone, claimed and, for comparison, by turns (`cluster.claims`
+         static).
 
 sudo python benchmarks/utilisation_real.py [--only rounds cluster] [--megabytes 40] [--rounds 5] [--json FILE]
 """

@@ -26,7 +26,7 @@ ENGINE_LOOK_S: Final = 1.0  # whether it moves anything: it fills a queue in a s
 IDLE_LOOK_S: Final = 5.0
 BASE_S: Final = 10.0  # between two round trips that only keep the base: some 50 MB of packets a month
 GIVE_UP_S: Final = 3.0  # a handshake whose first packet was dropped: the queue is full
-MOVED_S: Final = 2.0  # over which what is moved is averaged: an engine tells every second
+MOVED_S: Final = 1.0  # over which what is moved is averaged: an engine tells four times in it
 
 Trip = Callable[[], Awaitable[float | None]]
 

@@ -24,7 +24,10 @@ BULK_BYTES: Final = 1 << 18  # a transfer of the agent's that is larger gets hal
 def shares(
     limit: float | None, *, engine: bool, bulk: bool, engine_moved_bytes: int = 0
 ) -> tuple[float | None, float | None]:
-    """Of the agent and of the engine, in bytes/s. `bulk`: the agent moves much; the engine so much in a second."""
+    """Of the agent and of the engine, in bytes/s. `bulk`: the agent moves much.
+
+    `engine_moved_bytes`: since it told last, a quarter of a second before.
+    """
     if limit is None:
         return None, None
     if not engine:
@@ -33,7 +36,7 @@ def shares(
     if not bulk:
         return small, limit - small
     # An engine that has little to send fills a good part of a small share once it has more.
-    engines = limit / 2 if engine_moved_bytes >= small / 4 else small
+    engines = limit / 2 if engine_moved_bytes >= small / 16 else small
     return limit - engines, engines
 
 
@@ -73,7 +76,7 @@ class Direction:
         self._divide()
 
     def engine_moved(self, size_bytes: int) -> None:
-        """In the last second."""
+        """Since it told last."""
         self._engine_moved_bytes = size_bytes
         self._divide()
 

@@ -8,11 +8,11 @@ from legion_client.engine.links import Links
 from legion_client.engine.protocol import PULSE_S, Moved, Pulse
 from legion_client.engine.speaker import Report
 
-TRAFFIC_S = 1.0  # between two reports of it: what a crash forgets
+TRAFFIC_S = 0.25  # between two reports of it: what a crash forgets
 
 
 class TrafficTold:
-    """Since the last report, every second; that nothing moves any more is told once."""
+    """Since the last report, in short order; that nothing moves any more is told once."""
 
     def __init__(self, line: Line, links: Links, report: Report) -> None:
         self._line = line

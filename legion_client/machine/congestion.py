@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 FLOOR_S: Final = 0.010  # that a round trip may take beyond twice the base: what schedulers and radios do by themselves
-AIM: Final = 0.65  # of the queue that is allowed, at which it slows down: until that shows, the queue grows further
+AIM: Final = 0.5  # of the queue that is allowed, at which it slows down: until that shows, the queue grows further
 LAN_S: Final = 0.005  # a base below it is no line to the internet: there is nothing to share
 PART_S: Final = 60.0  # of the window over which the base is the least ...
 PARTS: Final = 10  # ... and how many there are: a route that becomes longer is known after ten minutes

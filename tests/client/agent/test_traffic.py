@@ -47,7 +47,7 @@ async def test_an_engine_hears_of_its_share_when_it_changes() -> None:
     with traffic.upload.moving(BULK_BYTES - 1), traffic.download.moving(BULK_BYTES):
         assert traffic.rates.upload_bytes_per_s == 1500
     with traffic.upload.moving(BULK_BYTES), traffic.upload.moving(BULK_BYTES):
-        traffic.moved(Moved(sent_bytes=100, received_bytes=0))
+        traffic.moved(Moved(sent_bytes=25, received_bytes=0))
         traffic.moved(Moved(sent_bytes=0, received_bytes=0))
     traffic.limit(None, None)
     assert [rates.upload_bytes_per_s for rates in heard] == [1500, 100, 800, 100, 1500, None]
