@@ -3,8 +3,8 @@
 Two processes in network namespaces with the production listener and probe, over mutual TLS: once behind uplinks of
 20 Mbit/s with 50 ms between them (a user-space hub delays every packet, `tc tbf` shapes), once with 1 ms and 1 Gbit/s.
 What both ends measured goes through the server's own functions: estimates, cost model, clusters. The model is that of
-llama-1b, of which neither machine's 12 GiB hold more than a part, in micro-batches of 8 blocks of 512 tokens. The hub
-is Python and carries some hundreds of Mbit/s: what is measured in one house is less than the gigabit.
+llama-1b, of which neither machine's 12 GiB hold more than a part, in micro-batches as they are by default. The hub is
+Python and carries some hundreds of Mbit/s: what is measured in one house is less than the gigabit.
 
 Needs root, and says so otherwise. Namespaces end with the processes that are in them, however those end.
 
@@ -21,7 +21,7 @@ from rows import Row, parser, show
 from wan.network import Site, Uplink, measured_rtt_ms, missing, netted
 from wan.peers import Peers
 
-from legion.config import RunConfig, merge
+from legion.config import RunConfig
 from legion.ids import WorkerId
 from legion.links import LinkSample
 from legion.messages import Endpoint, LinkPeer
@@ -34,7 +34,7 @@ GIB = 2**30
 MBIT = 125_000.0
 PATIENCE_S = 60.0
 NOW = 1.0
-CONFIG = merge(RunConfig(), {"data": {"seq_len": 512}})
+CONFIG = RunConfig()
 LLAMA_1B = (65_536_000, *(44_044_288,) * 22, 65_538_048)  # elements of its units
 TOKENS_PER_S = 15.0  # of each: eight cores
 HOME, HOUSE = ("50 ms, 20 Mbit/s", 20.0, 50.0), ("1 ms, 1 Gbit/s", 1000.0, 1.0)

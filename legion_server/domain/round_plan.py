@@ -64,6 +64,7 @@ def publish(rounds: Rounds, run: Run, now: float, places: Places = NOWHERE) -> O
         first_step=step_at(config, number),
         participants=tuple(_participants(rounds, config, number, clusters)),
         spans=audits.with_audits(spans, config, number, able_to_reduce(rounds, clusters), clusters, now),
+        regions=_told_regions(places, clusters),
         flush=flush,
         contribute_s=contribute_s,
         deadline_s=deadline_s,
@@ -77,6 +78,13 @@ def publish(rounds: Rounds, run: Run, now: float, places: Places = NOWHERE) -> O
         reducers=tuple(None if gone else old for gone, old in zip(lost, rounds.reducers, strict=True)),
     ).counted(residuals_lost=sum(lost))
     return Outcome(after, [published(plan)])
+
+
+def _told_regions(places: Places, clusters: Sequence[Plan]) -> tuple[tuple[WorkerId, int], ...]:
+    """For newcomers, who ask those near them for updates; nothing where all that are known are near."""
+    there = {member.worker_id for plan in clusters for member in plan.members}
+    known = {worker: region for worker, region in places.regions.items() if worker in there}
+    return tuple(sorted(known.items())) if len(set(known.values())) > 1 else ()
 
 
 def flushes(config: RunConfig, number: int) -> bool:

@@ -91,6 +91,7 @@ class RoundPlan(Message):
     spans: Annotated[tuple[SpanPlan, ...], Field(min_length=1)]
     revision: Annotated[int, Field(ge=0)] = 0  # grows when terms or reducers change within the round
     terms: tuple[Annotated[int, Field(ge=0)], ...] = ()  # the current term of each span; none given: 0
+    regions: tuple[tuple[WorkerId, int], ...] = ()  # who is near whom, as far as it is measured; none of a single one
     flush: bool = False  # contributions are dense, and local weights become the new anchor
     contribute_s: float  # then a cluster sends what it has, however few steps that are
     deadline_s: float  # then a reducer closes with what it has

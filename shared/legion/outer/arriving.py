@@ -7,7 +7,7 @@ that most of it is here when the record comes; what came and was not committed i
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from legion.ids import WorkerId
 from legion.layout import Bounds
 from legion.messages import Member
 from legion.outer.blobs import BlobFolder
+from legion.outer.donors import donor
 from legion.outer.tally import Tally
 from legion.rounds import RoundPlan, RoundRecord, SpanRecord, UpdateKey
 
@@ -143,8 +144,10 @@ class Arriving:
 
     # After it.
 
-    def committed(self, record: RoundRecord, plan: RoundPlan | None) -> None:
-        """Bring all that our slice needs, side by side: each holder has an uplink of its own. `plan`: if we have it.
+    def committed(self, record: RoundRecord, plan: RoundPlan | None, newest: RoundPlan | None = None) -> None:
+        """Bring all that our slice needs, side by side: each holder has an uplink of its own.
+
+        `plan`: the record's, if we have it; `newest`: in which those who may have it too are.
 
         Each worker in an order of its own: in one and the same, all would wait for the first holders.
         """
@@ -162,7 +165,9 @@ class Arriving:
         for number, span in sorted(wanted.values(), key=lambda found: self._turn(found[1])):
             holder = plan.workers.get(span.reducer) if plan and span.reducer != self._me else None
             key = UpdateKey(record.round, number, span.term)
-            self._spawn(self._fetch(key, span, holder, missing), f"update of round {record.round}")
+            near = donor(self._me, newest, record.round, span.reducer, span.digest)
+            holders = [one for one in (near, holder) if one is not None]
+            self._spawn(self._fetch(key, span, holders, missing), f"update of round {record.round}")
         if not wanted:  # a slice of nothing, as a member with a tiny share has it
             self._here(record.round)
 
@@ -172,7 +177,7 @@ class Arriving:
     def _turn(self, span: SpanRecord) -> bytes:
         return hashlib.sha256(f"{self._me} {span.digest}".encode()).digest()
 
-    async def _fetch(self, key: UpdateKey, span: SpanRecord, holder: Member | None, missing: set[str]) -> None:
+    async def _fetch(self, key: UpdateKey, span: SpanRecord, holders: Sequence[Member], missing: set[str]) -> None:
         """Takes its digest from `missing`; the last one to do so has brought the round here."""
         coming = self._coming.pop(key, None)
         if coming is not None:
@@ -180,15 +185,17 @@ class Arriving:
             if self._announced.pop(key, None) == span.size_bytes:
                 await asyncio.wait({coming}, timeout=span.size_bytes / self._limits.slow_bytes_per_s)
             coming.cancel()
-        await self._bring(key.round, span, holder)
+        await self._bring(key.round, span, holders)
         missing.discard(span.digest)
         if not missing:
             self._here(key.round)
 
-    async def _bring(self, round_number: int, span: SpanRecord, holder: Member | None) -> None:
-        tries, data = 0, bytearray()
+    async def _bring(self, round_number: int, span: SpanRecord, holders: Sequence[Member]) -> None:
+        """From one after the other, and from storage, in turns."""
+        tries, data, sources = 0, bytearray(), (*(holders or (None,)), None)
         while not self._blobs.has(span.digest):
-            source = holder if tries % 2 == 0 else None
+            turn, place = divmod(tries, len(sources))
+            source = sources[place]
             async with self._memory.room(span.size_bytes):
                 try:
                     if source is not None:
@@ -204,8 +211,8 @@ class Arriving:
                     if await self._keep(span.digest, bytes(data), source.worker_id if source else "storage"):
                         return
                     data.clear()
-            if tries % 2:
-                await asyncio.sleep(RETRY_S[min(tries // 2, len(RETRY_S) - 1)])
+            if place == len(sources) - 1:
+                await asyncio.sleep(RETRY_S[min(turn, len(RETRY_S) - 1)])
             tries += 1
 
     async def _keep(self, sha256: str, data: bytes, holder: str) -> bool:

@@ -132,7 +132,7 @@ class Courier:
         self._broken = False
         self._here.clear()
         for number in sorted(number for number in self._records if number >= anchor):
-            self._arriving.committed(self._records[number], self._plans.get(number))
+            self._arriving.committed(self._records[number], self._plans.get(number), self._plans.get(self._newest))
         self._advance()
 
     def may_go_back(self, anchor: int) -> None:
@@ -158,7 +158,7 @@ class Courier:
             return
         self._records[record.round] = record
         self._reducing.record_arrived(record)
-        self._arriving.committed(record, self._plans.get(record.round))
+        self._arriving.committed(record, self._plans.get(record.round), self._plans.get(self._newest))
         self._changes.happened()
 
     def clusters_gone(self, gone: frozenset[ClusterId]) -> None:

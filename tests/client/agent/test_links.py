@@ -24,6 +24,7 @@ from tests.client.agent.hosting import WAIT_S, reaches
 RunningServer = Any  # see conftest
 ROUNDS = 2
 GOOD = {"rtt_s": 0.001, "up_bytes_per_s": 1e8, "down_bytes_per_s": 1e8}
+NEXT_DOOR = {"rtt_s": 0.000_01, "up_bytes_per_s": 1e10, "down_bytes_per_s": 1e10}
 
 # Enough tokens a step that exchanging the little model takes less than computing does, as hardware suggests.
 AUTO: dict[str, Any] = {
@@ -73,6 +74,37 @@ async def test_two_that_cannot_hold_the_model_alone_share_it(server: RunningServ
     told = ClustersView.model_validate(clusters).workers
     assert {(one.kind, one.cluster, len(one.with_workers)) for one in told} == {("together", "c1", 1)}
     assert "shares the model with cellar" in next(one.sentence for one in told if one.name == "attic")
+
+
+@pytest.mark.timeout(500)
+async def test_a_third_joins_the_cluster_of_two_near_it_between_two_rounds(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    small = {"batch": {"micro_batch_blocks": 2, "micro_batches": 4}, "steps": 1000}
+    server.configure(**AUTO | {"cluster": {"policy": "auto", "restore_every": 1}} | small)
+    described = hardware(tmp_path).model_copy(update={"memory_bytes": needed_bytes(server) * 3 // 4})
+    invite, hosts = server.invite(uses=3), dict[str, Host]()
+    async with contextlib.AsyncExitStack() as stack:
+        for name in ("attic", "cellar", "garden"):
+            home = Home(tmp_path / name)
+            await join(home.identity, invite, name, lambda: described)
+            host = hosts[name] = Host(home, Settings(name=name), polite=False)
+            await host.enrol(None)
+            for other in [other for other in hosts.values() if other is not host]:
+                for one, peer in ((host, other), (other, host)):
+                    await asyncio.to_thread(tell, server, one, peer, **NEXT_DOOR)
+        for host in hosts.values():
+            stack.push_async_callback(ended, host, asyncio.create_task(host.run(stays=True)))
+        async with asyncio.timeout(450):
+            training = [asyncio.create_task(reaches(host, Phase.TRAINING)) for host in hosts.values()]
+            await asyncio.wait(training, return_when=asyncio.FIRST_COMPLETED)
+            before = await asyncio.to_thread(told_of, server)
+            await asyncio.gather(*training)
+            after = await asyncio.to_thread(told_of, server)
+    assert sorted(one.kind for one in before.values() if one.cluster) == ["together", "together"]
+    assert {one.cluster for one in after.values()} == {"c1"}, "its name stays"
+    counters = server.call("GET", "/metrics")["rounds"]["counters"]
+    assert counters["clusters_regrouped"] >= 1
 
 
 def tell(server: RunningServer, host: Host, peer: Host, **figures: float) -> None:
