@@ -49,9 +49,9 @@ def test_only_looks_at_a_computation_that_did_not_move_count(looks: list[tuple[f
     state, seen, still = Standstill(0.0), COMPUTING, 0
     state = state.looked(0.0, seen)
     for gap_s, computes, begun, crossed in looks:
-        seen = replace(
-            seen, computes=computes, micro_batch=seen.micro_batch + begun, crossings=seen.crossings + crossed
-        )
+        still = still + 1 if computes and not begun and not crossed else 0
+        begun, crossed = seen.micro_batch + begun, seen.crossings + crossed
+        seen = replace(seen, computes=computes, micro_batch=begun, crossings=crossed)
         state = state.looked(state.at + gap_s, seen)
         assert state.still_s <= still * MOST_COUNTED_S, "a process that slept counts one look of it"
         assert not (state.hangs and not computes)
