@@ -121,8 +121,10 @@ def newcomer(job: Job, group: Sequence[Candidate], free: Iterable[Candidate], kn
         larger = [*group, one]
         if len(larger) > MOST_MEMBERS or fits_alone(job, one) or not _is_near(one, group, known):
             continue
+        if not fits(job, larger):
+            continue
         told = forecast(job, larger, known)
-        if told.pays and told.tokens_per_s > most and fits(job, larger):
+        if told.pays and told.tokens_per_s > most:
             best, most = one, told.tokens_per_s
     return best
 
