@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -148,7 +149,9 @@ async def test_what_a_router_says_of_its_address(monkeypatch: pytest.MonkeyPatch
 
 ENDLESS = {
     "huge": lambda: itertools.repeat(b" " * 2**20, 4096),  # 4 GiB, as fast as it is taken
-    "slow": lambda: iter(lambda: (time.sleep(0.2), b" ")[1], None),  # never so slow that the library gives up
+    "slow": lambda: iter(
+        lambda: (threading.Event().wait(0.2), b" ")[1], None
+    ),  # never so slow that the library gives up
 }
 
 
