@@ -161,6 +161,7 @@ def test_a_killed_server_comes_back_with_everything(run: Callable[..., Running])
         "measure": [],
         "measure_server": True,
         "wanted": [],
+        "found": [],
         "doubled": "",
     }
     assert server.end(signal.SIGINT) == 0

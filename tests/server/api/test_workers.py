@@ -127,7 +127,7 @@ async def test_a_heartbeat_says_when_to_come_again(house: Any) -> None:
     member = await house.join()
     reply = (await member.beat("preparing")).json()
     rounds = {"round": -1, "revision": 0, "gone": [], "regroup": False, "wanted": []}
-    rounds |= {"measure": [], "measure_server": True, "doubled": ""}
+    rounds |= {"measure": [], "measure_server": True, "found": [], "doubled": ""}
     assert reply == {"phase": "waiting", "epoch": 0, "interval_s": 5.0, "certificate_renewal": False} | rounds
     house.clock.now += 21 * 86_400
     assert (await member.beat("preparing")).json()["certificate_renewal"] is True
