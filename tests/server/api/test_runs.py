@@ -303,6 +303,8 @@ async def test_resume_goes_on_from_the_newest_complete_checkpoint(house: Any) ->
         "regroup": False,
         "measure": [],
         "measure_server": False,
+        "found": [],
+        "doubled": "",
         "wanted": [],
     }
     await report(one, record(5))
