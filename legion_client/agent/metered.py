@@ -7,6 +7,7 @@ import httpx
 from legion_client.agent.traffic import Direction, Traffic
 
 UNHELD = "legion.unheld"  # extension of a request whose body is counted, and not held to the limit
+SMALL_BYTES = 16_384  # so is one of this size: a heartbeat must not wait for what larger ones have used up
 
 
 class MeteredTransport(httpx.AsyncBaseTransport):
@@ -35,7 +36,7 @@ class _Metered(httpx.AsyncByteStream):
     def __init__(
         self, body: httpx.AsyncByteStream, direction: Direction, size_bytes: int, *, held: bool = True
     ) -> None:
-        self._held = held
+        self._held = held and not 0 < size_bytes <= SMALL_BYTES
         self._body = body
         self._direction = direction
         self._size_bytes = size_bytes

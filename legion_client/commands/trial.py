@@ -49,6 +49,7 @@ async def trial(measured_s: float) -> Figures:
             RunConfig(),
             {
                 "model": {"preset": "tiny"},
+                "cluster": {"policy": "one"},  # there is nobody to average with
                 "data": {"source": "distributed_dummy", "seq_len": 256},
                 "steps": STEPS,
                 "evaluation": {"max_blocks": 1},

@@ -14,6 +14,7 @@ from paced import FakeTime
 
 from legion.ids import WorkerId
 from legion_client.agent.coordinator import Coordinator
+from legion_client.agent.metered import SMALL_BYTES
 from legion_client.agent.traffic import BULK_BYTES, Traffic, shares
 from legion_client.engine.protocol import Moved, Rates
 from legion_client.machine.volume import MonthlyVolume
@@ -118,3 +119,16 @@ async def test_downloads_and_uploads_keep_to_the_limit(url: str, tmp_path: Path)
         time.assert_kept(valve, RATE, largest=RATE // 4 + 2000)
     assert time.now() >= 2 * SIZE / RATE - 2
     assert traffic.since_last() == (up.passed_bytes, down.passed_bytes)
+
+
+async def test_a_heartbeat_does_not_wait_for_what_larger_ones_have_used_up(url: str) -> None:
+    traffic, time = Traffic(), FakeTime()
+    down = traffic.download.valve = traffic.line.download = time.valve()
+    traffic.limit(RATE, RATE)
+    down.count(60 * RATE)
+    async with Coordinator(url, ssl.create_default_context(), WorkerId("a" * 32), "token", traffic) as server:
+        for size, waited_s in ((SMALL_BYTES, 0), (SMALL_BYTES + 1, 50)):
+            assert sum([len(chunk) async for chunk in server.download("/blobs/x")(SIZE - size)]) == size
+            assert time.now() >= waited_s
+            assert waited_s or time.now() == 0
+    assert down.passed_bytes >= 60 * RATE + 2 * SMALL_BYTES, "both are counted"
