@@ -169,9 +169,9 @@ class Engine:
                 await self._process.wait()
         except TimeoutError:
             logger.warning("engine did not end with its input pid=%d waited_s=%.0f", self.pid, CLOSE_S)
-        finally:
+        finally:  # also when we are cancelled once more while it is waited for
             self.kill()
-        await self._process.wait()
+            await self._process.wait()
 
 
 async def _start(command: Sequence[str], variables: Mapping[str, str]) -> Process:

@@ -145,6 +145,27 @@ async def test_cancelling_the_owner_ends_the_engine(scripted: Any, tmp_path: Pat
     assert not psutil.pid_exists(pid)
 
 
+async def test_cancelling_the_owner_again_while_it_waits_for_the_end_leaves_no_engine(tmp_path: Path) -> None:
+    """As when a program ends that was already about to end its engine, which does not heed the end of its input."""
+    deaf = (sys.executable, "-c", "import time; print('{}', flush=True); time.sleep(600)")
+    started: asyncio.Future[Engine] = asyncio.get_running_loop().create_future()
+
+    async def own() -> None:
+        async with Engine.running(deaf, tmp_path / "engine.log") as engine:
+            started.set_result(engine)
+            await asyncio.get_running_loop().create_future()
+
+    owner = asyncio.create_task(own())
+    engine = await started
+    owner.cancel()
+    await asyncio.wait({owner}, timeout=0.1)
+    assert not owner.done(), "it gives the engine time to end by itself"
+    owner.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await owner
+    assert not psutil.pid_exists(engine.pid)
+
+
 async def test_an_object_that_is_no_report_is_an_error(scripted: Any, tmp_path: Path) -> None:
     async with Engine.running(scripted(nonsense=True), tmp_path / "engine.log") as engine:
         with pytest.raises(EngineDied, match="does not understand"):
