@@ -4,10 +4,11 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from pydantic import ValidationError
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
 from legion.messages import Event
@@ -37,13 +38,14 @@ async def follow(
         asked_s: float | None = None
         query = "" if last is None else f"?after={last}"
         try:
-            async with connect(
+            connecting = connect(
                 url + query,
                 ssl=context,
                 additional_headers={"Authorization": f"Bearer {token}"},
                 open_timeout=OPEN_S,
                 proxy=None,
-            ) as socket:
+            )
+            async with _closed_for_certain(connecting) as socket:
                 async for text in socket:
                     waits = pauses()  # not before: one that takes connections and drops them is in trouble too
                     counted(len(text))
@@ -60,3 +62,16 @@ async def follow(
             logger.warning("event stream is of no use, going on by heartbeats alone reason=%s", error)
             return
         await pause((asked_s or 0.0) + next(waits))
+
+
+@asynccontextmanager
+async def _closed_for_certain(connecting: connect) -> AsyncIterator[ClientConnection]:
+    """By its handshake; at once if that is cancelled too: a socket that waits for its peer would outlive its loop."""
+    socket = await connecting
+    try:
+        yield socket
+    finally:
+        try:
+            await socket.close()
+        finally:
+            socket.transport.abort()

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import psutil
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
@@ -79,3 +80,35 @@ async def test_one_that_drops_every_connection_is_asked_ever_more_rarely(monkeyp
     monkeypatch.setattr(events, "pauses", lambda: pauses(lambda: 1.0))
     found = await followed(Stream([], drops=8), monkeypatch)
     assert found == [0.5, 1, 2, 4, 8, LONGEST_S, LONGEST_S, LONGEST_S]
+
+
+async def test_no_connection_outlives_one_who_is_cancelled_while_it_closes() -> None:
+    """As when a program ends that was already about to leave, and the server answers nothing any more."""
+    heard = asyncio.Event()
+
+    async def deaf(connection: ServerConnection) -> None:
+        connection.transport.pause_reading()
+        await connection.send(Event(number=1, type="plan", at=0.0).model_dump_json())
+        await connection.wait_closed()
+
+    async with serve(deaf, "127.0.0.1", 0, close_timeout=0.1) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        before = connections_to(port)
+        url = f"http://127.0.0.1:{port}"
+        following = asyncio.create_task(events.follow(url, None, "token", lambda _event: heard.set()))
+        await heard.wait()
+        assert connections_to(port) == before + 1
+        following.cancel()
+        await asyncio.wait({following}, timeout=0.1)
+        assert not following.done(), "it says goodbye, and waits for an answer"
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        await asyncio.sleep(0)  # a transport is closed in the loop's next turn
+        assert connections_to(port) == before
+
+
+def connections_to(port: int) -> int:
+    """Ours, that are open from this end."""
+    ours = psutil.Process().net_connections(kind="tcp")
+    return sum(bool(found.raddr) and found.raddr.port == port for found in ours)
