@@ -36,7 +36,7 @@ from legion_client.ui.colors import LIGHT
 SEEN_S = 30.0
 POLL_S = 0.005
 ICON_PX = 20  # of its colour at least
-PAGES = 6
+PAGES = 7
 PAUSES_S = (0.05, 0.2)  # between clicks
 ANSWER_S = 2.0
 MOST_MS = 50.0

@@ -185,7 +185,7 @@ def _batches_per_s(paces_s: Sequence[float], claims: str, folder: Path) -> float
 
     waiting = iter(paces_s)
     batch = {"micro_batches": MICRO_BATCHES, "micro_batch_blocks": 1}
-    change = {"batch": batch, "cluster": {"claims": claims}, "steps": CLUSTER_STEPS}
+    change = {"batch": batch, "cluster": {"policy": "one", "claims": claims}, "steps": CLUSTER_STEPS}
     engines = Paced(config_of(MODELS[4], change), len(paces_s), Path(tempfile.mkdtemp(dir=folder)))
     engines.train()
     records = [done.record for done in engines.engines[0].of(StepDone)][1:]

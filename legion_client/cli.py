@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from legion.errors import LegionError, Unusable
-from legion_client.commands import bench, doctor, identity, joining, logs, settings, status, steering
+from legion_client.commands import account, bench, doctor, identity, joining, logs, settings, status, steering, team
 from legion_client.commands.terminal import Json, show
 from legion_client.paths import Home
 
@@ -40,6 +40,8 @@ for command in (
     app.command()(command)
 app.add_typer(settings.app, name="settings")
 app.add_typer(identity.app, name="identity")
+app.add_typer(account.app, name="account")
+app.add_typer(team.app, name="team")
 
 
 @app.callback(invoke_without_command=True)
@@ -56,7 +58,7 @@ def client(
     listen: Annotated[str | None, typer.Option(help="Address at which other members reach this computer.")] = None,
     port: Annotated[int | None, typer.Option(help="Port for other members; 0: any free one.")] = None,
     exit_when_done: Annotated[
-        bool, typer.Option("--exit-when-done", help="With --no-gui: end also once 'finish' has been done.")
+        bool, typer.Option("--exit-when-done", help="With --no-gui: end with the run, or once 'finish' has been done.")
     ] = False,
     max_hours: Annotated[
         float | None, typer.Option(min=0.0, help="With --no-gui: leave and end after so many hours.")

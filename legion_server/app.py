@@ -10,17 +10,64 @@ from fastapi.openapi.utils import get_openapi
 
 from legion import __version__
 from legion.messages import Problem
-from legion_server import backend
-from legion_server.api import checkpoints, events, metrics, network, problems, relays, rounds, runs, workers
-from legion_server.api.limits import BodyLimit
+from legion_server.api import (
+    accounts,
+    boards,
+    checkpoints,
+    events,
+    health,
+    metrics,
+    network,
+    problems,
+    relays,
+    rounds,
+    runs,
+    server_metrics,
+    statistics,
+    teams,
+    workers,
+)
+from legion_server.api.limits import BodyLimit, RateLimit
+from legion_server.api.request_metrics import Instruments, RequestMetrics
+from legion_server.backend import Backend, own_names
+from legion_server.forwarding import Forwarding
+from legion_server.node import Node
 from legion_server.service.coordinator import Clock
 from legion_server.settings import Settings
-from legion_server.web import pages
+from legion_server.web import account, assets, certificates, join, leaderboard, me, pages, render, status
+from legion_server.web.log_ring import LogRing
+from legion_server.web.operator import config as operator_config
+from legion_server.web.operator import invites as operator_invites
+from legion_server.web.operator import records as operator_records
+from legion_server.web.operator import rounds as operator_rounds
+from legion_server.web.operator import workers as operator_workers
+from legion_server.web.security import Guard, SecurityHeaders
 
+API = (
+    health,
+    runs,
+    rounds,
+    workers,
+    accounts,
+    boards,  # before teams, whose ids would take /search
+    teams,
+    statistics,
+    network,
+    relays,
+    metrics,
+    server_metrics,
+    checkpoints,
+    events,
+)
+OPERATOR = (operator_workers, operator_rounds, operator_config, operator_invites, operator_records)
+PAGES = (pages, join, status, account, me, leaderboard, certificates, assets, *OPERATOR)
 TAGS = [
     {"name": "run", "description": "The run: what it trains and with whom."},
     {"name": "rounds", "description": "How clusters average: plans, reports, the log and its updates."},
     {"name": "workers", "description": "Computers that train."},
+    {"name": "accounts", "description": "Volunteers: a name for what their computers do."},
+    {"name": "teams", "description": "Volunteers who count together."},
+    {"name": "boards", "description": "Who has contributed how much."},
     {"name": "network", "description": "What workers measure their line with, and how they are reached."},
     {"name": "metrics", "description": "What the run achieves."},
     {"name": "checkpoints", "description": "Slices from members, folders for everybody's tools."},
@@ -36,9 +83,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with backend.opened(settings, clock, resume=resume, steady=steady) as opened:
-            app.state.backend = opened
-            yield
+        with logs.listening():
+            async with node.opened():
+                yield
 
     app = FastAPI(
         title="Legion server",
@@ -49,12 +96,24 @@ def create_app(
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
     )
-    problems.install(app)
+    logs = app.state.logs = LogRing()
+    node = app.state.node = Node(settings, clock, steady, lambda backend: _show(app, backend), resume=resume)
+    instruments = app.state.instruments = Instruments()
+    problems.install(app, render.problem_page)
     app.add_middleware(BodyLimit)
-    for module in (runs, rounds, workers, network, relays, metrics, checkpoints, events, pages):
+    app.add_middleware(Guard, names=lambda: own_names(settings))
+    app.add_middleware(RateLimit, node=node)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestMetrics, instruments=instruments)
+    app.add_middleware(Forwarding, node=node)  # around all others
+    for module in (*API, *PAGES):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def _show(app: FastAPI, backend: Backend) -> None:
+    app.state.backend = backend
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -7,7 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from legion.errors import LegionError
+from legion_server.backup_command import backup, check, restore
+from legion_server.doctor.command import doctor
 from legion_server.relay.command import relay
+from legion_server.run_command import run_app
 from legion_server.simulate.command import simulate
 from legion_server.up.command import up
 
@@ -22,9 +25,14 @@ config_app = typer.Typer(help="See and change what the run trains.", no_args_is_
 app.add_typer(config_app, name="config")
 relays_app = typer.Typer(help="List the relays that have enrolled, or remove one.", invoke_without_command=True)
 app.add_typer(relays_app, name="relays")
+app.add_typer(run_app, name="run")
 app.command()(up)
 app.command()(simulate)
 app.command()(relay)
+app.command()(doctor)
+app.command()(backup)
+app.command()(restore)
+app.command()(check)
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Where the server keeps everything. Default: LEGION_DATA_DIR, or legion-data.")

@@ -5,6 +5,7 @@ answered to this machine and to trusted proxies; others learn how to do it right
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -18,12 +19,14 @@ from typing import Any
 import uvicorn
 
 from legion.errors import PortInUse, Unavailable
+from legion_server.node import Node
 from legion_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_S = 5.0
 SHUTDOWN_S = 5.0
+STREAMS_S = 1.0  # for event streams to say so
 KEEP_ALIVE_S = 60  # longer than clients keep an idle connection: else one closes as the other speaks
 BACKLOG = 256
 MOST_GREETINGS = 1024  # connections that have not said anything yet
@@ -65,6 +68,9 @@ class Server(uvicorn.Server):
     """uvicorn behind our own door. The application's lifespan is the caller's."""
 
     def __init__(self, app: Any, listener: socket.socket, context: ssl.SSLContext, settings: Settings) -> None:
+        self._node: Node = app.state.node
+        self._drains = True
+        self._hurries = asyncio.Event()
         super().__init__(
             uvicorn.Config(
                 app,
@@ -87,9 +93,17 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._greetings: set[asyncio.Task[None]] = set()
 
-    async def serve_until_asked(self, on_ready: Callable[[], None]) -> None:
-        """Until SIGINT or SIGTERM, or `should_exit`; then requests under way get SHUTDOWN_S to end."""
+    async def serve_until_asked(self, on_ready: Callable[[], None], on_reload: Callable[[], None]) -> None:
+        """Until SIGINT or SIGTERM, or `should_exit`; `on_reload` for every SIGHUP.
+
+        After SIGTERM the server says that it is not ready and serves on for `drain_s`. Then streams are told that it
+        goes, and requests under way get SHUTDOWN_S to end.
+        """
         previous = {which: signal.signal(which, self._stop) for which in (signal.SIGINT, signal.SIGTERM)}
+        if hasattr(signal, "SIGHUP"):
+            loop = asyncio.get_running_loop()
+            again = signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(on_reload))
+            previous[signal.SIGHUP] = again
         try:
             if not self.config.loaded:
                 self.config.load()
@@ -100,17 +114,34 @@ class Server(uvicorn.Server):
                 accepting = tasks.create_task(self._accept(tasks))
                 on_ready()
                 await self.main_loop()
+                await self._drain()
                 accepting.cancel()
                 for greeting in self._greetings:
                     greeting.cancel()
+            await self._end_streams()
             await self.shutdown(sockets=[self._listener])
         finally:
             for which, handler in previous.items():
                 signal.signal(which, handler)
 
-    def _stop(self, _: int, __: FrameType | None) -> None:
-        self.force_exit = self.should_exit  # a second signal does not wait for requests
+    def _stop(self, which: int, _: FrameType | None) -> None:
+        if self.should_exit:  # a second signal does not wait for requests
+            self.force_exit = True
+            asyncio.get_running_loop().call_soon_threadsafe(self._hurries.set)
         self.should_exit = True
+        self._drains = which != signal.SIGINT  # somebody at the keyboard has no load balancer
+
+    async def _drain(self) -> None:
+        self._node.is_draining = True
+        if self._drains and self._settings.drain_s:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurries.wait(), self._settings.drain_s)
+
+    async def _end_streams(self) -> None:
+        """With the code for going away, before uvicorn closes what is open with that for a restart."""
+        self._node.close_streams()
+        if self.server_state.tasks:
+            await asyncio.wait(set(self.server_state.tasks), timeout=STREAMS_S)
 
     async def _accept(self, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()

@@ -42,6 +42,7 @@ CATCH_ALLS = {
     "legion_client/ui/near.py:_agent": "top of a task: logged, and the volunteer is told",
     "legion_server/relay/server.py:_receive": "top of a connection: logged, the other connections go on",
     "legion_server/service/threads.py:run": "top of a thread: carried to whoever awaits it",
+    "legion_server/service/blobs.py:_stored": "object stores' libraries raise what they like; becomes StorageFailed",
     "legion_server/service/assembler.py:_assemble": "top of a task: logged; the run fails if it needs the checkpoint",
     "legion_server/service/follower.py:serve": "top of a task: logged, and tried again",
     "legion_server/service/dataset.py:_noting_failure": "top of a task: logged, and told to who asks for the data",

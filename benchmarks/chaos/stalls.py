@@ -64,14 +64,17 @@ def stalls(kills: Sequence[Kill], notes: Notes, usual_s: Mapping[str, float], en
 
 
 def undisturbed(notes: Notes, usual_s: Mapping[str, float], since: float, until: float, slice_s: float) -> list[float]:
-    """The longest stall of anybody in each slice of a time when nobody was killed: a busy machine's own."""
+    """The longest stall of anybody in each slice of a time when nobody was killed: a busy machine's own.
+
+    A pause that lasts beyond `until` is another's: that of who is killed then.
+    """
     found = []
     for start in itertools.takewhile(lambda at: at + slice_s <= until, itertools.count(since, slice_s)):
         gaps = [
             after - before - usual_s[name]
             for name in notes
             for before, after in itertools.pairwise(_commits(notes[name]))
-            if start <= before < start + slice_s
+            if start <= before < start + slice_s and after <= until
         ]
         found.append(max(gaps, default=slice_s))
     return found

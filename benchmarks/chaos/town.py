@@ -38,10 +38,12 @@ def config(workers: int, rounds: int = UNLIMITED, steps: int = 16, **of_rounds: 
 
 
 @contextlib.asynccontextmanager
-async def town(folder: Path, body: dict[str, Any], workers: int) -> AsyncIterator[Site]:
-    """All of them train in one plan."""
+async def town(
+    folder: Path, body: dict[str, Any], workers: int, step_s: float = 0.0, *, behind: bool = False
+) -> AsyncIterator[Site]:
+    """All of them train in one plan. `step_s`, `behind`: see `Site`."""
     async with Children(lambda _name, _line: None, folder / "logs") as children:
-        site = Site(folder, children)
+        site = Site(folder, children, step_s, behind=behind)
         await site.open(body)
         for _ in range(workers):
             await site.join(CODEC)

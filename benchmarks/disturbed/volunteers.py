@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ _PATCH = Path(__file__).parent / "engine"
 
 @dataclass(slots=True)
 class Worker:
-    """One volunteer's computer. `child` is its newest client; `asleep`: stopped by us."""
+    """One volunteer's computer. `child` is its newest client; `asleep`: stopped by us; `behind`: of low priority."""
 
     name: str
     home: Path
@@ -36,6 +36,7 @@ class Worker:
     child: Child
     worker_id: str = ""
     asleep: bool = False
+    behind: bool = False
     starts: int = 1
 
     @property
@@ -78,6 +79,14 @@ class Worker:
         """kill -9 of the client and all it started."""
         kill_all([self.child.pid])
 
+    def catch_up(self) -> None:
+        """What was started behind the others is one of them again; needs root."""
+        for process in self._family:
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                for thread in process.threads():
+                    os.setpriority(os.PRIO_PROCESS, thread.id, 0)
+        self.behind = False
+
     def roots(self) -> list[tuple[int, str]]:
         """Round and root of every anchor that it has reached, in order, those of former engines included."""
         return [(entry["round"], entry["root"]) for entry in self.notes()]
@@ -100,9 +109,16 @@ class Worker:
 class Site:
     """`open` once; all processes are the `children`'s, which end them."""
 
-    def __init__(self, folder: Path, children: Children) -> None:
+    def __init__(self, folder: Path, children: Children, step_s: float = 0.0, *, behind: bool = False) -> None:
+        """`step_s`: what a step takes at least, by sleeping, so that shared cores do not pass for lost time.
+
+        `behind`: who is started again stands for another computer, and gets the cores that the others leave it until it
+        is told to `catch_up`.
+        """
         self._folder = folder
         self._children = children
+        self._step_s = step_s
+        self._behind = behind
         self._settings = Settings.model_construct(data_dir=folder / "server")
         self._port = 0
         self.server: Child | None = None
@@ -140,7 +156,7 @@ class Site:
         invite = json.loads(await self._ask("POST", "/invites", json={}))["invite"]
         name = f"worker-{len(self.workers) + 1}"
         home = self._folder / name
-        child = await self._children.start(_client(name, home, codec, invite))
+        child = await self._children.start(_client(name, home, codec, invite, self._step_s))
         self.workers.append(Worker(name, home, codec, child))
         return self.workers[-1]
 
@@ -164,7 +180,11 @@ class Site:
 
     async def restart(self, worker: Worker) -> None:
         """With the same home."""
-        worker.child = await self._children.start(_client(worker.name, worker.home, worker.codec, None))
+        client = _client(worker.name, worker.home, worker.codec, None, self._step_s)
+        if self._behind:
+            client = replace(client, arguments=("nice", "-n", "15", *client.arguments))
+        worker.child = await self._children.start(client)
+        worker.behind = self._behind
         worker.starts += 1
 
     async def complete(self) -> bool:
@@ -232,11 +252,12 @@ def _noted(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def _client(name: str, home: Path, codec: str, invite: str | None) -> Command:
+def _client(name: str, home: Path, codec: str, invite: str | None, step_s: float) -> Command:
     """The invite goes in by standard input, once; later the home has an enrolment."""
     arguments = ["--no-gui", "--home", str(home), "--name", name, *(["--join", "-"] if invite else [])]
     own = {"PYTHONPATH": _patched_path(), "DISTURBED_CODEC": codec, "DISTURBED_ROOTS": str(home.with_suffix(".roots"))}
     own |= {"DISTURBED_STEPS": str(home.with_suffix(".steps")), "DISTURBED_HOLDS": str(home.with_suffix(".holds"))}
+    own["DISTURBED_STEP_S"] = str(step_s)
     return Command(name, _python("legion_client", *arguments), _environment() | own, stdin=invite)
 
 

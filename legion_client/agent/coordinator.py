@@ -38,6 +38,7 @@ from legion.messages import (
 from legion.relaying import ReachReply, ReachRequest, RelayView
 from legion.reports import CreditView, LossCurve, MetricsReport, MetricsView
 from legion.rounds import Handover, RootReport, RoundsPage, SpanReport
+from legion.tls_transport import TlsTransport
 from legion.unreached import why
 from legion_client.agent.backoff import noted
 from legion_client.agent.cache import Download
@@ -82,7 +83,7 @@ class Coordinator:
             base_url=base_url,
             # trust_env: a proxy from the environment would only see a tunnel it cannot open.
             transport=MeteredTransport(
-                httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=LIMITS),
+                TlsTransport(verify=context, trust_env=False, limits=LIMITS),
                 traffic if traffic is not None else Traffic(),
             ),
             timeout=TIMEOUT,
@@ -215,6 +216,14 @@ class Coordinator:
         }
         path = f"/checkpoints/{written.step}/slices/{written.rank}"
         await self._call("PUT", path, headers=headers, content=_chunks_of(written.path))
+
+    async def ask(self, method: str, path: str, kind: type[Reply], body: BaseModel | None = None) -> Reply:
+        """Anything else that has an answer."""
+        return parsed(await self.tell(method, path, body), kind)
+
+    async def tell(self, method: str, path: str, body: BaseModel | None = None) -> httpx.Response:
+        """And what has none."""
+        return await (self._call(method, path) if body is None else self._send(method, path, body))
 
     def _naming(self) -> AbstractContextManager[None]:
         return naming_server(self.base_url, proven=self.local_host is not None)

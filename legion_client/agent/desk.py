@@ -8,9 +8,11 @@ from urllib.parse import urlsplit
 import legion
 from legion.errors import Unusable
 from legion.identity import Invite
+from legion_client.agent.asked import ask_account
 from legion_client.agent.face import look
 from legion_client.agent.host import Host
 from legion_client.agent.life import Phase
+from legion_client.control.accounts import AccountAnswer, AccountRequest
 from legion_client.control.messages import (
     Axis,
     CurveIs,
@@ -107,6 +109,9 @@ class AgentDesk:
 
     async def curve(self, most: int) -> CurveIs:
         return await self._host.standing.curve(most)
+
+    async def account(self, request: AccountRequest) -> AccountAnswer:
+        return await ask_account(self._host.enrolment, request)
 
     async def show(self, invite: str | None) -> None:
         if self._show is None:

@@ -5,6 +5,7 @@ The invite's token travels only to a server that proved to be the one the invite
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from legion.identity import (
 )
 from legion.keys import PrivateKey, key_pem, load_key, new_key, signing_request
 from legion.messages import PROTOCOL, EnrolReply, EnrolRequest, Hardware
+from legion.tls_transport import TlsTransport
 from legion_client.agent.backoff import persistently
 from legion_client.agent.coordinator import TIMEOUT, Coordinator, naming_server, parsed, raise_for_problem
 from legion_client.agent.enrolment import Enrolment
@@ -46,7 +48,7 @@ async def enrol(folder: Path, invite: Invite, name: str, hardware: Callable[[], 
         hardware=await asyncio.to_thread(hardware),
     )
     with naming_server(invite.base_url):
-        async with httpx.AsyncClient(verify=client_context(authority), timeout=TIMEOUT, trust_env=False) as http:
+        async with _client(client_context(authority)) as http:
             response = await http.post(
                 f"{invite.base_url}/workers",
                 content=request.model_dump_json(),
@@ -65,7 +67,7 @@ async def enrol(folder: Path, invite: Invite, name: str, hardware: Callable[[], 
 async def fetch_authority(invite: Invite) -> bytes:
     """The authority's certificate (PEM), proven by the invite's hash; nothing secret has been sent."""
     with naming_server(invite.base_url):
-        async with httpx.AsyncClient(verify=unverified_context(), timeout=TIMEOUT, trust_env=False) as http:
+        async with _client(unverified_context()) as http:
             response = await http.get(f"{invite.base_url}/ca.pem")
         await raise_for_problem(response)
     try:
@@ -101,3 +103,7 @@ def _check_certificate(certificate_pem: str, key: PrivateKey, base_url: str) -> 
         raise ProtocolMismatch(f"{base_url} sent a certificate that cannot be read") from error
     if certificate.public_key() != key.public_key():
         raise WrongAuthority(f"{base_url} sent a certificate for another key")
+
+
+def _client(context: ssl.SSLContext) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=TlsTransport(verify=context, trust_env=False), timeout=TIMEOUT, trust_env=False)

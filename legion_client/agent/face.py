@@ -12,6 +12,7 @@ WORRYING = frozenset((Reason.SETTINGS_UNUSABLE, Reason.ENGINE_FAILED))
 
 NOT_JOINED = "This computer has not joined a run yet."
 FINISHES = "Finishes this round, then pauses"
+HALTED = "The run is paused by its operator"
 _IN_STEPS = (
     "In step {step} of {steps}, on its own",
     "In step {step} of {steps}, with 1 other computer",
@@ -36,12 +37,13 @@ _AT_WORK: dict[Phase, tuple[Face, str]] = {
     Phase.PAUSING: ("paused", "Pausing"),
     Phase.PAUSED: ("paused", "Paused"),
     Phase.FINISHING: ("syncing", "Sends what is left to send"),
+    Phase.WAITING: ("waiting", "The run is over: waits for the next one"),
     Phase.STOPPING: ("syncing", "Stopping"),
     Phase.LEAVING: ("syncing", "Leaving the run"),
     Phase.ENDED: ("waiting", "The run is over"),
 }
 # All that is said here, for translators.
-SENTENCES = (NOT_JOINED, FINISHES, *_IN_STEPS, *_IN_ROUNDS, *(text for _, text in _AT_WORK.values()))
+SENTENCES = (NOT_JOINED, FINISHES, HALTED, *_IN_STEPS, *_IN_ROUNDS, *(text for _, text in _AT_WORK.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ def look(
     said = Said(text=headline)
     if state.phase is Phase.TRAINING:
         said = Said(text=FINISHES) if state.finishing else _training(run)
+    if state.phase is Phase.HOLDING and state.wish is None:
+        said = Said(text=HALTED)
     if state.phase in RESTING and state.wish is not None:
         said = Said(text=state.wish.reason)
     return Look(face, (said,))

@@ -27,8 +27,17 @@ UNATTENDED = "LEGION_UNATTENDED"  # set by whoever runs clients by itself: nobod
 NO_RULES = ("name", "listen_host", "listen_port", "modes.", "account.")
 
 
-async def give(home: Home, settings: Settings, invite: Invite | None, engine_command: Sequence[str] = COMMAND) -> None:
+async def give(
+    home: Home,
+    settings: Settings,
+    invite: Invite | None,
+    engine_command: Sequence[str] = COMMAND,
+    *,
+    waits: bool = False,
+) -> None:
     """Gives this computer to the run: returns when it is over or a signal asked to leave, raises what ended it.
+
+    `waits`: for the server's next run, when it is over.
 
     Without a window nobody may be at this computer: the rules only hold where the volunteer has chosen some.
     """
@@ -41,17 +50,17 @@ async def give(home: Home, settings: Settings, invite: Invite | None, engine_com
         engine_command=engine_command,
     )
     async with serve(home, AgentDesk(host)):
-        ended_by = await _given(host, invite)
+        ended_by = await _given(host, invite, waits=waits and not unattended)
     if ended_by is not None:  # as itself: the task group of the desk would wrap it
         raise ended_by
 
 
-async def _given(host: Host, invite: Invite | None) -> LegionError | None:
+async def _given(host: Host, invite: Invite | None, *, waits: bool) -> LegionError | None:
     try:
         with _on_signal(_canceller()):
             await host.enrol(invite)
         with _on_signal(host.quit):
-            await host.run()
+            await host.run(waits=waits)
     except ServerUnreachable as error:
         error.hint = "Check the address and your connection, then run the command again."
         return error

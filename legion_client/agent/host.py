@@ -24,6 +24,7 @@ from legion_client.agent.joining import join
 from legion_client.agent.journal import Journal
 from legion_client.agent.known import beside_sensors
 from legion_client.agent.memberships import BROKE_OFF, FOR_GOOD, JOINED, LEFT, NO_LONGER, UNKEPT, Ends, ended
+from legion_client.agent.naming import Naming
 from legion_client.agent.orders import Offer, Orders, Unusable, offer, orders
 from legion_client.agent.room import Room
 from legion_client.agent.samples import Samples
@@ -47,8 +48,6 @@ from legion_client.settings import Settings, SettingsFile
 
 logger = logging.getLogger(__name__)
 
-LAST_LOOK_S = 1.0
-
 
 class Host:
     """`run` once; everything else is for the event loop's thread."""
@@ -69,7 +68,7 @@ class Host:
         self.home = home
         self.settings = settings
         self.polite = polite
-        self._unattended = unattended
+        self._unattended, self._waits = unattended, False
         self._engine_command = engine_command
         self._volunteer = Decided(home.settings)
         self.journal = Journal(home.activity / "happenings.jsonl")
@@ -77,6 +76,7 @@ class Host:
         self.teller = Teller(self.journal)
         self.standing = Standing(home.activity / "standing.json", self.teller.changed, self.teller.credited)
         self.volume = MonthlyVolume(home.activity / "traffic.json")
+        self.naming = Naming(home.activity / "name.json", self.journal, lambda: self.file.settings.account)
         self.uplink = Uplink(home.activity / "uplink.json")
         self.equipment = Equipment(self.teller.changed)
         self.agent: Agent | None = None
@@ -146,8 +146,7 @@ class Host:
         if self.enrolment is not None:
             raise Refused("this computer takes part in a run already", hint="Leave it first: legion-client leave.")
         self.enrolment = await join(self.home.identity, invite, self.settings.name, lambda: hardware(self.home.root))
-        server = self.enrolment.base_url
-        self.journal.add("joined", Said(text=JOINED, values={"server": server}))
+        self.journal.add("joined", Said(text=JOINED, values={"server": self.enrolment.base_url}))
         self.trouble, self._ends, self.finishing, self.finished = None, Ends(), False, False
         self._asked.set()
 
@@ -167,8 +166,9 @@ class Host:
         """The enrolment of this home, made with `invite` if there is none; before `run`. See `joining.join`."""
         self.enrolment = await join(self.home.identity, invite, self.settings.name, lambda: hardware(self.home.root))
 
-    async def run(self, *, stays: bool = False) -> None:
-        """Until `quit`, or the end of the run; raises what ended it. `stays`: waits for another run instead."""
+    async def run(self, *, stays: bool = False, waits: bool = False) -> None:
+        """Until `quit`, or the run's end; raises what ended it. `waits`: for the server's next, `stays`: for any."""
+        self._waits = waits or stays
         if not self.polite:
             await self._run(Watch(nobody_watches, nothing_comes, lambda: None), stays=stays)
             return
@@ -251,6 +251,7 @@ class Host:
                 self.settings,
                 self._engine_command,
                 unattended=self._unattended,
+                waits=self._waits,
                 polite=self.polite,
                 traffic=self.traffic,
                 room=self.room,
@@ -260,7 +261,8 @@ class Host:
                 self._apply(self._orders)
             shares = kept(self.traffic, enrolment, lambda: agent.state.alone and self.rules.network.leave_room)
             measures = [self.uplink.keep(server, self._line_is_free)] if self.polite else []
-            beside = [asyncio.create_task(part) for part in (self.standing.ask(server), shares, *measures)]
+            always = (self.standing.ask(server), self.naming.keep(server), shares)
+            beside = [asyncio.create_task(part) for part in (*always, *measures)]
             try:
                 await agent.run()
             finally:
@@ -269,14 +271,12 @@ class Host:
                 await asyncio.gather(*beside, return_exceptions=True)
                 self.agent = None
                 self.teller.changed()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LAST_LOOK_S):
-                    await self.standing.look(server)  # the last work counts too
+            await self.standing.last_look(server)
 
     def _line_is_free(self) -> bool:
         """It may be used, and training does not."""
-        allowed = self.decision is not None and self.decision.network
-        return allowed and self.agent is not None and self.agent.state.phase in life.QUIET
+        decided, agent = self.decision, self.agent
+        return bool(decided and decided.network and agent and agent.state.phase in life.QUIET)
 
     # What the policy decides.
 

@@ -15,7 +15,8 @@
 A changed configuration leads back from `preparing` or `ready` to `joining`, and so do a plan that the server gave up
 from `loading` or `training`, a member lost by a cluster that is not the only one, and an engine that crashed. `loading`
 is only there when the run starts from a checkpoint, or from what an engine before kept. `finishing` sends what is left
-to send however long it takes; `leaving` does the same within a deadline. In `holding` the engine lives and computes
+to send however long it takes; `leaving` does the same within a deadline. Who waits for the server's next run is
+`waiting` once this one is over, and begins anew with it. In `holding` the engine lives and computes
 nothing, and in `serving` others of its cluster still use its slice; `pausing` waits for its end, and in `paused` there
 is none. Who is `ready` for long goes on to `dozing`, in which the engine has ended too; a plan leads from there to
 `waking`, until it listens again where it did. An error is kept until the end, and the first one wins: what follows it
@@ -27,7 +28,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from legion.errors import EngineDied, LegionError
-from legion.ids import Epoch, WorkerId
+from legion.ids import Epoch, RunId, WorkerId
 from legion.messages import Broken, Plan, RunPhase, WorkerState
 from legion_client.agent.rejoin import WayBack
 
@@ -47,6 +48,7 @@ class Phase(StrEnum):
     PAUSING = "pausing"
     PAUSED = "paused"
     FINISHING = "finishing"
+    WAITING = "waiting"
     STOPPING = "stopping"
     LEAVING = "leaving"
     ENDED = "ended"
@@ -57,7 +59,7 @@ BUSY = (Phase.PREPARING, Phase.READY, Phase.WAKING, Phase.LOADING, Phase.TRAININ
 # There is nothing of a run yet that an engine would have to say goodbye to, or the others to be told of.
 UNPLANNED = (Phase.JOINING, Phase.PREPARING, Phase.READY, Phase.DOZING)
 # Nothing is computed that would have to be stopped.
-AT_REST = (Phase.READY, Phase.DOZING, Phase.HOLDING, Phase.PAUSED, Phase.ENDED)
+AT_REST = (Phase.READY, Phase.DOZING, Phase.HOLDING, Phase.PAUSED, Phase.WAITING, Phase.ENDED)
 QUIET = (Phase.JOINING, Phase.PREPARING, *AT_REST)  # little or nothing goes over the line
 
 _SAID: dict[Phase, WorkerState] = {
@@ -73,6 +75,7 @@ _SAID: dict[Phase, WorkerState] = {
     Phase.PAUSING: "paused",
     Phase.PAUSED: "paused",
     Phase.FINISHING: "training",
+    Phase.WAITING: "joining",
     Phase.STOPPING: "leaving",
     Phase.LEAVING: "leaving",
     Phase.ENDED: "leaving",
@@ -107,6 +110,8 @@ class State:
     trouble: LegionError | None = None  # the crash after which it is not started again by itself
     departing: bool = False  # no engine any more, and what it kept for the others is on its way to the server
     unattended: bool = False  # nobody would see a pause after crashes: the agent ends instead
+    waits: bool = False  # once the run is over, for the next one; else the agent ends with it
+    run: RunId | None = None  # that the server spoke of last
 
     @property
     def alone(self) -> bool:
@@ -167,6 +172,13 @@ class SliceBuilt:
 @dataclass(frozen=True, slots=True)
 class RunPhaseSeen:
     phase: RunPhase
+
+
+@dataclass(frozen=True, slots=True)
+class RunSeen:
+    """The run that the server has now; the next one follows its end."""
+
+    run: RunId
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +265,7 @@ Event = (
     | PlanArrived
     | SliceBuilt
     | RunPhaseSeen
+    | RunSeen
     | EngineFinished
     | EngineLeft
     | EngineFailed

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from legion.errors import EngineDied, LegionError, PeerLost, PeerPaused, RunError, StepAborted
+from legion.ids import RunId
 from legion.messages import Plan, RunPhase
 from legion_client.agent import restarts
 from legion_client.agent.life import (
@@ -35,6 +36,7 @@ from legion_client.agent.life import (
     PrepareAgain,
     ResumeAsked,
     RunPhaseSeen,
+    RunSeen,
     SendPause,
     SendResume,
     SendStop,
@@ -59,6 +61,8 @@ HOLD_S = 600.0  # a pause that lasts longer gives the engine's memory back, whoe
 DOZE_S = 600.0  # so does waiting for a run that does not begin
 FOLLOWING = (Phase.WAKING, Phase.LOADING, Phase.TRAINING, Phase.SERVING, Phase.HOLDING)
 TOGETHER = (Phase.TRAINING, Phase.SERVING, Phase.HOLDING)
+OVER = ("complete", "stopped")  # of a run's phases
+HALTED = "the run is paused by its operator"
 FINISHED = Wish("this round is finished, as you asked")
 
 Next = tuple[State, tuple[Action, ...]]
@@ -75,12 +79,16 @@ def transition(state: State, event: Event) -> Next:
             return _stop(_blame(state, error), str(error))
         case RunPhaseSeen(run_phase):
             return _run_phase(state, run_phase)
+        case RunSeen(run):
+            return _run(state, run)
         case EngineFinished() | EngineLeft() | EngineFailed() | EngineGone():
             return _engine_ended(state, event)
         case PauseAsked() | FinishAsked() | ResumeAsked() | EngineHeld():
             return _rest_or_go_on(state, event)
         case Drained() if state.departing:
             return _without_engine(state)
+        case Drained() if state.phase is Phase.FINISHING and state.waits:
+            return _await_next(state)
         case Drained() if state.phase in (Phase.FINISHING, Phase.LEAVING):
             return replace(state, phase=Phase.ENDED), ()
         case DeadlinePassed(phase, at) if phase == state.phase:
@@ -152,6 +160,8 @@ def _pause(state: State, wish: Wish) -> Next:
     before, state = state.wish, replace(state, wish=wish, finishing=False)
     if state.departing:
         return state, ()
+    if state.phase is Phase.HOLDING and before is None:  # as the whole run does: this goes further
+        state = replace(state, phase=Phase.TRAINING)
     match state.phase:
         case phase if phase in (*UNPLANNED, Phase.WAKING, Phase.LOADING):
             # No member has heard of this engine yet, and starting it again takes seconds.
@@ -224,7 +234,7 @@ def _stop(state: State, reason: str) -> Next:
         return left, (KillEngine(), *actions)
     if state.phase in BUSY or state.phase is Phase.PAUSING:
         return replace(state, phase=Phase.STOPPING), (SendStop(reason, STEP_S), SetDeadline(Phase.STOPPING, STOP_S))
-    if state.phase in (Phase.JOINING, Phase.DOZING, Phase.PAUSED, Phase.FINISHING):
+    if state.phase in (Phase.JOINING, Phase.DOZING, Phase.PAUSED, Phase.FINISHING, Phase.WAITING):
         return _leave(state)
     return state, ()
 
@@ -237,9 +247,36 @@ def _run_phase(state: State, run_phase: RunPhase) -> Next:
     if run_phase == "failed" and state.phase in (*BUSY, Phase.DOZING):
         return _stop(_blame(state, RunError("the server says that the run failed")), "the run failed")
     # Members learn the end from their engine; a worker that was never planned in learns it here.
-    if run_phase == "complete" and state.phase in (*UNPLANNED, Phase.PAUSED):
-        return _stop(state, "the run is complete")
+    ended = (*UNPLANNED, Phase.PAUSED, *((*BUSY, Phase.PAUSING) if run_phase == "stopped" else ()))
+    if run_phase in OVER and state.phase in ended:
+        return _await_next(state) if state.waits else _stop(state, f"the run is {run_phase}")
+    if run_phase == "paused" and state.phase is Phase.TRAINING:
+        return _halt(state)
+    if run_phase == "training" and state.phase is Phase.HOLDING and state.wish is None:
+        return replace(state, phase=Phase.TRAINING), (SendResume(),)
+    if run_phase == "waiting" and state.phase is Phase.WAITING:  # it was resumed, after all
+        return _without_engine(state)
     return state, ()
+
+
+def _halt(state: State) -> Next:
+    """Until the run goes on. In rounds an engine finishes its round, and finds no other to train for."""
+    holding = replace(state, phase=Phase.HOLDING)
+    deadline = SetDeadline(Phase.HOLDING, HOLD_S)
+    return holding, (deadline,) if _others_go_on(state) else (SendPause(HALTED), deadline)
+
+
+def _await_next(state: State) -> Next:
+    over = replace(state, phase=Phase.WAITING, plan=None, kept=False, finishing=False, departing=False, broken=None)
+    return over, (EndEngine(),)
+
+
+def _run(state: State, run: RunId) -> Next:
+    """Of another run, nothing that there is of the one before is of use."""
+    before, state = state.run, replace(state, run=run)
+    if before in (None, run) or state.phase in (Phase.STOPPING, Phase.LEAVING):
+        return state, ()
+    return _without_engine(replace(state, lost_peer=None, crashes=(), death=None, trouble=None))
 
 
 def _engine_ended(state: State, event: EngineFinished | EngineLeft | EngineFailed | EngineGone) -> Next:
@@ -306,8 +343,8 @@ def _late(state: State, at: float) -> Next:
         within_s = PREPARE_S if state.phase is Phase.PREPARING else WAKE_S
         rested, actions = _crashed(state, EngineDied(f"the engine was not ready within {within_s / 60:.3g} min"), at)
         return rested, (KillEngine(), *actions)
-    if state.phase is Phase.HOLDING and state.wish is not None:
-        return _end_to_rest(state, state.wish.reason, 0.0, STOP_S)
+    if state.phase is Phase.HOLDING:
+        return _end_to_rest(state, state.wish.reason if state.wish else HALTED, 0.0, STOP_S)
     if state.phase is Phase.SERVING and state.wish is not None:
         in_time = state.computes_nothing or not state.wish.frees_memory
         return _end_to_rest(state, state.wish.reason, 0.0, STOP_S if in_time else FREE_S - YIELD_S)

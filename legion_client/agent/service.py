@@ -50,11 +50,13 @@ class Agent:
         engine_command: Sequence[str] = COMMAND,
         *,
         unattended: bool = False,
+        waits: bool = False,
         polite: bool = False,
         traffic: Traffic | None = None,
         room: Room | None = None,
     ) -> None:
         """`polite`: somebody shares this computer with the engine. `unattended`: nobody would look why it rests.
+        `waits`: for the server's next run, once this one is over.
 
         `traffic`: the server's, whose limits agent and engine keep together. `room`: for the run's data.
         """
@@ -63,7 +65,7 @@ class Agent:
         self._home = home
         self._settings = settings
         self._outbox = Outbox(server, unsent_at(home.state, enrolment.run_id))
-        self._state = life.State(unattended=unattended)
+        self._state = life.State(unattended=unattended, waits=waits)
         self._happened: asyncio.Queue[tuple[Attempt | None, life.Event]] = asyncio.Queue()
         self._beat_due = asyncio.Event()
         self._moved = asyncio.Event()  # replaced with every change of phase
@@ -289,6 +291,11 @@ class Agent:
     async def _heed(self, reply: HeartbeatReply) -> None:
         attempt = self._attempt
         self.reach.tell_of_another(reply.doubled)
+        if reply.run_id is not None and reply.run_id != self._state.run:
+            self._post(life.RunSeen(reply.run_id))
+            if self._state.run is not None:  # the rest of the answer is about what we have nothing of yet
+                self._beat_due.set()
+                return
         self._post(life.RunPhaseSeen(reply.phase))
         if not await self._has_another_plan(attempt, reply.epoch):
             self._post_of(attempt, life.EpochSeen(reply.epoch))
@@ -364,6 +371,7 @@ class Agent:
         return Heartbeat(
             protocol=PROTOCOL,
             state=state.said,
+            run_id=state.run,
             epoch=state.epoch,
             left=self._left if self._left != state.epoch else life.NO_EPOCH,
             step=attempt.steps,

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from legion_client.control.messages import Contribution, CurveIs, CurvePoint, Ru
 logger = logging.getLogger(__name__)
 
 ASK_S = 20.0
+LAST_LOOK_S = 1.0
 MOST_POINTS = 2000  # that a server gives
 NOTHING = CreditView(run_id=RunId(""), tokens=0, rank=None, workers=0)
 
@@ -66,6 +68,12 @@ class Standing:
             logger.debug("standing not known reason=%s", error)
         self.save()
         self._changed()
+
+    async def last_look(self, server: Coordinator) -> None:
+        """At the end of a membership: the last work counts too."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_LOOK_S):
+                await self.look(server)
 
     async def curve(self, most: int) -> CurveIs:
         """The whole run's loss in at most so many points; from a server that does not tell, its newest steps."""

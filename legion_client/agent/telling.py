@@ -25,6 +25,7 @@ _ENTERED: dict[Phase, tuple[str, str]] = {
         "The training engine ended to free memory; it starts again when it is needed.",
     ),
     Phase.FINISHING: ("complete", "The run is complete; what is left is being sent."),
+    Phase.WAITING: ("run-over", "The run is over; this computer waits for the next one."),
 }
 
 
@@ -33,6 +34,8 @@ _TRAINS = (
     "This computer trains together with one other computer, from step {step} on.",
     "This computer trains together with {others} other computers, from step {step} on.",
 )
+_HALTED = "The run is paused by its operator; this computer waits until it goes on."
+_GOES_ON = "The run goes on."
 _RESUMED = "Training goes on after {minutes} min."
 _AWAY = "The server is not heard: {problem}. It is tried again; training goes on as far as it can."
 _BACK = "The server is heard again, after {minutes} min."
@@ -43,7 +46,7 @@ _LAST_WORDS = "Its last words: {words}"
 SENTENCES = (
     *(text for _, text in _ENTERED.values()),
     *_TRAINS,
-    *(_RESUMED, _AWAY, _BACK, _CRASHED, _FAILED, _LAST_WORDS, ACCEPTED),
+    *(_HALTED, _GOES_ON, _RESUMED, _AWAY, _BACK, _CRASHED, _FAILED, _LAST_WORDS, ACCEPTED),
 )
 
 
@@ -138,6 +141,10 @@ class Teller:
             others = len(state.plan.members) - 1
             values: dict[str, str | int] = {"others": others, "step": state.plan.first_step}
             self._journal.add("training", Said(text=_TRAINS[min(others, 2)], values=values))
+        if state.phase is Phase.HOLDING and state.wish is None:
+            self._journal.add("run-paused", _HALTED)
+        if before.phase is Phase.HOLDING and before.wish is None and state.phase is Phase.TRAINING:
+            self._journal.add("run-resumed", _GOES_ON)
         if state.phase in _ENTERED:
             kind, text = _ENTERED[state.phase]
             self._journal.add(kind, text)

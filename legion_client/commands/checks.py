@@ -14,12 +14,13 @@ from pathlib import Path
 import httpx
 import psutil
 
+from legion.check import Check
 from legion.errors import AgentNotRunning, LegionError, WrongAuthority
 from legion.identity import fingerprint
+from legion.tls_transport import TlsTransport
 from legion_client.agent.coordinator import Coordinator, naming_server
 from legion_client.agent.enrolment import Enrolment
 from legion_client.agent.supervisor import COMMAND
-from legion_client.commands.check import Check
 from legion_client.commands.reachability import reachability
 from legion_client.commands.status import told
 from legion_client.control.client import Control
@@ -126,7 +127,8 @@ async def _server(known: Enrolment | None) -> list[Check]:
 async def _skew(known: Enrolment) -> float | None:
     """Our clock against the server's, s; None when it does not say."""
     with naming_server(known.base_url):
-        async with httpx.AsyncClient(verify=known.context, timeout=SERVER_S, trust_env=False) as http:
+        transport = TlsTransport(verify=known.context, trust_env=False)
+        async with httpx.AsyncClient(transport=transport, timeout=SERVER_S) as http:
             response = await http.get(f"{known.base_url}/ca.pem")
     date = response.headers.get("date")
     return None if date is None else time.time() - parsedate_to_datetime(date).timestamp()

@@ -1,16 +1,13 @@
 """`doctor`: everything that must be right on this computer, each with what to do if it is not."""
 
 import asyncio
-import json
-from typing import Literal
 
 import typer
 
+from legion import check
 from legion_client.commands.terminal import Json, home_of
 
 PROBLEM = 3  # exit code
-Only = Literal["ok", "problem", "skipped"]
-_MARKS = {"ok": "ok      ", "problem": "PROBLEM ", "skipped": "-       "}
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
@@ -18,13 +15,9 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     from legion_client.commands.checks import examine
 
     checks = asyncio.run(examine(home_of(context)))
-    healthy = all(check.state != "problem" for check in checks)
     if as_json:
-        told = [{"name": c.name, "state": c.state, "found": c.found, "advice": c.advice} for c in checks]
-        typer.echo(json.dumps({"healthy": healthy, "checks": told}))
+        typer.echo(check.as_json(checks))
     else:
-        for check in checks:
-            typer.echo(f"{_MARKS[check.state]}{check.name}: {check.found}")
-            if check.advice:
-                typer.echo(f"        -> {check.advice}")
-    raise typer.Exit(0 if healthy else PROBLEM)
+        for one in checks:
+            typer.echo("\n".join(one.lines()))
+    raise typer.Exit(0 if check.is_healthy(checks) else PROBLEM)

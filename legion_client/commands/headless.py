@@ -35,7 +35,7 @@ async def run(
         return
     keep_log()
     await attended(
-        give(home, settings, invite),
+        give(home, settings, invite, waits=not exit_when_done),
         Control(home),
         notifier(),
         watched_s=watchdog_s(),
@@ -103,7 +103,7 @@ async def _end_when_done(changes: AsyncGenerator[Status | Happening | Lost, None
 
 def is_done(status: Status) -> bool:
     """Whether what `finish` asked for has happened, or the run has nothing left to do."""
-    over = status.run is not None and status.run.phase in ("complete", "failed")
+    over = status.run is not None and status.run.phase in ("complete", "failed", "stopped")
     return over or any(why.slug == FINISHED for why in status.reasons)
 
 

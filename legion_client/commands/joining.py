@@ -48,8 +48,8 @@ def setup(
     preset: Annotated[
         Literal["light", "balanced", "full"] | None, typer.Option(help="How much of this computer to give.")
     ] = None,
-    nickname: Annotated[str | None, typer.Option(help="For public lists, which no server has yet.")] = None,
-    team: Annotated[str | None, typer.Option(help="Team that your tokens will also count for.")] = None,
+    nickname: Annotated[str | None, typer.Option(help="For the server's public lists.")] = None,
+    team: Annotated[str | None, typer.Option(help="Team that is asked to take you in.")] = None,
     invite: Annotated[
         str | None, typer.Option("--join", metavar="FILE|-", help="A file that holds an invite, or -.")
     ] = None,

@@ -4,6 +4,7 @@ import asyncio
 import time
 from pathlib import Path
 
+from legion.check import Check
 from legion.errors import LegionError
 from legion.identity import mutual_server_context
 from legion.messages import Endpoint
@@ -12,7 +13,6 @@ from legion_client.agent.enrolment import Enrolment
 from legion_client.agent.port_mapping import NOT_ASKED
 from legion_client.agent.reach import EVERYWHERE, Reached, load
 from legion_client.agent.relays import choose, measure
-from legion_client.commands.check import Check
 from legion_client.paths import Home
 from legion_client.settings import Settings
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol
 
+from legion_client.control.accounts import AccountAnswer, AccountRequest
 from legion_client.control.messages import Axis, CurveIs, Happening, Mode, Sample, SettingsAre, Status
 
 
@@ -41,6 +42,9 @@ class Desk(Protocol):
 
     async def curve(self, most: int) -> CurveIs:
         """The run's loss so far, as the server tells; empty without a run."""
+
+    async def account(self, request: AccountRequest) -> AccountAnswer:
+        """As the server answers; Unusable without one."""
 
     async def show(self, invite: str | None) -> None:
         """Raise the window, with a question about the invite if there is one. Refused by an agent without a window."""

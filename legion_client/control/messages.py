@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from legion.messages import Message
+from legion_client.control.accounts import AccountAnswer, AccountRequest
 
 PROTOCOL = 1
 
@@ -286,7 +287,8 @@ Request = Annotated[
     | GetSamples
     | GetCurve
     | Show
-    | Quit,
+    | Quit
+    | AccountRequest,
     Field(discriminator="kind"),
 ]
 
@@ -346,7 +348,17 @@ class Refused(Message):
 
 
 Answer = Annotated[
-    Welcome | StatusIs | Happened | HappeningsAre | SamplesAre | CurveIs | SettingsAre | Show | Done | Refused,
+    Welcome
+    | StatusIs
+    | Happened
+    | HappeningsAre
+    | SamplesAre
+    | CurveIs
+    | SettingsAre
+    | AccountAnswer
+    | Show
+    | Done
+    | Refused,
     Field(discriminator="kind"),
 ]
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 import legion
 from legion.errors import AlreadyRunning, LegionError, ProtocolMismatch, TooManyRequests, Unusable
 from legion.errors import Refused as RefusedError
+from legion_client.control.accounts import ClaimName, GetAccount, LinkAccount, NewCode, NewPhrase, NewSignIn
 from legion_client.control.address import Address, is_stranger
 from legion_client.control.desk import Desk
 from legion_client.control.instance import sole
@@ -249,6 +250,8 @@ async def _ask(desk: Desk, request: Request) -> BaseModel:
             return SamplesAre(samples=tuple(await desk.samples(since, most)))
         case GetCurve(most=most):
             return await desk.curve(most)
+        case GetAccount() | ClaimName() | LinkAccount() | NewPhrase() | NewCode() | NewSignIn():
+            return await desk.account(request)
         case _:
             await _do(desk, request)
             return Done()

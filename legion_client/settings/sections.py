@@ -208,8 +208,8 @@ class Modes(Section, frozen=True):
 class Account(Section, frozen=True):
     """Who gets the credit; nothing of it is needed."""
 
-    nickname: Text = setting("", "For public lists, which no server has yet; empty: you are not named.")
-    team: Text = setting("", "Team that your tokens will also count for, once servers count; empty: none.")
+    nickname: Text = setting("", "Claimed at the server, for its public lists; empty: you are not named.")
+    team: Text = setting("", "Team that is asked to take you in, by its name; needs a nickname; empty: none.")
 
 
 class Settings(Section, frozen=True):

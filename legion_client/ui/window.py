@@ -31,6 +31,7 @@ PAGES = {
     "run": "legion_client.ui.pages.run:RunPage",
     "activity": "legion_client.ui.pages.activity:ActivityPage",
     "graphs": "legion_client.ui.pages.graphs:GraphsPage",
+    "account": "legion_client.ui.pages.account:AccountPage",
     "preferences": "legion_client.ui.pages.preferences:PreferencesPage",
     "logs": "legion_client.ui.pages.logs:LogsPage",
 }
@@ -42,6 +43,7 @@ def page_titles(words: Words) -> dict[str, str]:
         "run": words.tr("Run"),
         "activity": words.tr("Activity"),
         "graphs": words.tr("Graphs"),
+        "account": words.tr("Account"),
         "preferences": words.tr("Preferences"),
         "logs": words.tr("Logs"),
     }

@@ -246,7 +246,7 @@ class WhoStep(Step):
         super().__init__(
             tools,
             words.tr("Who gets the credit?"),
-            words.tr("Both names are public once servers have lists. Neither is needed: no account, no e-mail."),
+            words.tr("The server's lists show both names. Neither is needed: no password, no e-mail."),
         )
         self._nickname, self._team = QLineEdit(), QLineEdit()
         for line, title, hint in (

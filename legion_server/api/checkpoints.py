@@ -6,11 +6,12 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Request, Response, status
 from fastapi.responses import FileResponse
 
-from legion.errors import NotFound
+from legion.errors import NotFound, Unauthenticated
 from legion.ids import Epoch, Rank
 from legion.messages import CheckpointManifest, CheckpointView, DatasetManifest
-from legion_server.api.deps import AWorker, BackendDep, Known
+from legion_server.api.deps import Anyone, AWorker, BackendDep, Caller, Known
 from legion_server.api.problems import Responses, answers
+from legion_server.backend import Backend
 from legion_server.domain import checkpoints as cp
 
 router = APIRouter()
@@ -81,7 +82,13 @@ async def download_slice(step: Step, rank: RankPath, backend: BackendDep, _: Kno
     ref = checkpoint.slice(rank)
     if ref is None:
         raise NotFound(f"checkpoint {step} has no slice of rank {rank}")
-    return _file(backend.files.slice(checkpoint, rank, ref.sha256))
+    return sent(backend.files.slice(checkpoint, rank, ref.sha256))
+
+
+def check_may_download(backend: Backend, caller: Caller) -> None:
+    """Unauthenticated for strangers, where the operator keeps checkpoints for workers."""
+    if not (caller.is_known or backend.settings.public_checkpoints):
+        raise Unauthenticated("this needs a worker's or the admin's token")
 
 
 @router.get(
@@ -90,12 +97,13 @@ async def download_slice(step: Step, rank: RankPath, backend: BackendDep, _: Kno
     response_class=FileResponse,
     responses=answers(403, 404) | FILE,
 )
-async def download_file(step: Step, name: str, backend: BackendDep, _: Known) -> FileResponse:
-    """A file of the assembled folder; GET /checkpoints lists their names."""
+async def download_file(step: Step, name: str, backend: BackendDep, caller: Anyone) -> FileResponse:
+    """A file of the assembled folder; GET /checkpoints lists their names. The operator may keep them for workers."""
+    check_may_download(backend, caller)
     checkpoint = backend.checkpoints.checkpoint(step)
     if name not in checkpoint.files:
         raise NotFound(f"checkpoint {step} has no file {name}", hint="GET /checkpoints lists its files.")
-    return _file(backend.files.folder(step) / name)
+    return sent(backend.files.folder(step) / name)
 
 
 @router.get("/data/manifest", tags=["data"], responses=answers(403, 503, 507))
@@ -105,17 +113,17 @@ async def data_manifest(backend: BackendDep, _: Known) -> DatasetManifest:
 
 
 @router.get("/data/{sha256}", tags=["data"], response_class=FileResponse, responses=answers(403, 404, 503, 507) | FILE)
-async def data_file(
+async def datasent(
     sha256: Annotated[str, Path(pattern=SHA256, description="As in the manifest.")], backend: BackendDep, _: Known
 ) -> FileResponse:
     """A token shard or tokenizer.json, or by Range a part of it."""
     found = backend.datasets.ready().manifest
     if sha256 not in {found.tokenizer_sha256, *(shard.sha256 for shard in (*found.train, *found.validation))}:
         raise NotFound(f"the run's data has no file {sha256}", hint="GET /data/manifest names its files.")
-    return _file(backend.settings.blobs_dir / sha256)
+    return sent(backend.settings.blobs_dir / sha256)
 
 
-def _file(path: FilePath) -> FileResponse:
+def sent(path: FilePath) -> FileResponse:
     if not path.is_file():
         raise NotFound(f"{path.name} is gone from the server's data folder")
     return FileResponse(path, media_type="application/octet-stream")

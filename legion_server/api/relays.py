@@ -124,6 +124,7 @@ async def admission(relay_id: OfRelay, worker_id: Id, backend: BackendDep, calle
 async def remove(relay_id: OfRelay, backend: BackendDep, _: Admin) -> Response:
     """A relay's token is worth nothing any more, and workers are not sent there."""
     backend.relays.remove(relay_id)
+    await backend.audit.record("relay.remove", relay_id)
     return Response(status_code=status.HTTP_204_NO_CONTENT)
 
 

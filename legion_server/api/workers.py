@@ -22,7 +22,7 @@ from legion.messages import (
 from legion.reports import CreditView
 from legion_server.api.deps import Admin, Anyone, AWorker, BackendDep, Known, address_of
 from legion_server.api.problems import answers
-from legion_server.auth.tokens import new_token, relay_invite_sha256, token_sha256
+from legion_server.auth.tokens import new_token, token_sha256
 from legion_server.domain import membership
 from legion_server.domain.reachability import EVERYWHERE
 from legion_server.service.coordinator import check_protocol
@@ -108,6 +108,7 @@ async def remove(worker_id: Id, backend: BackendDep, caller: Known) -> Response:
     """A worker leaves (it may come back), or the admin revokes its access."""
     if caller.is_admin:
         await backend.coordinator.revoke(worker_id)
+        await backend.audit.record("worker.revoke", worker_id)
     else:
         _only_self(worker_id, caller.worker_id)
         await backend.coordinator.leave(worker_id)
@@ -117,11 +118,9 @@ async def remove(worker_id: Id, backend: BackendDep, caller: Known) -> Response:
 @router.post("/invites", status_code=status.HTTP_201_CREATED, responses=answers(403), tags=["admin"])
 async def invite(body: InviteRequest, backend: BackendDep, _: Admin) -> InviteReply:
     """An invite for `uses` workers, or relays. It is shown once: the server keeps only its hash."""
-    token = new_token()
-    expires_at = backend.clock() + body.valid_s
-    known_by = relay_invite_sha256(token) if body.relay else token_sha256(token)
-    await backend.store.add_invite(known_by, body.uses, expires_at)
-    return InviteReply(invite=str(backend.invite(token)), expires_at=expires_at)
+    made = await backend.invites.make(body.uses, body.valid_s, relay=body.relay)
+    await backend.audit.record("invite.make", made.known_by[:12], f"for {body.uses} {made.purpose}s")
+    return InviteReply(invite=made.text, expires_at=made.expires_at)
 
 
 def _only_self(worker_id: WorkerId, caller: WorkerId | None) -> None:

@@ -12,9 +12,10 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from legion.errors import StorageFailed, Unusable
+from legion.errors import ClockBehind, StorageFailed, Unusable
 from legion.identity import write_private
 from legion.ids import RelayId, WorkerId, host_name
 from legion.keys import PrivateKey, key_pem, load_key, new_key, worker_id_of_key
@@ -35,6 +36,7 @@ class Authority:
 
     def __init__(self, folder: Path, key: PrivateKey, certificate: x509.Certificate) -> None:
         self._folder = folder
+        self._server_folder = folder
         self._key = key
         self._certificate = certificate
         self.certificate_pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
@@ -46,11 +48,11 @@ class Authority:
 
     @property
     def server_certificate_file(self) -> Path:
-        return self._folder / SERVER_CERTIFICATE
+        return self._server_folder / SERVER_CERTIFICATE
 
     @property
     def server_key_file(self) -> Path:
-        return self._folder / SERVER_KEY
+        return self._server_folder / SERVER_KEY
 
     def sign_worker(self, csr_pem: str, now: float) -> tuple[WorkerId, str, float]:
         """Worker id, certificate (PEM, client and server use) and its end, s since 1970. Unusable for a bad request."""
@@ -72,11 +74,18 @@ class Authority:
         certificate = self._sign(public, name, names, [ExtendedKeyUsageOID.SERVER_AUTH], now, until)
         return relay, certificate.public_bytes(serialization.Encoding.PEM).decode(), until
 
-    def issue_server(self, hosts: Iterable[str], now: float) -> None:
+    def secret(self, purpose: str) -> str:
+        """What those alone can know who hold the authority's key; another one for each purpose."""
+        derived = HKDF(hashes.SHA256(), 32, None, purpose.encode()).derive(key_pem(self._key))
+        return derived.hex()
+
+    def issue_server(self, hosts: Iterable[str], now: float, folder: Path | None = None) -> None:
         """A fresh key and certificate for the HTTPS port, good for these names and addresses.
 
-        Also a client's: workers that the server dials back to let nobody in without one.
+        Also a client's: workers that the server dials back to let nobody in without one. `folder`: of a server that
+        shares the authority's with others.
         """
+        self._server_folder = folder or self._folder
         key = new_key()
         names = [_general_name(host) for host in sorted(set(hosts))]
         until = now + SERVER_VALID.total_seconds()
@@ -124,6 +133,7 @@ def open_authority(folder: Path, now: float) -> Authority:
             )
         if key_file.exists():
             certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
+            _check_clock(certificate, now)
             return Authority(folder, load_key(key_file.read_bytes()), certificate)
     except OSError as error:
         raise StorageFailed(f"the certificate authority in {folder} cannot be read: {error.strerror}") from error
@@ -135,6 +145,13 @@ def open_authority(folder: Path, now: float) -> Authority:
     write_private(certificate_file, certificate.public_bytes(serialization.Encoding.PEM))
     write_private(key_file, key_pem(key))
     return Authority(folder, key, certificate)
+
+
+def _check_clock(certificate: x509.Certificate, now: float) -> None:
+    made = certificate.not_valid_before_utc
+    if _time(now) < made:
+        says, since = (f"{moment:%Y-%m-%d %H:%M} UTC" for moment in (_time(now), made))
+        raise ClockBehind(f"this machine's clock says {says}, but the server's authority was made at {since}")
 
 
 def requested_key(csr_pem: str) -> ec.EllipticCurvePublicKey:

@@ -58,8 +58,10 @@ def tick(
     moment = Moment(run, rounds, links)
     if run.phase == "waiting":
         _start(moment, workers, now, stored)
-    elif run.phase in ("training", "finishing") and stored.final_ready:
+    elif run.phase in ("training", "paused", "finishing") and stored.final_ready:
         _enter(moment, "complete")
+    elif run.phase == "paused":
+        _commit(moment, now)
     elif run.phase == "training":
         _regroup(moment, workers, now)
         _lose(moment, workers)
@@ -262,19 +264,29 @@ def _advance(moment: Moment, workers: Workers, now: float) -> None:
     if moment.rounds is None:
         return
     rounds_config = moment.run.config.rounds
-    moment.taking(audits.judged(moment.rounds, moment.run.clusters, rounds_config, now))
-    moment.taking(rd.commit(moment.rounds, now))
+    _commit(moment, now)
     if moment.over:
-        _enter(moment, "finishing")
         return
     if moment.record is not None:
         _break_up(moment, workers, now)
     plan = moment.rounds.plan
-    if plan is not None and rd.live_workers(plan, moment.run.clusters):
-        unheard = silence.quiet(moment.run, moment.rounds, workers, now)
-        moment.taking(terms.overdue(moment.rounds, moment.run.clusters, rounds_config, now, unheard))
-    elif any(cluster.round <= moment.rounds.committed for cluster in moment.run.clusters):
+    if (plan is None or not rd.live_workers(plan, moment.run.clusters)) and any(
+        cluster.round <= moment.rounds.committed for cluster in moment.run.clusters
+    ):
         moment.taking(round_plan.publish(moment.rounds, moment.run, now, _places(moment, now)))
+    # Of a plan that is new, too: whoever was to reduce in it may be known to be silent.
+    unheard = silence.quiet(moment.run, moment.rounds, workers, now)
+    moment.taking(terms.overdue(moment.rounds, moment.run.clusters, rounds_config, now, unheard))
+
+
+def _commit(moment: Moment, now: float) -> None:
+    """The round, if it is whole: of a run that is paused too, whose clusters finish theirs."""
+    if moment.rounds is None:
+        return
+    moment.taking(audits.judged(moment.rounds, moment.run.clusters, moment.run.config.rounds, now))
+    moment.taking(rd.commit(moment.rounds, now))
+    if moment.over:
+        _enter(moment, "finishing")
 
 
 def _break_up(moment: Moment, workers: Workers, now: float) -> None:

@@ -31,6 +31,7 @@ from legion.layout import Layout
 from legion.messages import Hardware
 from legion.rounds import CONTRIBUTE_SHARE
 from legion_server.domain.links import UNMEASURED, Link, Pair
+from legion_server.domain.standing import FLOP_PER_TOKEN
 
 WIRE_BYTES: Mapping[CodecName, float] = {"none": 4.0, "bf16": 2.0, "int8": 1.02}  # a value; int8 with its scales
 UNITS_AT_WORK = 3  # see docs/architecture.md, Memory of a member
@@ -38,7 +39,6 @@ FP32_BYTES = 4
 # FLOP/s of training, until a worker's own steps have been measured; within a factor of three of what is usual.
 NOMINAL_FLOPS = {"cuda": 2e13, "mps": 3e12, "xpu": 5e12}
 NOMINAL_CORE_FLOPS = 2e10
-FLOP_PER_TOKEN = 6  # and parameter (Kaplan et al., arXiv 2001.08361, 2.1)
 
 
 @dataclass(frozen=True, slots=True)

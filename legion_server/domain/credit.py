@@ -9,15 +9,21 @@ from dataclasses import dataclass
 
 from legion.ids import RunId, WorkerId
 from legion.rounds import Participant, RoundPlan, RoundRecord
+from legion_server.domain.standing import mflop_of
 
 
 @dataclass(frozen=True, slots=True)
 class RoundCredit:
-    """A round's lines of the ledger: tokens by worker, none without any."""
+    """A round's lines of the ledger: tokens by worker, none without any. `at`: s since 1970."""
 
     run_id: RunId
     round: int
     tokens: Mapping[WorkerId, int]
+    parameters: int  # of the model: what a token weighs
+    at: float
+
+    def mflop_of(self, tokens: int) -> int:
+        return mflop_of(tokens, self.parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class Accounts:
         return Account(mine, count - bisect_right(self._ascending, mine) + 1 if mine else None, count)
 
 
-def of_round(plan: RoundPlan, record: RoundRecord) -> RoundCredit:
+def of_round(plan: RoundPlan, record: RoundRecord, parameters: int, at: float) -> RoundCredit:
     """For the members of clusters whose work the round includes, by the plan it was made under.
 
     A span counts by its share of the model: a contribution whose spans are included in different rounds is credited
@@ -50,7 +56,7 @@ def of_round(plan: RoundPlan, record: RoundRecord) -> RoundCredit:
     tokens = dict[WorkerId, int]()
     for participant in plan.participants:
         tokens |= _shared(participant, _counted(participant, record))
-    return RoundCredit(record.run_id, record.round, tokens)
+    return RoundCredit(record.run_id, record.round, tokens, parameters, at)
 
 
 def _counted(participant: Participant, record: RoundRecord) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from legion.ids import Epoch, WorkerId, short
+from legion.ids import Epoch, RunId, WorkerId, short
 from legion.messages import (
     OFFLINE_AFTER_S,
     Broken,
@@ -88,6 +88,13 @@ def heard(worker: Worker, beat: Heartbeat, now: float) -> tuple[Worker, list[Hap
     return after, _state_change(worker, after)
 
 
+def of_run(beat: Heartbeat, run_id: RunId) -> Heartbeat:
+    """What it says to this run: of one that tells of another run, only that it is here."""
+    if beat.run_id in (None, run_id) or beat.state == "leaving":
+        return beat
+    return Heartbeat(protocol=beat.protocol, state="joining", run_id=beat.run_id, instance=beat.instance)
+
+
 def expire(workers: Mapping[WorkerId, Worker], now: float) -> tuple[list[Worker], list[Happening]]:
     """The workers that just went silent for too long, marked offline, and their announcements."""
     silent = [w for w in workers.values() if w.state not in AWAY and now - w.last_seen > OFFLINE_AFTER_S]
@@ -108,6 +115,13 @@ def revoke(worker: Worker) -> tuple[Worker, list[Happening]]:
     """The operator takes the enrolment back: token and certificate are worth nothing from now on."""
     after = replace(worker, state="revoked", endpoint=None)
     return after, _state_change(worker, after)
+
+
+def erase(worker: Worker) -> tuple[Worker, list[Happening]]:
+    """As if revoked, and nothing is left of what it said of itself: its volunteer wants to be forgotten."""
+    after, happenings = revoke(worker)
+    blank = Hardware(os="", cpu_count=1, memory_bytes=0, free_disk_bytes=0, legion_version="")
+    return replace(after, name="", hardware=blank, shape=None, failure=None, failure_message=None), happenings
 
 
 def exclude(worker: Worker, reason: str) -> tuple[Worker, list[Happening]]:

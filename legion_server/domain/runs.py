@@ -6,6 +6,8 @@ waiting -> training -> finishing -> complete
    |                v
    +---resume--- failed
 
+The operator may have a run pause while it waits or trains, and stop it at any time before it is over (`steering`).
+
 A member that leaves because its volunteer pauses it fails no run: once all members have let go of the plan, the run
 waits, and goes on from its newest complete checkpoint, which they make of the last step that all of them did.
 
@@ -24,6 +26,8 @@ from legion_server.domain.departures import REPORTED_ONLY, Workers, departure, o
 from legion_server.domain.happenings import Happening
 from legion_server.domain.membership import NO_EPOCH, Worker
 
+OVER: frozenset[RunPhase] = frozenset({"complete", "failed", "stopped"})
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -37,7 +41,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`step` counts committed steps; `epoch` is the newest plan's, 0 before the first."""
+    """`step` counts committed steps; `epoch` is the newest plan's, as before the run until its first."""
 
     run_id: RunId
     config: RunConfig
@@ -49,6 +53,9 @@ class Run:
     ready_since: float | None = None  # when the first worker was ready
     failure: Failure | None = None
     evaluated: int = 0  # the newest evaluation's step
+    before: Epoch = NO_EPOCH  # the newest plan's of the runs before this one
+    begun_at: float | None = None  # s since 1970; the first plan's
+    ended_at: float | None = None
     clusters: tuple[Plan, ...] = ()  # of a run in rounds: those that are there, each with its own plan; `plan` is None
     breaking: Mapping[ClusterId, float] = field(default_factory=dict)  # since when a member is missed; not stored
     regrouping: Mapping[Epoch, frozenset[WorkerId]] = field(
@@ -57,7 +64,7 @@ class Run:
 
     @property
     def started(self) -> bool:
-        return self.epoch > 0
+        return self.epoch > self.before
 
     def plan_of(self, worker: WorkerId) -> Plan | None:
         """The newest plan that the worker is a member of: the run's, or its cluster's."""
@@ -88,12 +95,23 @@ class Stored:
 Outcome = tuple[Run, list[Happening]]
 
 
+def timed(run: Run, now: float) -> Run:
+    """With the moments in which it began and ended."""
+    if run.started and run.begun_at is None:
+        run = replace(run, begun_at=now)
+    if (run.phase in OVER) is (run.ended_at is None):
+        run = replace(run, ended_at=now if run.phase in OVER else None)
+    return run
+
+
 def tick(run: Run, workers: Workers, now: float, stored: Stored) -> Outcome:
     """The run's next state. Calling it again at the same time with its own result changes nothing."""
     if run.phase == "waiting":
         return _start(run, workers, now)
     if run.phase in ("training", "finishing"):
         return _watch(run, workers, stored)
+    if run.phase == "paused":
+        return _while_paused(run, workers, stored)
     if run.phase == "failed":
         return _inown_words(run, workers, stored), []
     return run, []
@@ -101,7 +119,7 @@ def tick(run: Run, workers: Workers, now: float, stored: Stored) -> Outcome:
 
 def fail(run: Run, failure: Failure) -> Outcome:
     """The run ends here; the first reason stays."""
-    if run.phase in ("failed", "complete"):
+    if run.phase in OVER:
         return run, []
     after = replace(run, phase="failed", failure=failure)
     return after, [phase_of(after)]
@@ -174,13 +192,32 @@ def _watch(run: Run, workers: Workers, stored: Stored) -> Outcome:
     plan = run.plan
     if plan is None:  # resumed after its last step: no worker is needed any more
         return run, []
-    failure = _loss(run, plan, workers, stored)
+    failure = loss(run, plan, workers, stored)
     if failure is not None:
         return _paused(run, plan, workers, stored) or fail(run, failure)
-    if run.phase == "training" and all(_at_end(run, plan, rank, workers, stored) for rank in range(len(plan.members))):
+    if run.phase == "training" and _all_at_end(run, plan, workers, stored):
         after = replace(run, phase="finishing", step=run.config.steps)
         return after, [phase_of(after)]
     return run, []
+
+
+def _while_paused(run: Run, workers: Workers, stored: Stored) -> Outcome:
+    """Nobody is planned in, and nobody who leaves is missed; what the members had done before they heard of it counts.
+
+    Once all have let go of the plan, the run goes on from its newest complete checkpoint, whenever it does.
+    """
+    plan = run.plan
+    if plan is None:
+        return run, []
+    if stored.final_ready or _all_at_end(run, plan, workers, stored):
+        return _watch(replace(run, phase="training"), workers, stored)
+    if any(_follows(workers.get(member.worker_id), plan) for member in plan.members):
+        return run, []
+    return replace(resume(run, stored.newest_complete)[0], phase="paused"), []
+
+
+def _all_at_end(run: Run, plan: Plan, workers: Workers, stored: Stored) -> bool:
+    return all(_at_end(run, plan, rank, workers, stored) for rank in range(len(plan.members)))
 
 
 def _paused(run: Run, plan: Plan, workers: Workers, stored: Stored) -> Outcome | None:
@@ -207,7 +244,7 @@ def _at_end(run: Run, plan: Plan, rank: int, workers: Workers, stored: Stored) -
     return worker is not None and worker.epoch == plan.epoch and worker.step >= run.config.steps
 
 
-def _loss(run: Run, plan: Plan, workers: Workers, stored: Stored) -> Failure | None:
+def loss(run: Run, plan: Plan, workers: Workers, stored: Stored) -> Failure | None:
     """Why the plan's members can no longer finish, the cause rather than its consequences."""
     needed = [member for rank, member in enumerate(plan.members) if rank not in stored.final_ranks]
     for member in needed:

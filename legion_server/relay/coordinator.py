@@ -12,6 +12,7 @@ from legion.identity import client_context
 from legion.ids import WorkerId
 from legion.messages import Problem, RenewReply, RenewRequest
 from legion.relaying import RelayHeartbeat, RelayHeartbeatReply
+from legion.tls_transport import TlsTransport
 from legion.unreached import why
 
 Reply = TypeVar("Reply", bound=BaseModel)
@@ -26,7 +27,7 @@ class Coordinator:
         self._path = f"/relays/{relay_id}"
         self._http = httpx.AsyncClient(
             base_url=base_url,
-            verify=client_context(authority_pem),
+            transport=TlsTransport(verify=client_context(authority_pem), trust_env=False),
             timeout=TIMEOUT_S,
             trust_env=False,
             headers={"Authorization": f"Bearer {token}"},

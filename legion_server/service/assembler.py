@@ -31,6 +31,7 @@ class Assembler:
         self._checkpoints = checkpoints
         self._files = files
         self._blobs_dir = blobs_dir
+        self.at_work = asyncio.Lock()
         self._damaged: set[str] = set()  # folder names of what the follower may make anew
 
     async def serve(self) -> None:
@@ -38,8 +39,9 @@ class Assembler:
         while True:
             await self._coordinator.checkpoint_done.wait()
             self._coordinator.checkpoint_done.clear()
-            while checkpoint := self._next():
-                await self._assemble(checkpoint)
+            async with self.at_work:
+                while checkpoint := self._next():
+                    await self._assemble(checkpoint)
 
     def _next(self) -> Checkpoint | None:
         waiting = (

@@ -7,6 +7,7 @@ found damaged is deleted only while it is the same file: somebody may have put a
 import asyncio
 import hashlib
 import os
+import re
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,13 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from legion.checkpoint.storage import sync_folder
-from legion.errors import NotFound, ReportInvalid, StorageFailed, Unusable
+from legion.errors import LegionError, NotFound, ReportInvalid, StorageFailed, Unusable
 from legion_server.service import uploads
 
 T = TypeVar("T")
 PIECE_BYTES = 2**20  # read at a time
 PART = ".part"
+_PASSWORD = re.compile(r"://[^/@\s]*@")  # some stores take keys in their URLs
 
 
 class Damaged(Exception):
@@ -41,7 +43,8 @@ class Blobs:
             # Without its cache of listings, which would not see what others stored.
             self._storage, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         except (ValueError, ImportError, OSError) as error:
-            raise Unusable(f"{url} cannot be used for blobs: {error}", hint="Set LEGION_BLOBS_URL.") from error
+            said = _PASSWORD.sub("://", f"{url} cannot be used for blobs: {error}")
+            raise Unusable(said, hint="Set LEGION_BLOBS_URL.") from error
         self._root = f"{root}".rstrip("/") + (f"/{owner}" if owner else "")
         self._is_local = isinstance(self._storage, LocalFileSystem)
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by name
@@ -203,8 +206,12 @@ class Blobs:
         """In a thread: storage may be on the other side of a network."""
         try:
             return await asyncio.to_thread(work)
-        except OSError as error:
-            raise StorageFailed(f"storage failed at {what[:12]}: {error.strerror or error}") from error
+        except LegionError:
+            raise
+        except Exception as error:
+            # Libraries of object stores have their own errors for a host that is away, or keys that are missing.
+            said = getattr(error, "strerror", None) or " ".join(_PASSWORD.sub("://", str(error)).split())
+            raise StorageFailed(f"storage failed at {what[:12]}: {said or type(error).__name__}") from error
 
 
 def _absent(sha256: str) -> NotFound:

@@ -5,7 +5,7 @@ Invariant: what callers read was saved before. A change that cannot be saved did
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -16,30 +16,29 @@ from legion.errors import (
     NotFound,
     ProtocolMismatch,
     Refused,
-    RunError,
     Unusable,
     WorkerRevoked,
 )
-from legion.ids import Epoch, Rank, WorkerId, new_run_id
+from legion.ids import Epoch, Rank, RunId, WorkerId, new_run_id
 from legion.messages import PROTOCOL, Hardware, Heartbeat, HeartbeatReply, Plan
-from legion.reports import MOST_TEXT, EvaluationRecord, MetricsReport, StepRecord, StepSummary, TextSample
-from legion_server.domain import addresses, averaging, membership, runs
-from legion_server.domain import checkpoints as cp
+from legion.reports import MOST_TEXT, EvaluationRecord, MetricsReport, StepRecord, TextSample
+from legion_server.domain import addresses, membership, runs
+from legion_server.domain.archive import RunArchive
 from legion_server.domain.clock_jumps import Clocks, patient
 from legion_server.domain.clusters import resting
-from legion_server.domain.happenings import Happening
+from legion_server.domain.happenings import Happening, of_step
 from legion_server.domain.joining import awaits_another
 from legion_server.domain.links import moved
 from legion_server.domain.lost_updates import asked_of
 from legion_server.domain.membership import Worker
-from legion_server.domain.rounds import gone, measured, with_patience
+from legion_server.domain.rounds import gone, measured
 from legion_server.domain.runs import Run
 from legion_server.domain.silence import heartbeat_s, quiet, quiet_clusters
 from legion_server.service.events import Events
 from legion_server.service.former_plans import was_member
 from legion_server.service.slices import SliceFiles
-from legion_server.service.state import Draft, State
-from legion_server.store.api import Change, Dataset, Store
+from legion_server.service.state import Draft, State, begun, following, state_of
+from legion_server.store.api import Change, Dataset, Loaded, Store
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +64,9 @@ class Coordinator:
         self._tokens: dict[str, WorkerId] = {}  # by hash; an entry counts only while the worker still has it
         self._lock = asyncio.Lock()
         self._is_stored = True  # whether the store has the state for sure; if not, the next decision writes all of it
+        self._is_doubtful = False  # whether it is not known which of two runs the store has
+        self.is_new = False  # whether the store was empty when it was opened
+        self.settled = asyncio.Event()  # the run is over, and something of it was saved since: the succession's call
         self.revision = 0  # grows with every saved change: for caches
         self.checkpoint_done = asyncio.Event()  # a checkpoint became complete: the assembler's call
         self.round_done = asyncio.Event()  # a round was committed, or the run resumed: the follower's call
@@ -81,28 +83,30 @@ class Coordinator:
     def run(self) -> Run:
         return self.state.run
 
+    @property
+    def now(self) -> float:
+        """s since 1970."""
+        return self._clock()
+
     async def open(self) -> None:
-        """Load the run, or begin one. Everybody gets new patience: nobody could be heard while we were away."""
-        loaded = await self._store.load()
-        self._events.restore(loaded.events)
-        now = self._clock()
-        run = loaded.run or Run(new_run_id(), RunConfig())
-        self._state = State(
-            run,
-            {worker.worker_id: replace(worker, last_seen=now) for worker in loaded.workers},
-            {checkpoint.step: checkpoint for checkpoint in loaded.checkpoints},
-            loaded.dataset,
-            with_patience(loaded.rounds, now) if loaded.rounds else None,
-            loaded.links,
-        )
+        """Load the run, or begin one."""
+        loaded, now = await self._store.load(), self._clock()
+        run, self.is_new = loaded.run or Run(new_run_id(), RunConfig()), loaded.run is None
+        self.see(loaded, run)
         if loaded.run is not None:  # a lost database must not take the files with it
             await asyncio.to_thread(self._files.sweep, loaded.checkpoints)
-        self._tokens = {worker.token_sha256: worker.worker_id for worker in loaded.workers}
-        if loaded.run is None:
+        else:
             begun = self._events.number([Happening("phase", {"phase": run.phase, "step": 0, "failure": None})], now)
             await self._store.save(Change(run=run, events=begun))
             self._events.publish(begun)
         self.checkpoint_done.set()
+
+    def see(self, loaded: Loaded, run: Run) -> None:
+        """What was loaded, for now: also for a server that does not decide, and looks at what the leader saved."""
+        self._events.catch_up(loaded.events)
+        self._state = state_of(loaded, run, self._clock())
+        self._tokens = {worker.token_sha256: worker.worker_id for worker in loaded.workers}
+        self.revision += 1
 
     async def serve(self) -> None:
         """Until cancelled: notice what happens by time passing."""
@@ -175,16 +179,17 @@ class Coordinator:
             raise Unusable(f"a worker that is heard is not {beat.state}", hint="Say leaving, then leave.")
         async with self.deciding() as draft:
             before = self.worker(worker_id)
-            worker, happenings = membership.heard(before, beat, draft.now)
+            worker, happenings = membership.heard(before, membership.of_run(beat, draft.run.run_id), draft.now)
             draft.put(worker)
             draft.links = moved(draft.links, before, worker)
             draft.say(happenings)
         run, rounds = self.run, self.state.rounds
         plan, round_plan = run.plan_of(worker_id), rounds.plan if rounds else None
         unheard = quiet_clusters(run.clusters, quiet(run, rounds, self.state.workers, draft.now))
-        passed_over = {*resting(run.clusters, self.state.workers), *unheard}
+        passed_over = {*resting(run.clusters, self.state.workers), *unheard} if run.phase != "paused" else set()
         return HeartbeatReply(
             phase=run.phase,
+            run_id=run.run_id,
             epoch=run.epoch_for(worker),
             interval_s=heartbeat_s(run, rounds),
             certificate_renewal=membership.renewal_due(worker, self._clock()),
@@ -210,6 +215,17 @@ class Coordinator:
             draft.put(worker)
             draft.say(happenings)
         logger.warning("worker revoked worker=%s", worker_id)
+
+    async def erase(self, workers: Collection[WorkerId]) -> None:
+        """Revoke them, and forget what they said of themselves."""
+        async with self.deciding() as draft:
+            for worker_id in workers:
+                known = draft.workers.get(worker_id)
+                if known is not None:
+                    worker, happenings = membership.erase(known)
+                    draft.put(worker)
+                    draft.say(happenings)
+        logger.info("workers erased workers=%d", len(workers))
 
     async def renewed(self, worker_id: WorkerId, certificate_until: float) -> None:
         async with self.deciding() as draft:
@@ -268,7 +284,7 @@ class Coordinator:
             for record in steps:
                 if record.step > draft.run.step:
                     draft.run = replace(draft.run, step=record.step)
-                    draft.say([Happening("step", summary_of(record).model_dump())])
+                    draft.say([of_step(record)])
             for evaluation in evaluations:
                 if evaluation.step > draft.run.evaluated:
                     draft.run = replace(draft.run, evaluated=evaluation.step)
@@ -286,41 +302,13 @@ class Coordinator:
             kept = {"steps": steps, "evaluations": evaluations, "samples": ()}
             draft.report = (worker_id, report.model_copy(update=kept))
 
-    async def resume(self, workers: int | None = None) -> Run:
-        """Back to waiting, from the newest complete checkpoint; who still follows the old plan is no member any more.
-
-        From the last step's checkpoint the run needs no workers, only the assembler, which gets another try.
-        `workers`: how many to wait for from now on. RunError when the run is complete.
-        """
-        async with self.deciding() as draft:
-            if draft.run.phase == "complete":
-                raise RunError("the run is complete; there is nothing to resume", hint="Start a new run.")
-            if workers is not None:
-                draft.run = runs.wanting(draft.run, workers)
-            if draft.run.phase == "waiting":
-                return draft.run
-            newest = cp.newest_complete(draft.checkpoints)
-            step = newest.step if newest else 0
-            moment = averaging.resume(draft.run, draft.rounds, step)
-            draft.run, happenings = moment.run, moment.happenings
-            draft.go_back(step)
-            for worker in draft.workers.values():
-                # Whoever still follows the old plan must say so anew; nobody is ready for the next one yet.
-                if worker.state not in membership.AWAY:
-                    draft.put(replace(worker, state="offline", endpoint=None, shape=None))
-            draft.say(happenings)
-        logger.info("run resumed from_step=%d", step)
-        self.given_up.clear()
-        self.checkpoint_done.set()
-        self.round_done.set()
-        return self.run
-
     # How a change is made.
 
     @asynccontextmanager
     async def deciding(self) -> AsyncIterator[Draft]:
         """One decision: what the block changes of the draft is saved, and announced, when it ends without an error."""
         async with self._lock:
+            await self._clear_doubt()
             draft = Draft(*self._at_this_moment())
             yield draft
             phase = self.run.phase
@@ -337,8 +325,40 @@ class Coordinator:
             if self.run.phase != phase:
                 why = f" reason={self.run.failure.message}" if self.run.failure else ""
                 logger.info("run phase=%s step=%d epoch=%d%s", self.run.phase, self.run.step, self.run.epoch, why)
+            if self.run.phase in runs.OVER:
+                self.settled.set()
             for checkpoint in draft.dropped:
                 await asyncio.to_thread(self._files.remove, checkpoint)
+
+    async def succeed(self, archive: RunArchive, run_id: RunId, config: RunConfig, dataset: Dataset) -> None:
+        """The run that `archive` tells of is over, and another takes its place: as a whole, or not at all.
+
+        Who is enrolled stays so, and says anew what it is.
+        """
+        async with self._lock:
+            await self._clear_doubt()
+            before = self.state
+            if before.run.run_id != archive.run_id:
+                return  # by what seemed to have failed
+            after = following(before, run_id, config, dataset)
+            change = begun(after, archive, self._events, self._clock())
+            self._is_doubtful = True
+            await self._store.save(change)
+            self._is_doubtful, self._is_stored = False, True
+            self._state = after
+            self.given_up.clear()
+            self.revision += 1
+            self._events.publish(change.events)
+
+    async def _clear_doubt(self) -> None:
+        """Which run the store has, if that of another could not be saved for sure."""
+        if self._is_doubtful:
+            loaded = await self._store.load()
+            assert loaded.run is not None
+            if loaded.run.run_id != self.run.run_id:
+                self.see(loaded, loaded.run)
+                self._is_stored = True
+            self._is_doubtful = False
 
     def _at_this_moment(self) -> tuple[State, float]:
         """The state, with new patience for everybody if the clock has jumped; and the time, in s since 1970."""
@@ -370,17 +390,6 @@ def check_protocol(protocol: int) -> None:
 def check_unlocked(run: Run) -> None:
     if run.started:
         raise ConfigLocked(f"run {run.run_id} is {run.phase}: its configuration can no longer change")
-
-
-def summary_of(record: StepRecord) -> StepSummary:
-    return StepSummary(
-        step=record.step,
-        loss=record.loss,
-        grad_norm=record.grad_norm,
-        lr=record.lr,
-        tokens=record.step_tokens,
-        tokens_per_s=record.step_tokens / record.step_s if record.step_s > 0 else 0.0,
-    )
 
 
 def _shown(sample: TextSample) -> TextSample:

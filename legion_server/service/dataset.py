@@ -26,7 +26,7 @@ class Datasets:
     def __init__(self, coordinator: Coordinator, blobs_dir: Path) -> None:
         self._coordinator = coordinator
         self._blobs_dir = blobs_dir
-        self._preparing = asyncio.Lock()
+        self.preparing = asyncio.Lock()
         self._wanted = asyncio.Event()
         self.failure: LegionError | None = None  # why there is no data, if so
 
@@ -50,20 +50,26 @@ class Datasets:
 
     async def configure(self, change: dict[str, Any]) -> RunConfig:
         """The configuration with `change` merged in. On any error the old one stays."""
-        async with self._preparing:
+        async with self.preparing:
             run = self._coordinator.run
             check_unlocked(run)
-            config = merge(run.config, change)
-            same_data = _asked(config.data) == _asked(run.config.data) and config.seed == run.config.seed
-            dataset = self._coordinator.state.dataset
-            if not same_data:
-                config = config.model_copy(update={"data": _unpinned(config.data, change)})
-            if not same_data or dataset is None:
-                config, dataset = await self._prepared(config)
-            check_fit(config, dataset.manifest.vocab_size)
+            config, dataset = await self.merged(run.config, self._coordinator.state.dataset, change)
             await self._coordinator.configure(config, dataset)
             self.failure = None
             return config
+
+    async def merged(
+        self, before: RunConfig, dataset: Dataset | None, change: dict[str, Any]
+    ) -> tuple[RunConfig, Dataset]:
+        """`before` with `change` merged in, and its data; `dataset`: that of `before`. ConfigInvalid, DataError ..."""
+        config = merge(before, change)
+        same_data = _asked(config.data) == _asked(before.data) and config.seed == before.seed
+        if not same_data:
+            config = config.model_copy(update={"data": _unpinned(config.data, change)})
+        if not same_data or dataset is None:
+            config, dataset = await self._prepared(config)
+        check_fit(config, dataset.manifest.vocab_size)
+        return config, dataset
 
     async def _restore(self) -> None:
         """After a restart: data whose files are gone is prepared again, and must come out the same."""
@@ -75,11 +81,11 @@ class Datasets:
         missing = [name for name in named if not (self._blobs_dir / name).is_file()]
         if missing:
             logger.warning("data files are gone, preparing again missing=%d", len(missing))
-            async with self._preparing, self._noting_failure():
+            async with self.preparing, self._noting_failure():
                 await self._prepared(self._coordinator.run.config)
 
     async def _prepare_current(self) -> None:
-        async with self._preparing, self._noting_failure():
+        async with self.preparing, self._noting_failure():
             if self._coordinator.state.dataset is not None:
                 return
             config, dataset = await self._prepared(self._coordinator.run.config)

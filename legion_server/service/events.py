@@ -30,6 +30,11 @@ class Events:
         return self._next - 1
 
     @property
+    def newest_at(self) -> float:
+        """s since 1970; 0.0 before the first."""
+        return self._tail[-1].at if self._tail else 0.0
+
+    @property
     def keep_after(self) -> int:
         """Events up to this number will have left the tail once the next one is in it."""
         return self.last - (self._tail.maxlen or 0)
@@ -50,6 +55,10 @@ class Events:
         self.restore(events)
         self._news.set()
         self._news = asyncio.Event()
+
+    def catch_up(self, events: Iterable[Numbered]) -> None:
+        """What another process published; those that are known already do not come again."""
+        self.publish([event for event in events if event.number > self.last])
 
     def close(self) -> None:
         """Every subscriber's iteration ends."""

@@ -24,6 +24,7 @@ from legion.rounds import RoundRecord
 from legion_server.domain import checkpoints as cp
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.rounds import Rounds, step_at
+from legion_server.domain.runs import OVER
 from legion_server.service.blobs import Blobs, Damaged
 from legion_server.service.coordinator import Coordinator
 from legion_server.service.references import References
@@ -70,6 +71,7 @@ class Follower:
         self._origin: Checkpoint | None = None  # what the anchor was restored from
         self._strayed = (-1, 0)  # the last theta that was not what the log says, and how often in succession
         self._told = False  # that there is nothing to begin with
+        self.at_work = asyncio.Lock()
 
     async def serve(self) -> None:
         """Until cancelled."""
@@ -77,8 +79,9 @@ class Follower:
         while True:
             self._coordinator.round_done.clear()
             try:
-                while await self.step():
-                    pass
+                async with self.at_work:
+                    while await self.step():
+                        pass
             except LegionError as error:
                 wait_s = RETRY_S * 2 ** min(self._strayed[1], MOST_DOUBLINGS)
                 logger.error("the log cannot be followed, trying again in_s=%.0f reason=%s", wait_s, error)
@@ -100,7 +103,7 @@ class Follower:
     async def step(self) -> bool:
         """One step forward: whether there may be another. False: everything that is there is done."""
         rounds = self._coordinator.state.rounds
-        if rounds is None or self._coordinator.run.phase in ("failed", "complete"):
+        if rounds is None or self._coordinator.run.phase in OVER:
             self._anchor = -1  # should the run be resumed, everything is looked at again
             return False
         if self._anchor < 0 or self._soundness.is_in_doubt():

@@ -74,6 +74,12 @@ class Metrics:
         found = accounts.of(worker_id)
         return CreditView(run_id=run.run_id, tokens=found.tokens, rank=found.rank, workers=found.accounts)
 
+    async def utilisation(self) -> float | None:
+        """The share of their time that workers computed and did not wait for others; None: nobody has done any step."""
+        workers = (await self._summed()).workers
+        computed_s, waited_s = sum(w.compute_s for w in workers), sum(w.waiting_s for w in workers)
+        return computed_s / (computed_s + waited_s) if computed_s + waited_s > 0 else None
+
     async def _summed(self) -> "_Sums":
         revision = self._coordinator.revision
         if self._sums is None or self._sums.revision != revision:

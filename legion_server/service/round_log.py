@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from legion.errors import LegionError, NotFound, Refused
-from legion.ids import ClusterId, Rank, WorkerId
+from legion.ids import ClusterId, Rank, RunId, WorkerId
 from legion.layout import Layout
 from legion.messages import Plan
 from legion.rounds import (
@@ -42,7 +42,7 @@ class RoundLog:
         self._coordinator = coordinator
         self._store = store
         self._references = references
-        self._index = UpdateIndex(store)
+        self._indexes: dict[RunId, UpdateIndex] = {}  # of the run under way
 
     @property
     def rounds(self) -> Rounds:
@@ -258,9 +258,15 @@ class RoundLog:
         await self.missing(record, {digest})
         return True
 
+    def _named_updates(self) -> UpdateIndex:
+        run_id = self._coordinator.run.run_id
+        if run_id not in self._indexes:
+            self._indexes = {run_id: UpdateIndex(self._store)}
+        return self._indexes[run_id]
+
     async def _naming(self, digest: str) -> RoundRecord | None:
         """The newest record that names this blob."""
-        number = (await self._index.rounds_by_digest(self.rounds)).get(digest)
+        number = (await self._named_updates().rounds_by_digest(self.rounds)).get(digest)
         return None if number is None else await self.record(number)
 
     # Checkpoints and pruning, for the follower.
@@ -276,7 +282,7 @@ class RoundLog:
         """The digests of all updates that kept records and reports name; of the moment in which it is called."""
         rounds = self.rounds
         reported = {turn.report.digest for turn in rounds.turns if turn.report is not None}
-        return reported.union(await self._index.rounds_by_digest(rounds))
+        return reported.union(await self._named_updates().rounds_by_digest(rounds))
 
     async def broken(self, record: RoundRecord, error: LegionError) -> None:
         """A committed update that nobody can apply ends the run: there is no theta after it."""

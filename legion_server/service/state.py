@@ -3,20 +3,22 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from legion.ids import WorkerId
+from legion.config import RunConfig
+from legion.ids import RunId, WorkerId
 from legion.reports import MetricsReport
 from legion.rounds import RoundPlan, RoundRecord
 from legion_server.domain import averaging, credit, runs
 from legion_server.domain import checkpoints as cp
+from legion_server.domain.archive import RunArchive, heard_anew, successor
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.credit import RoundCredit
 from legion_server.domain.happenings import Happening
 from legion_server.domain.links import Links
 from legion_server.domain.membership import Worker
-from legion_server.domain.rounds import Rounds
+from legion_server.domain.rounds import Rounds, with_patience
 from legion_server.domain.runs import Run, Stored
 from legion_server.service.events import Events
-from legion_server.store.api import Change, Dataset
+from legion_server.store.api import Change, Dataset, Loaded, Succession
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,36 @@ class State:
             final_ready=final.assembled if assembling else final.complete,
             newest_complete=newest.step if newest else 0,
         )
+
+
+def state_of(loaded: Loaded, run: Run, now: float) -> State:
+    """Everybody has new patience: nobody could be heard while we were away."""
+    return State(
+        run,
+        {worker.worker_id: replace(worker, last_seen=now) for worker in loaded.workers},
+        {checkpoint.step: checkpoint for checkpoint in loaded.checkpoints},
+        loaded.dataset,
+        with_patience(loaded.rounds, now) if loaded.rounds else None,
+        loaded.links,
+    )
+
+
+def following(before: State, run_id: RunId, config: RunConfig, dataset: Dataset) -> State:
+    """The run that takes the place of one that is over. Who is enrolled stays so, and says anew what it is."""
+    workers = {w.worker_id: w if w.state == "revoked" else heard_anew(w) for w in before.workers.values()}
+    return State(successor(before.run, run_id, config), workers, {}, dataset, None, before.links)
+
+
+def begun(state: State, archive: RunArchive, events: Events, now: float) -> Change:
+    """All of what `following` gives, for the store."""
+    return Change(
+        succession=Succession(archive, state.run.run_id),
+        run=state.run,
+        dataset=state.dataset,
+        workers=tuple(state.workers.values()),
+        events=events.number([runs.phase_of(state.run)], now),
+        keep_events_after=events.keep_after,
+    )
 
 
 class Draft:
@@ -85,18 +117,19 @@ class Draft:
         if self.run.config.in_rounds:
             plan = self.rounds.plan if self.rounds else None
             moment = averaging.tick(self.run, self.rounds, self.workers, self.now, stored, self.links)
-            if moment.record is not None and plan is not None:
-                self.credit = credit.of_round(plan, moment.record)
+            if moment.record is not None and self.rounds is not None and plan is not None:
+                self.credit = credit.of_round(plan, moment.record, self.rounds.shape.parameters, self.now)
             self.run, self.rounds, happenings = moment.run, moment.rounds, moment.happenings
             self.records += [moment.record] if moment.record else []
             for worker in moment.heard_anew:
                 self.put(worker)
         else:
-            trained = self.run.phase != "waiting"
+            had_plan = self.run.plan is not None
             self.run, happenings = runs.tick(self.run, self.workers, self.now, stored)
-            if trained and self.run.phase == "waiting":
+            if had_plan and self.run.plan is None:
                 self.go_back(self.run.step)
         self.say(happenings)
+        self.run = runs.timed(self.run, self.now)
         keep = self.run.config.checkpoint.keep
         for checkpoint in cp.superfluous(self.checkpoints.values(), keep, assembling=assembling):
             del self.checkpoints[checkpoint.step]

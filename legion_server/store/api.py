@@ -7,6 +7,7 @@ from legion.ids import RunId, WorkerId
 from legion.messages import DatasetManifest
 from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, TextSample, WorkerTotals
 from legion.rounds import RoundPlan, RoundRecord
+from legion_server.domain.archive import RunArchive
 from legion_server.domain.checkpoints import Checkpoint
 from legion_server.domain.credit import RoundCredit
 from legion_server.domain.happenings import Happening
@@ -48,9 +49,18 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Succession:
+    """Another run takes the place of one that is over: all that tells of that one goes, but for its archive."""
+
+    archive: RunArchive
+    following: RunId
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One decision: saved as a whole or not at all."""
 
+    succession: Succession | None = None  # before all else
     run: Run | None = None
     dataset: Dataset | None = None
     forget_dataset: bool = False
@@ -79,11 +89,18 @@ class Store(Protocol):
 
     async def close(self) -> None: ...
 
+    async def ping(self) -> None:
+        """Whether it can be read."""
+
+    async def until_damaged(self) -> None:
+        """Waits until the database is found to be damaged, and raises what says so."""
+
     async def load(self) -> Loaded: ...
 
     async def save(self, change: Change) -> None: ...
 
-    async def add_invite(self, token_sha256: str, uses: int, expires_at: float) -> None: ...
+    async def events_after(self, number: int) -> list[Numbered]:
+        """Those that are kept, oldest first."""
 
     async def use_invite(self, token_sha256: str, worker: WorkerId, now: float) -> bool:
         """Whether it is this worker's first use; asking again is none. InviteInvalid, InviteExpired or InviteUsed."""

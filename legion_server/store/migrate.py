@@ -33,3 +33,11 @@ def upgrade(connection: Connection) -> None:
             hint="Use the Legion version that wrote the data folder, or a newer one.",
         )
     command.upgrade(config, "head")
+
+
+def revisions() -> tuple[str, ...]:
+    """All schemas that this version knows, the oldest first."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    newest_first = ScriptDirectory.from_config(config).walk_revisions()
+    return tuple(revision.revision for revision in newest_first)[::-1]

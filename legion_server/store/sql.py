@@ -1,17 +1,14 @@
-"""The store over SQLAlchemy: SQLite in the data folder, or PostgreSQL by URL."""
+"""The coordinator's store over SQLAlchemy."""
 
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
-from sqlalchemy import exc
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from legion.errors import InviteExpired, InviteInvalid, InviteUsed, StorageFailed, Unavailable, Unusable
+from legion.errors import InviteExpired, InviteInvalid, InviteUsed
 from legion.ids import RunId, WorkerId
 from legion.reports import EvaluationRecord, LossBucket, MetricsReport, StepSummary, TextSample, WorkerTotals
 from legion.rounds import RoundPlan, RoundRecord
@@ -21,10 +18,10 @@ from legion_server.domain.links import Sample
 from legion_server.domain.membership import Worker
 from legion_server.domain.rounds import Rounds
 from legion_server.domain.runs import Run
-from legion_server.store import ledger, round_parts
+from legion_server.store import ledger, notices, round_parts, run_archive
 from legion_server.store import tables as t
 from legion_server.store.api import Change, Dataset, Loaded, Numbered
-from legion_server.store.migrate import upgrade
+from legion_server.store.database import Database
 
 T = TypeVar("T")
 RUN = TypeAdapter(Run)
@@ -40,18 +37,24 @@ SHAPE = "shape_of_clusters"  # beside the fields of a Run
 class SqlStore:
     """See `store.api.Store`."""
 
-    def __init__(self, url: str) -> None:
-        self._engine = _engine(url)
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def open(self) -> None:
-        async with self._begin() as connection:
-            await connection.run_sync(upgrade)
+        await self._database.open()
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        await self._database.close()
+
+    async def ping(self) -> None:
+        async with self._database.reading() as connection:
+            await connection.execute(sa.select(t.leadership.c.term))
+
+    async def until_damaged(self) -> None:
+        await self._database.until_damaged()
 
     async def load(self) -> Loaded:
-        async with self._begin() as connection:
+        async with self._database.reading() as connection:
             run = (await connection.execute(sa.select(t.runs.c.document))).scalar()
             dataset = (await connection.execute(sa.select(t.datasets.c.document))).scalar()
             workers = (await connection.execute(sa.select(t.workers.c.document))).scalars().all()
@@ -64,47 +67,42 @@ class SqlStore:
             DATASET.validate_json(dataset) if dataset else None,
             tuple(map(WORKER.validate_json, workers)),
             tuple(map(CHECKPOINT.validate_json, checkpoints)),
-            tuple(
-                Numbered(
-                    row.number,
-                    row.at,
-                    Happening(row.type, FACTS.validate_json(row.public), FACTS.validate_json(row.private)),
-                )
-                for row in events
-            ),
+            tuple(map(_numbered, events)),
             round_parts.joined({row.name: row.document for row in rounds}) if rounds else None,
             {(row.worker_id, row.peer): SAMPLES.validate_json(row.document) for row in links},
         )
 
+    async def events_after(self, number: int) -> list[Numbered]:
+        query = sa.select(t.events).where(t.events.c.number > number).order_by(t.events.c.number)
+        async with self._database.reading() as connection:
+            return [_numbered(row) for row in (await connection.execute(query)).all()]
+
     async def save(self, change: Change) -> None:
-        async with self._begin() as connection:
+        async with self._database.writing() as connection:
+            put = self._database.put
+            if change.succession is not None:
+                await run_archive.succeed(
+                    connection, self._database, change.succession.archive, change.succession.following
+                )
             if change.run is not None:
-                await self._put(connection, t.runs, run_id=change.run.run_id, document=_run_text(change.run))
+                await put(connection, t.runs, {"run_id": change.run.run_id, "document": _run_text(change.run)})
             if change.dataset is not None or change.forget_dataset:
                 await connection.execute(sa.delete(t.datasets))
             if change.dataset is not None:
-                await self._put(connection, t.datasets, run_id="", document=_text(DATASET, change.dataset))
-            for worker in change.workers:
-                await self._put(connection, t.workers, worker_id=worker.worker_id, document=_text(WORKER, worker))
-            for checkpoint in change.checkpoints:
-                document = _text(CHECKPOINT, checkpoint)
-                await self._put(connection, t.checkpoints, step=checkpoint.step, document=document)
+                await put(connection, t.datasets, {"run_id": "", "document": _text(DATASET, change.dataset)})
+            workers = ({"worker_id": w.worker_id, "document": _text(WORKER, w)} for w in change.workers)
+            await put(connection, t.workers, *workers)
+            checkpoints = ({"step": c.step, "document": _text(CHECKPOINT, c)} for c in change.checkpoints)
+            await put(connection, t.checkpoints, *checkpoints)
             for step in change.dropped_checkpoints:
                 await connection.execute(sa.delete(t.checkpoints).where(t.checkpoints.c.step == step))
             if change.rounds is not None:
                 await self._put_rounds(connection, change.rounds_before, change.rounds)
-            for record in change.records:
-                await self._put(connection, t.round_records, round=record.round, document=record.model_dump_json())
-            for plan in change.plans:
-                await self._put(connection, t.round_plans, round=plan.round, document=plan.model_dump_json())
+            for table, documents in ((t.round_records, change.records), (t.round_plans, change.plans)):
+                await put(connection, table, *({"round": d.round, "document": d.model_dump_json()} for d in documents))
             if change.credit is not None:
-                await ledger.write(connection, self._insert, change.credit)
-            for (worker_id, peer), samples in change.links.items():
-                document = _text(SAMPLES, samples)
-                await self._put(connection, t.links, worker_id=worker_id, peer=peer, document=document)
-            for worker_id, peer in change.dropped_links:
-                dropped = (t.links.c.worker_id == worker_id) & (t.links.c.peer == peer)
-                await connection.execute(sa.delete(t.links).where(dropped))
+                await ledger.write(self._database, connection, change.credit)
+            await self._put_links(connection, change)
             if change.forget_rounds_before is not None:
                 for table in (t.round_records, t.round_plans):
                     older = table.c.round < change.forget_rounds_before
@@ -114,15 +112,10 @@ class SqlStore:
             if change.report is not None:
                 await self._report(connection, *change.report)
             await self._append(connection, change.events, change.keep_events_after)
-
-    async def add_invite(self, token_sha256: str, uses: int, expires_at: float) -> None:
-        async with self._begin() as connection:
-            await connection.execute(
-                sa.insert(t.invites).values(token_sha256=token_sha256, uses_left=uses, expires_at=expires_at)
-            )
+            await notices.announce(self._database, connection)
 
     async def use_invite(self, token_sha256: str, worker: WorkerId, now: float) -> bool:
-        async with self._begin() as connection:
+        async with self._database.writing() as connection:
             found = (
                 await connection.execute(sa.select(t.invites).where(t.invites.c.token_sha256 == token_sha256))
             ).first()
@@ -130,7 +123,7 @@ class SqlStore:
                 raise InviteInvalid("this server knows no such invite")
             if found.expires_at <= now:
                 raise InviteExpired
-            use = self._insert(t.invite_uses).values(token_sha256=token_sha256, worker_id=worker)
+            use = self._database.insert(t.invite_uses).values(token_sha256=token_sha256, worker_id=worker)
             first = await connection.execute(use.on_conflict_do_nothing().returning(t.invite_uses.c.worker_id))
             if first.first() is None:
                 return False
@@ -161,7 +154,7 @@ class SqlStore:
             .order_by(c.step.desc() if since is None else c.step)
             .limit(limit)
         )
-        async with self._begin() as connection:
+        async with self._database.reading() as connection:
             rows = (await connection.execute(query)).all()
         return [
             StepSummary(
@@ -187,7 +180,7 @@ class SqlStore:
             sa.func.min(c.loss).label("least"),
             sa.func.max(c.loss).label("most"),
         )
-        async with self._begin() as connection:
+        async with self._database.reading() as connection:
             rows = (await connection.execute(query.group_by(bucket).order_by(bucket))).all()
         return [
             LossBucket(
@@ -206,13 +199,13 @@ class SqlStore:
         # Clusters evaluate on the same text: one line a step, the mean of theirs.
         c = t.evaluations.c
         query = sa.select(c.step, sa.func.avg(c.loss).label("loss"), sa.func.max(c.tokens).label("tokens"))
-        async with self._begin() as connection:
+        async with self._database.reading() as connection:
             rows = (await connection.execute(query.group_by(c.step).order_by(c.step))).all()
         return [EvaluationRecord(step=row.step, loss=row.loss, tokens=row.tokens) for row in rows]
 
     async def samples(self) -> list[tuple[WorkerId, TextSample]]:
         query = sa.select(t.text_samples).order_by(t.text_samples.c.step.desc(), t.text_samples.c.worker_id)
-        async with self._begin() as connection:
+        async with self._database.reading() as connection:
             rows = (await connection.execute(query)).all()
         return [(row.worker_id, TextSample(step=row.step, text=row.text)) for row in rows]
 
@@ -225,17 +218,17 @@ class SqlStore:
             *(sa.func.sum(c[name]).label(name) for name in summed),
             *(sa.func.max(c[name]).label(name) for name in largest),
         )
-        async with self._begin() as connection:
+        async with self._database.reading() as connection:
             rows = (await connection.execute(query.group_by(c.worker_id).order_by(c.worker_id))).mappings().all()
         return [WorkerTotals.model_validate(dict(row)) for row in rows]
 
     async def credited(self, run_id: RunId) -> dict[WorkerId, int]:
-        async with self._begin() as connection:
+        async with self._database.reading() as connection:
             return await ledger.credited(connection, run_id)
 
     async def tokens(self) -> int:
         steps = _clusters_steps(0).subquery()
-        async with self._begin() as connection:
+        async with self._database.reading() as connection:
             return int((await connection.execute(sa.select(sa.func.sum(steps.c.tokens)))).scalar() or 0)
 
     async def records(self, since: int, limit: int) -> list[RoundRecord]:
@@ -249,7 +242,7 @@ class SqlStore:
     async def _from(self, table: sa.Table, since: int, limit: int) -> Sequence[str]:
         """Documents of rounds from `since` on, in order."""
         query = sa.select(table.c.document).where(table.c.round >= since).order_by(table.c.round).limit(limit)
-        async with self._begin() as connection:
+        async with self._database.reading() as connection:
             return (await connection.execute(query)).scalars().all()
 
     async def _report(self, connection: AsyncConnection, worker: WorkerId, report: MetricsReport) -> None:
@@ -259,7 +252,7 @@ class SqlStore:
         samples = [sample.model_dump() | {"worker_id": worker} for sample in report.samples]
         for table, rows in ((t.step_records, steps), (t.evaluations, evaluations), (t.text_samples, samples)):
             if rows:
-                await connection.execute(self._insert(table).on_conflict_do_nothing(), rows)
+                await connection.execute(self._database.insert(table).on_conflict_do_nothing(), rows)
         if samples:
             step = t.text_samples.c.step
             kept = sa.select(step).order_by(step.desc()).limit(KEPT_SAMPLES).subquery()
@@ -279,10 +272,20 @@ class SqlStore:
         ]
         if rows:
             # There may be some of a decision that was stored although its caller was told that it could not be.
-            await self._put_all(connection, t.events, rows)
+            await self._database.put(connection, t.events, *rows)
             number = t.events.c.number
             gone = sa.or_(number <= keep_after, number > rows[-1]["number"])
             await connection.execute(sa.delete(t.events).where(gone))
+
+    async def _put_links(self, connection: AsyncConnection, change: Change) -> None:
+        rows = (
+            {"worker_id": worker_id, "peer": peer, "document": _text(SAMPLES, samples)}
+            for (worker_id, peer), samples in change.links.items()
+        )
+        await self._database.put(connection, t.links, *rows)
+        for worker_id, peer in change.dropped_links:
+            dropped = (t.links.c.worker_id == worker_id) & (t.links.c.peer == peer)
+            await connection.execute(sa.delete(t.links).where(dropped))
 
     async def _put_rounds(self, connection: AsyncConnection, before: Rounds | None, after: Rounds) -> None:
         table = t.round_parts
@@ -293,61 +296,12 @@ class SqlStore:
             one = sa.delete(table).where(table.c.name == sa.bindparam("gone"))
             await connection.execute(one, [{"gone": name} for name in gone])
         if written:
-            await self._put_all(connection, table, [{"name": n, "document": d} for n, d in written.items()])
-
-    async def _put(self, connection: AsyncConnection, table: sa.Table, **values: Any) -> None:
-        await self._put_all(connection, table, [values])
-
-    async def _put_all(self, connection: AsyncConnection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
-        """Rows with the same columns, each in place of the one with its key."""
-        keys = [column.name for column in table.primary_key]
-        statement = self._insert(table)
-        rest = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-        await connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=rest), rows)
-
-    def _insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-        if self._engine.dialect.name == "postgresql":
-            return postgresql.insert(table)
-        return sqlite.insert(table)
-
-    @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[AsyncConnection]:
-        """One transaction, with the driver's errors mapped."""
-        try:
-            async with self._engine.begin() as connection:
-                yield connection
-        except exc.DBAPIError as error:
-            kind = StorageFailed if self._engine.dialect.name == "sqlite" else Unavailable
-            raise kind(f"the database cannot be used: {_one_line(error.orig)}") from error
-        except OSError as error:
-            raise Unavailable(f"the database cannot be reached: {error}") from error
+            await self._database.put(connection, table, *({"name": n, "document": d} for n, d in written.items()))
 
 
-def _engine(url: str) -> AsyncEngine:
-    """Unusable for a URL that names neither an SQLite nor a PostgreSQL database, or a driver that is not installed."""
-    try:
-        engine = create_async_engine(url)
-        if engine.dialect.name not in ("sqlite", "postgresql"):
-            raise exc.ArgumentError(f"{engine.dialect.name} is not supported")
-    except (exc.SQLAlchemyError, ImportError) as error:
-        hint = "Use sqlite+aiosqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (needs psycopg)."
-        raise Unusable(f"the database URL cannot be used: {_one_line(error)}", hint=hint) from error
-    if engine.dialect.name == "sqlite":
-
-        @sa.event.listens_for(engine.sync_engine, "connect")
-        def _configure(connection: Any, _: object) -> None:
-            cursor = connection.cursor()
-            # WAL with NORMAL survives a killed process; a power cut may cost the last transactions, never the file.
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000", "foreign_keys=ON"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
-
-    return engine
-
-
-def _one_line(error: BaseException | None) -> str:
-    """Drivers write paragraphs."""
-    return " ".join(str(error).split()).rstrip(".?")
+def _numbered(row: sa.Row[Any]) -> Numbered:
+    facts = FACTS.validate_json(row.public), FACTS.validate_json(row.private)
+    return Numbered(row.number, row.at, Happening(row.type, *facts))
 
 
 def _run_text(run: Run) -> str:

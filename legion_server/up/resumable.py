@@ -6,6 +6,7 @@ from legion.errors import NotFound
 from legion_server.domain.checkpoints import newest_complete
 from legion_server.settings import Settings
 from legion_server.store.api import Loaded
+from legion_server.store.database import Database
 from legion_server.store.sql import SqlStore
 from legion_server.up.folder import RunFolder, numbered
 
@@ -38,7 +39,7 @@ async def _loaded(server_dir: Path) -> Loaded | None:
         return None  # opening the store would create it
     # Not from the environment: `up` does not hand that to its servers, and its database is another server's.
     settings = Settings.model_construct(data_dir=server_dir)
-    store = SqlStore(settings.database)
+    store = SqlStore(Database(settings.database))
     try:
         await store.open()
         return await store.load()

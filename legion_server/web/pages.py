@@ -1,98 +1,111 @@
-"""The status page: one page that says how the run goes, for anybody. It loads nothing from elsewhere."""
+"""The run page: how the run goes, for anybody."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from legion.reports import LossBucket, MetricsView
+from legion.messages import WorkerState
+from legion.reports import LossCurve, MetricsView
+from legion_server.api.deps import BackendDep
 from legion_server.backend import Backend
-from legion_server.domain import membership
+from legion_server.domain import links
+from legion_server.domain.membership import AWAY, Worker
+from legion_server.web import charts, drawing
+from legion_server.web.account import SignedIn
+from legion_server.web.charts import Chart, Series
+from legion_server.web.drawing import Drawing
+from legion_server.web.render import fragment, page, span
 
 router = APIRouter(include_in_schema=False)
-templates = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=select_autoescape())
 
 POINTS = 300  # of the loss curve
-WIDTH, HEIGHT, LEFT, BOTTOM = 600, 220, 44, 22  # SVG units
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """The loss curve as an SVG polyline, with what its axes say."""
-
-    points: str
-    low: float
-    high: float
-    first: int
-    last: int
+SHOWN_CHECKPOINTS = 5
+STATES: tuple[WorkerState, ...] = ("training", "ready", "preparing", "joining", "paused", "leaving")
+DEVICES = {"cuda": "NVIDIA GPU", "mps": "Apple GPU", "xpu": "Intel GPU", "cpu": "Processor"}
 
 
 @router.get("/", response_class=HTMLResponse)
-async def index(request: Request) -> HTMLResponse:
-    return await _page(request, "index.html")
+async def run(request: Request, backend: BackendDep, _: SignedIn) -> HTMLResponse:
+    return page(request, "run.html", **await _figures(backend), **_people(backend), **_products(backend))
 
 
-@router.get("/status", response_class=HTMLResponse)
-async def status(request: Request) -> HTMLResponse:
-    """The part of the page that changes; the page's script asks for it every two seconds."""
-    return await _page(request, "status.html")
+@router.get("/parts/run", response_class=HTMLResponse)
+async def run_figures(request: Request, backend: BackendDep) -> HTMLResponse:
+    return fragment(request, "run_figures.html", **await _figures(backend))
 
 
-@router.get("/status.js")
-async def script() -> HTMLResponse:
-    source = (Path(__file__).parent / "templates" / "status.js").read_text(encoding="utf-8")
-    return HTMLResponse(source, headers=HEADERS, media_type="text/javascript")
+@router.get("/parts/people", response_class=HTMLResponse)
+async def people(request: Request, backend: BackendDep) -> HTMLResponse:
+    return fragment(request, "run_people.html", **_people(backend))
 
 
-async def _page(request: Request, name: str) -> HTMLResponse:
-    backend = request.app.state.backend
-    assert isinstance(backend, Backend)
+@router.get("/parts/products", response_class=HTMLResponse)
+async def products(request: Request, backend: BackendDep) -> HTMLResponse:
+    return fragment(request, "run_products.html", **_products(backend))
+
+
+async def _figures(backend: Backend) -> dict[str, Any]:
     view = await backend.metrics.view(None, private=False)
-    config = backend.coordinator.run.config
-    text = templates.get_template(name).render(
-        view=view,
-        percent=100 * view.step / view.steps,
-        model=config.model.preset or config.model.architecture,
-        data=config.data.name or config.data.source,
-        workers=membership.summary(backend.coordinator.state.workers),
-        curve=curve((await backend.metrics.curve(POINTS)).training),
-        remaining=remaining(view),
-        width=WIDTH,
-        height=HEIGHT,
-        left=LEFT,
-        bottom=BOTTOM,
-    )
-    return HTMLResponse(text, headers=HEADERS)
+    config, curve = backend.coordinator.run.config, await backend.metrics.curve(POINTS)
+    return {
+        "view": view,
+        "percent": 100 * view.step / view.steps,
+        "model": config.model.preset or config.model.architecture,
+        "data": config.data.name or config.data.source,
+        "loss": loss_chart(curve),
+        "sample": curve.sample,
+        "utilisation": await backend.metrics.utilisation(),
+        "remaining": remaining(view),
+    }
 
 
-def curve(buckets: Sequence[LossBucket]) -> Curve | None:
-    """Each bucket at its last step. None before there are two points to join."""
-    if len(buckets) < 2:
-        return None
-    losses = [bucket.loss for bucket in buckets]
-    low, high = min(losses), max(losses)
-    first, last = buckets[0].last, buckets[-1].last
-    across, up = (WIDTH - LEFT - 6) / (last - first), (HEIGHT - BOTTOM - 8) / ((high - low) or 1.0)
-    points = (f"{LEFT + (one.last - first) * across:.1f},{8 + (high - one.loss) * up:.1f}" for one in buckets)
-    return Curve(" ".join(points), low, high, first, last)
+def _people(backend: Backend) -> dict[str, Any]:
+    workers = [w for w in backend.coordinator.state.workers.values() if w.state not in AWAY]
+    return {"enrolled": len(backend.coordinator.state.workers), "here": by_device(workers), "map": picture(backend)}
+
+
+def _products(backend: Backend) -> dict[str, Any]:
+    stored = backend.coordinator.state.checkpoints
+    shown = [stored[step] for step in sorted(stored, reverse=True) if stored[step].assembled][:SHOWN_CHECKPOINTS]
+    return {"checkpoints": shown, "may_download": backend.settings.public_checkpoints}
+
+
+def by_device(workers: list[Worker]) -> list[tuple[str, list[int]]]:
+    """A row for each kind of device and one for all, with numbers by state in the order of STATES."""
+    kinds = {w.worker_id: w.hardware.devices[0].kind if w.hardware.devices else "cpu" for w in workers}
+    counts: Counter[tuple[str, str]] = Counter((kinds[w.worker_id], w.state) for w in workers)
+    rows = [
+        (name, [counts[kind, state] for state in STATES])
+        for kind, name in DEVICES.items()
+        if any(counts[kind, state] for state in STATES)
+    ]
+    if len(rows) > 1:
+        rows.append(("All", [sum(column) for column in zip(*(row for _, row in rows), strict=True)]))
+    return rows
+
+
+def picture(backend: Backend) -> Drawing | None:
+    """Of those that train or could at once."""
+    state = backend.coordinator.state
+    here = {w.worker_id: w.state == "training" for w in state.workers.values() if w.state in links.THERE}
+    plans = (*state.run.clusters, *([state.run.plan] if state.run.plan else []))
+    clusters = [[member.worker_id for member in plan.members] for plan in plans]
+    regions = links.regions(state.links, here, backend.clock())
+    return drawing.draw(drawing.groups(clusters, here, regions))
+
+
+def loss_chart(curve: LossCurve) -> Chart | None:
+    """Each bucket at its last step."""
+    training = Series("Training loss", [(float(bucket.last), bucket.loss) for bucket in curve.training])
+    validation = Series("Validation loss", [(float(one.step), one.loss) for one in curve.validation])
+    shown = [training, validation] if validation.points else [training]
+    return charts.lines("Loss in nats per token", "step", shown)
 
 
 def remaining(view: MetricsView) -> str | None:
     """How much longer at the speed of the last steps, for people."""
     if view.phase != "training" or not view.recent or view.tokens_per_s <= 0:
         return None
-    tokens = view.recent[-1].tokens * (view.steps - view.step)
-    minutes = round(tokens / view.tokens_per_s / 60)
-    return (
-        f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min" if minutes else "under a minute"
-    )
+    return span(view.recent[-1].tokens * (view.steps - view.step) / view.tokens_per_s)

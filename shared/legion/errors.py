@@ -65,6 +65,31 @@ class NotFound(Unusable):
     status = 404
 
 
+class SecretUnknown(NotFound):
+    slug = "secret-unknown"
+    title = "This code or phrase is not known"
+    hint = "A code is good for 10 minutes and once: ask for another on a device that is linked already."
+
+
+class AccountMissing(NotFound):
+    slug = "account-missing"
+    title = "This device has no account"
+    hint = "Claim a nickname first, or link the device to the account of another one."
+
+
+class NameUnusable(Unusable):
+    slug = "name-unusable"
+    title = "This name cannot be used"
+    hint = "Take 3 to 24 letters and digits, with - _ . between them."
+
+
+class NameTaken(Unusable):
+    slug = "name-taken"
+    title = "This name is taken"
+    hint = "Choose another one."
+    status = 409
+
+
 class CheckpointInvalid(Unusable):
     slug = "checkpoint-invalid"
     title = "The checkpoint cannot be used"
@@ -249,6 +274,20 @@ class ServerUnreachable(Unavailable):
     hint = "Check the address and your connection; the client keeps trying by itself."
 
 
+class NoLeader(Unavailable):
+    """Several servers share a database, and the one that decides is not known now, or was another in between."""
+
+    slug = "no-leader"
+    title = "No server leads the run at this moment"
+    hint = "Another one takes over within seconds; ask again."
+
+
+class NotReady(Unavailable):
+    slug = "not-ready"
+    title = "This server should not be sent requests now"
+    hint = "Send them to another server, and look here again in a few seconds."
+
+
 class PortInUse(Unavailable):
     slug = "port-in-use"
     title = "The port is in use"
@@ -266,6 +305,14 @@ class StorageFailed(Unavailable):
     retryable = False
     exit_code = 42
     status = 507
+
+
+class ClockBehind(Unavailable):
+    slug = "clock-behind"
+    title = "This machine's clock is wrong"
+    hint = "Set the clock, and start again: nobody would believe certificates of the past."
+    retryable = False
+    exit_code = 46
 
 
 class AgentNotRunning(Unavailable):

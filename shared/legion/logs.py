@@ -1,11 +1,15 @@
 """Logging, configured once per process by its entry point; importing Legion configures nothing."""
 
+import asyncio
 import json
 import logging
 import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
+
+# Their debug records hold requests as they are signed, and keys as they were given.
+OBJECT_STORES = ("fsspec", "s3fs", "botocore", "aiobotocore", "boto3", "urllib3", "gcsfs", "aiohttp")
 
 
 def told_in_a_line(record: logging.LogRecord) -> bool:
@@ -20,6 +24,11 @@ def told_in_a_line(record: logging.LogRecord) -> bool:
         record.levelno, record.levelname = logging.INFO, "INFO"
         record.msg, record.args = "a peer hung up before its answer was sent", None
     return True
+
+
+def without_requests_that_end_with_us(record: logging.LogRecord) -> bool:
+    """A filter of uvicorn's log: what ends a server is said once, not as a traceback of each request."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 class JsonLines(logging.Formatter):
@@ -49,6 +58,7 @@ def configure(
     for handler in handlers:
         handler.setFormatter(JsonLines() if json_lines else plain)
     logging.basicConfig(level=level.upper(), handlers=handlers, force=True)
-    for noisy in ("httpx", "httpcore", "asyncio", "datasets", "filelock", "aiosqlite", "alembic"):
+    for noisy in ("httpx", "httpcore", "asyncio", "datasets", "filelock", "aiosqlite", "alembic", *OBJECT_STORES):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("grpc._cython.cygrpc").addFilter(told_in_a_line)
+    logging.getLogger("uvicorn.error").addFilter(without_requests_that_end_with_us)

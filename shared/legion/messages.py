@@ -14,7 +14,7 @@ HEARTBEAT_S = 30.0
 OFFLINE_AFTER_S = 90.0
 
 WorkerState = Literal["joining", "preparing", "ready", "training", "paused", "leaving", "offline", "revoked"]
-RunPhase = Literal["waiting", "training", "finishing", "complete", "failed"]
+RunPhase = Literal["waiting", "training", "paused", "finishing", "complete", "failed", "stopped"]
 
 # What one record may count: far above any machine, far below where sums over a run leave 64 bits.
 Count = Annotated[int, Field(ge=0, le=2**44)]
@@ -173,6 +173,7 @@ class Heartbeat(Message):
 
     protocol: int
     state: WorkerState
+    run_id: RunId | None = None  # that the rest is about; None: it has not heard of any yet
     epoch: Epoch = Epoch(0)  # of the plan the worker follows; 0: none
     left: Epoch = Epoch(0)  # of the one that it followed before, which may have been for a moment; 0: none
     step: int = 0
@@ -209,6 +210,7 @@ class LinkPeer(Message):
 
 class HeartbeatReply(Message):
     phase: RunPhase
+    run_id: RunId | None = None  # another one than before: nothing of that run is of use any more
     epoch: Epoch  # of the newest plan; the worker fetches it when it differs
     interval_s: float
     certificate_renewal: bool = False

@@ -34,7 +34,7 @@ def test_a_run_whose_workers_are_behind_relays_survives_one_of_them(
     for home in homes:
         home.root.mkdir()
         home.settings.write_text('version = 1\n[network]\nrelay = "always"\n')
-        clients.append(run("legion_client", "--no-gui", "--join", invite, "--home", home.root))
+        clients.append(run("legion_client", "--no-gui", "--exit-when-done", "--join", invite, "--home", home.root))
     chosen = [client.until("relay found relay=(east|west)").group(1) for client in clients]
     clients[0].until("anchor round=2 ")
     relays[chosen[0]].destroy()

@@ -28,7 +28,7 @@ def volunteers(run: Callable[..., Program], admin: Admin, folder: Path) -> tuple
     for home in homes:
         home.root.mkdir()
         home.settings.write_text('version = 1\n[network]\nrelay = "always"\n')
-        clients.append(run("legion_client", "--no-gui", "--join", invite, "--home", home.root))
+        clients.append(run("legion_client", "--no-gui", "--exit-when-done", "--join", invite, "--home", home.root))
     return homes, clients
 
 

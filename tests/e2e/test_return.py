@@ -18,7 +18,9 @@ def test_who_stops_for_the_night_goes_on_in_the_morning(run: Callable[..., Progr
     _, admin = small_run(run, tmp_path, steps=STEPS, rounds={"steps": 4, "checkpoint_every": 3})
     invite = admin.call("POST", "/invites", {"uses": 2})["invite"]
     homes = [Home(tmp_path / name) for name in ("attic", "cellar")]
-    evening = [run("legion_client", "--no-gui", "--join", invite, "--home", home.root) for home in homes]
+    evening = [
+        run("legion_client", "--no-gui", "--exit-when-done", "--join", invite, "--home", home.root) for home in homes
+    ]
     for client in evening:
         client.until("anchor round=5 ")
     for client in evening:
@@ -26,7 +28,7 @@ def test_who_stops_for_the_night_goes_on_in_the_morning(run: Callable[..., Progr
     assert [client.ended() for client in evening] == [0, 0], evening[0].output + evening[1].output
     kept = [anchor_of(home) for home in homes]
     assert min(kept) >= 4
-    morning = [run("legion_client", "--no-gui", "--home", home.root) for home in homes]
+    morning = [run("legion_client", "--no-gui", "--exit-when-done", "--home", home.root) for home in homes]
     assert [client.ended() for client in morning] == [0, 0], morning[0].output + morning[1].output
     for client, anchor, home in zip(morning, kept, homes, strict=True):
         assert re.search(f"local state taken up kept_at={anchor} ", client.output), client.output

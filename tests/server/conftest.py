@@ -216,9 +216,9 @@ def open_house(shape: ModelShape) -> Callable[..., Any]:
             waiting.cancel()
             await task
         transport = httpx.ASGITransport(app, client=("127.0.0.1", 1))
-        http = httpx.AsyncClient(transport=transport, base_url="http://server")
+        http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
         admin = httpx.AsyncClient(
-            transport=transport, base_url="http://server", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}
+            transport=transport, base_url="http://localhost", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}
         )
 
         async def close() -> None:

@@ -150,6 +150,7 @@ def test_a_killed_server_comes_back_with_everything(run: Callable[..., Running])
     assert server.http.get("/health").json()["phase"] == "waiting"
     assert server.http.get("/metrics").json()["step"] == 0
     assert server.http.post(url, json=beat, headers=mine).json() | {"interval_s": 0} == {
+        "run_id": server.http.get("/health").json()["run_id"],
         "phase": "training",
         "epoch": 2,
         "interval_s": 0,

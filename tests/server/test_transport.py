@@ -55,7 +55,7 @@ async def serving(settings: Settings) -> AsyncIterator[Live]:
             authority = app.state.backend.authority
             context = server_context(authority.server_certificate_file, authority.server_key_file)
             server = Server(app, listener, context, bound)
-            await server.serve_until_asked(lambda: ready.set_result(Live(app, server, bound.port)))
+            await server.serve_until_asked(lambda: ready.set_result(Live(app, server, bound.port)), lambda: None)
 
     task = asyncio.create_task(live())
     await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -95,7 +95,7 @@ async def test_https_and_plain_http_on_one_port(live: Live) -> None:
 
 
 async def test_the_way_of_an_invite(live: Live) -> None:
-    invite = Invite.parse(str(live.backend.invite("token")))
+    invite = Invite.parse((await live.backend.invites.make(1, 60.0)).text)
     async with httpx.AsyncClient(verify=unverified_context(), trust_env=False) as http:
         pem = (await http.get(f"{invite.base_url}/ca.pem")).content
     assert same_authority(pem, invite.authority_sha256)
@@ -237,6 +237,7 @@ async def test_stopping_ends_streams_and_is_quick(settings: Settings) -> None:
         live.server.should_exit = True
         async with asyncio.timeout(transport.SHUTDOWN_S):
             await stream.wait_closed()
+        assert (stream.close_code, stream.close_reason) == (1001, "the server stops")
     with pytest.raises(OSError, match=r"[Cc]onnect"):
         await asyncio.open_connection("127.0.0.1", live.port)
 

@@ -1,5 +1,5 @@
 """Run by Python in the workers of a benchmark before anything else: a codec of its own, its anchors, what it holds,
-and when it committed which step.
+when it committed which step, and how long each takes at least.
 
 A run has one codec for all; which one a contribution has is its sender's matter, so that runs with several are valid.
 """
@@ -13,6 +13,7 @@ CODEC = os.environ.get("DISTURBED_CODEC")  # of this worker's contributions
 ROOTS_FILE = os.environ.get("DISTURBED_ROOTS")  # a line of JSON for each anchor that an engine of this worker reached
 HOLDS_FILE = os.environ.get("DISTURBED_HOLDS")  # one for each second of an agent or a server: what it holds
 STEPS_FILE = os.environ.get("DISTURBED_STEPS")  # one for each step, and for each plan that could not go on
+STEP_S = float(os.environ.get("DISTURBED_STEP_S", "0"))  # that a step takes at least: shared cores are no time then
 
 if CODEC and ROOTS_FILE and "legion_client.engine" in sys.orig_argv:
     import asyncio
@@ -86,6 +87,24 @@ if STEPS_FILE and "legion_client.engine" in sys.orig_argv:
     Courier.clusters_gone, Courier.plan_arrived = gone, planned  # type: ignore[method-assign]
     Session._tell = told  # type: ignore[method-assign]
     Session._regrouped = regrouped  # type: ignore[method-assign,assignment]
+
+if STEP_S and "legion_client.engine" in sys.orig_argv:
+    import time
+
+    from legion.zero.engine import Zero3
+
+    begin, update = Zero3.begin, Zero3._update
+    began_at: list[float] = [0.0]
+
+    def begun(self: Zero3, batch_count: int) -> None:
+        began_at[0] = time.monotonic()
+        begin(self, batch_count)
+
+    def updated(self: Zero3, *arguments: float, **named: bool | int) -> None:
+        update(self, *arguments, **named)  # type: ignore[arg-type]
+        time.sleep(max(0.0, began_at[0] + STEP_S - time.monotonic()))
+
+    Zero3.begin, Zero3._update = begun, updated  # type: ignore[method-assign,assignment]
 
 if HOLDS_FILE and any(program in sys.orig_argv for program in ("legion_client", "legion_server")):
     import asyncio.tasks

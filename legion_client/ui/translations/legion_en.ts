@@ -104,6 +104,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>A code is good for 10 minutes and once: ask for another on a device that is linked already.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>A file with an invite</source>
         <translation type="unfinished"></translation>
     </message>
@@ -200,10 +204,6 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Both names are public once servers have lists. Neither is needed: no account, no e-mail.</source>
-        <translation type="unfinished"></translation>
-    </message>
-    <message>
         <source>Both sides need certificates of the same server and the same plan; restart the client to renew them.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -241,6 +241,18 @@
     </message>
     <message>
         <source>Choose a running program, or type a name</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Choose another one.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Claim a nickname first, or link the device to the account of another one.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Claimed at the server, for its public lists; empty: you are not named.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -540,6 +552,22 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>3 to 24 letters and digits</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>A new &amp;name</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Account</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Another one takes over within seconds; ask again.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Ask your router to open a port (NAT-PMP, UPnP), so that other members reach this computer directly.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -548,7 +576,23 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>For public lists, which no server has yet; empty: you are not named.</source>
+        <source>Claim this name</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Code or phrase</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Code or recovery phrase</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Copy</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Device {number}: {credit} credit</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -569,6 +613,10 @@
     </message>
     <message>
         <source>Invite</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>It counts as device {number} until you give it a name. Neither a password nor an e-mail is needed.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -633,6 +681,14 @@
     </message>
     <message>
         <source>Light</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Link another computer</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Link to that account</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -716,6 +772,14 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>New recovery phrase</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Nickname</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Nights</source>
         <translation type="unfinished"></translation>
     </message>
@@ -745,6 +809,10 @@
     </message>
     <message>
         <source>No setting has “{words}” in its name or explanation.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Nobody&apos;s computer yet</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -804,7 +872,15 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Open my page</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Open the folder</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Or a &amp;code, if you have a name on another computer</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -996,6 +1072,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Send them to another server, and look here again in a few seconds.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Sends what is left to send</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1013,6 +1093,10 @@
     </message>
     <message>
         <source>Set &amp;up again…</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Set the clock, and start again: nobody would believe certificates of the past.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1112,6 +1196,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Take 3 to 24 letters and digits, with - _ . between them.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Takes part in the run</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1120,7 +1208,7 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
-        <source>Team that your tokens will also count for, once servers count; empty: none.</source>
+        <source>Teams, what the server knows of you, and being forgotten are on your page.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1216,6 +1304,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>The run goes on.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>The run is complete; what is left is being sent.</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1224,11 +1316,31 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>The run is over: waits for the next one</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The run is over; this computer waits for the next one.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The run is paused by its operator</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The run is paused by its operator; this computer waits until it goes on.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>The run&apos;s data takes {needed_gb} GB of the disk, and {most_gb} GB may be used.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
         <source>The sender is broken or hostile; the operator can revoke it.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The server does not take the nickname {nickname}: {problem}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1241,6 +1353,14 @@
     </message>
     <message>
         <source>The server is not heard: {problem}. It is tried again; training goes on as far as it can.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The server&apos;s lists show both names. Neither is needed: no password, no e-mail.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>The team {team} could not be asked: {problem}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1281,6 +1401,10 @@
     </message>
     <message>
         <source>This computer</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This computer counts for {nickname} from now on.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1337,6 +1461,10 @@
     </message>
     <message>
         <source>This computer trains together with {others} other computers, from step {step} on.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>This computer, device {number}: {credit} credit</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1405,6 +1533,10 @@
     </message>
     <message>
         <source>Two computers must not share one identity: join this one with an invite of its own, in a new home (--home).</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Type this on the other computer, under Account, within {time}.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>
@@ -1536,6 +1668,10 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>Your recovery phrase. Write it down: it is shown this once, and links computers.</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>Your share</source>
         <translation type="unfinished"></translation>
     </message>
@@ -1572,7 +1708,35 @@
         <translation type="unfinished"></translation>
     </message>
     <message>
+        <source>has asked to join the team {team}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>in the team {team}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>of another computer of yours</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>on no board</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>place {rank}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
         <source>waits</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{credit} credit</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>{nickname} has asked to join the team {team}; its founder answers.</source>
         <translation type="unfinished"></translation>
     </message>
     <message numerus="yes">
@@ -1584,6 +1748,10 @@
     </message>
     <message>
         <source>loss {loss}</source>
+        <translation type="unfinished"></translation>
+    </message>
+    <message>
+        <source>Team that is asked to take you in, by its name; needs a nickname; empty: none.</source>
         <translation type="unfinished"></translation>
     </message>
     <message>

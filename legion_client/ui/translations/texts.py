@@ -7,7 +7,7 @@ from pathlib import Path
 
 import legion_client
 from legion.errors import every_error
-from legion_client.agent import face, memberships, telling
+from legion_client.agent import face, memberships, naming, telling
 from legion_client.machine.reasons import RULES
 from legion_client.settings import describe
 
@@ -26,10 +26,14 @@ class Text:
 
 def every_text() -> list[Text]:
     """In order."""
-    found = {Text(text) for text in (*face.SENTENCES, *telling.SENTENCES, *memberships.SENTENCES)}
+    found = {Text(text) for text in (*face.SENTENCES, *telling.SENTENCES, *memberships.SENTENCES, *naming.SENTENCES)}
     found |= {Text(text) for rule in RULES.values() for text in (rule.text, rule.over) if text}
     found |= {Text(setting.description) for setting in describe().values() if setting.description}
-    found |= {Text(error.hint) for error in every_error() if error.__module__.startswith("legion") and error.hint}
+    found |= {
+        Text(error.hint)
+        for error in every_error()
+        if error.__module__.startswith(("legion.", "legion_client.")) and error.hint
+    }
     for file in sorted((PACKAGE / "ui").rglob("*.py")):
         found |= set(in_window(ast.parse(file.read_text(encoding="utf-8"))))
     for file in sorted((PACKAGE / "agent").glob("*.py")):

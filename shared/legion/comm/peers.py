@@ -46,6 +46,7 @@ ASK_S = 0.5  # of silence, then the coordinator is asked where the peer is
 FRAME_BYTES = 1 << 21  # a message that a word of life may have to wait behind
 LAST_WORD_S = 1.0  # for the end of a watch, after the farewell
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)  # pauses between tries; the last repeats
+WATCH_TRIES = 2  # a watch that has ended is tried again after as long a pause as what failed so often
 COMPLETE = "complete"  # the farewell of a member that has nothing left to do
 BROKEN = "broken"  # that of one whose plan cannot go on, for want of a third: it waits for another plan
 PAUSED = "paused"  # that of one whose volunteer has it rest: what it did is kept, and the others go on from there
@@ -208,8 +209,13 @@ class GrpcLink:
             else:
                 self._heard()
                 return result
-            await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+            await self._pause(tries)
             tries += 1
+
+    async def _pause(self, tries: int) -> None:
+        """Before another try; no longer than until the member fails or the peer moves."""
+        with contextlib.suppress(TimeoutError):
+            await self._patiently(lambda: asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)]))
 
     def _require_retryable(self, error: grpc.aio.AioRpcError | TimeoutError) -> None:
         mapped = peer_error(self._peer, error)
@@ -237,7 +243,7 @@ class GrpcLink:
                     self._lose(lost)
                     return
                 self._miss()
-                await asyncio.sleep(RETRY_S[2])
+                await self._pause(WATCH_TRIES)
         finally:
             self._have_back()
 
@@ -282,6 +288,8 @@ class GrpcLink:
 
     def _heard(self) -> None:
         """The peer is there, and will be missed."""
+        if not self._met:
+            logger.info("peer met peer=%s", self._peer)
         self._met, self._silent_since = True, time.monotonic()
         self._liveness = self._liveness.heard(self._silent_since)
 

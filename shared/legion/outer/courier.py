@@ -28,16 +28,7 @@ from legion.outer.reducing import EARLY_S, Reducing
 from legion.outer.tally import Tally
 from legion.outer.uplink import Uplink
 from legion.outer.world import Control, Links
-from legion.rounds import (
-    Handover,
-    PartKey,
-    ResidualKey,
-    RootReport,
-    RoundPlan,
-    RoundRecord,
-    SpanReport,
-    UpdateKey,
-)
+from legion.rounds import Handover, PartKey, ResidualKey, RootReport, RoundPlan, RoundRecord, SpanReport, UpdateKey
 
 logger = logging.getLogger(__name__)
 

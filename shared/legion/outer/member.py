@@ -136,13 +136,15 @@ class RoundMember:
 
     # Entering.
 
-    def enter(self, round_number: int) -> None:
-        """Before the first step: on to the round from which the cluster takes part."""
+    def enter(self, round_number: int) -> bool:
+        """Before the first step: on to the round from which the cluster takes part. Not when it breaks before that."""
         self._office.wait_ready(round_number)
-        if self._office.ready >= round_number:
-            self._move_to(round_number)
-            self._contributed = round_number - 1
-            self._outstanding.entered()
+        if self._office.ready < round_number:
+            return False
+        self._move_to(round_number)
+        self._contributed = round_number - 1
+        self._outstanding.entered()
+        return True
 
     # Restore points.
 

@@ -69,8 +69,9 @@ class RoundTraining:
     def run(self, first_round: int) -> int:
         """Until the last anchor is reached, or `training.stopping`; the steps of the run that anchors stand for."""
         rounds, stopping = self._rounds, self._training.stopping
+        entered = True
         if self._goes_on is None:
-            rounds.enter(first_round)
+            entered = rounds.enter(first_round)
         else:
             self._goes_on()
         if stopping.is_set():
@@ -79,6 +80,8 @@ class RoundTraining:
             self._keeper.entered()
         self._zero.start(Step(0), self._optimizer_steps)
         try:
+            if not entered:
+                self._zero.wait_at_border(rounds)  # raises what broke the cluster
             self._turns()
         except (PeerLost, StepAborted) as error:  # an aborted step changes nothing: what was done before it is whole
             pace = self._training.pace

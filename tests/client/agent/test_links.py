@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +47,25 @@ def needed_bytes(server: RunningServer) -> int:
     return member_bytes(job, job.total)
 
 
+async def joined(server: RunningServer, folder: Path, *names: str, **described_as: int) -> dict[str, Host]:
+    """Hosts that do not run yet, by name; each has memory for three quarters of the model."""
+    memory_bytes = needed_bytes(server) * 3 // 4
+    described = hardware(folder).model_copy(update={"memory_bytes": memory_bytes, **described_as})
+    invite, hosts = server.invite(uses=len(names)), dict[str, Host]()
+    for name in names:
+        home = Home(folder / name)
+        await join(home.identity, invite, name, lambda: described)
+        host = hosts[name] = Host(home, Settings(name=name), polite=False)
+        await host.enrol(None)
+    return hosts
+
+
 @pytest.mark.timeout(240)
 async def test_two_that_cannot_hold_the_model_alone_share_it(server: RunningServer, tmp_path: Path) -> None:
     server.configure(**AUTO)
-    memory_bytes = needed_bytes(server) * 3 // 4
-    described = hardware(tmp_path).model_copy(update={"memory_bytes": memory_bytes})
-    invite, hosts = server.invite(uses=2), []
-    for name in ("attic", "cellar"):
-        home = Home(tmp_path / name)
-        await join(home.identity, invite, name, lambda: described)
-        hosts.append(Host(home, Settings(name=name), polite=False))
-        await hosts[-1].enrol(None)
+    hosts = await joined(server, tmp_path, "attic", "cellar")
     async with asyncio.timeout(WAIT_S):
-        await asyncio.gather(*(host.run() for host in hosts))  # to the end of the run
+        await asyncio.gather(*(host.run() for host in hosts.values()))  # to the end of the run
     health, network, clusters = await asyncio.to_thread(
         lambda: [server.call("GET", path) for path in ("/health", "/network", "/network/clusters")]
     )
@@ -82,17 +89,10 @@ async def test_a_third_joins_the_cluster_of_two_near_it_between_two_rounds(
 ) -> None:
     small = {"batch": {"micro_batch_blocks": 2, "micro_batches": 4}, "steps": 1000}
     server.configure(**AUTO | {"cluster": {"policy": "auto", "restore_every": 1}} | small)
-    described = hardware(tmp_path).model_copy(update={"memory_bytes": needed_bytes(server) * 3 // 4})
-    invite, hosts = server.invite(uses=3), dict[str, Host]()
+    hosts = await joined(server, tmp_path, "attic", "cellar", "garden")
+    for one, peer in permutations(hosts.values(), 2):
+        await asyncio.to_thread(tell, server, one, peer, **NEXT_DOOR)
     async with contextlib.AsyncExitStack() as stack:
-        for name in ("attic", "cellar", "garden"):
-            home = Home(tmp_path / name)
-            await join(home.identity, invite, name, lambda: described)
-            host = hosts[name] = Host(home, Settings(name=name), polite=False)
-            await host.enrol(None)
-            for other in [other for other in hosts.values() if other is not host]:
-                for one, peer in ((host, other), (other, host)):
-                    await asyncio.to_thread(tell, server, one, peer, **NEXT_DOOR)
         for host in hosts.values():
             stack.push_async_callback(ended, host, asyncio.create_task(host.run(stays=True)))
         async with asyncio.timeout(450):
@@ -126,14 +126,10 @@ def told_of(server: RunningServer) -> dict[str, ClusterReason]:
 @pytest.mark.timeout(400)
 async def test_who_waits_takes_the_place_of_one_whose_link_became_poor(server: RunningServer, tmp_path: Path) -> None:
     server.configure(**AUTO | {"steps": 1000, "start": {"workers": 3}})
-    described = hardware(tmp_path).model_copy(update={"memory_bytes": needed_bytes(server) * 3 // 4})
-    invite, hosts = server.invite(uses=3), dict[str, Host]()
+    # Only their links are told to be poor: the speed that is measured stays, and others must promise far more.
+    hosts = await joined(server, tmp_path, "attic", "cellar", "garden", cpu_count=1000)
     async with contextlib.AsyncExitStack() as stack:
-        for name in ("attic", "cellar", "garden"):
-            home = Home(tmp_path / name)
-            await join(home.identity, invite, name, lambda: described)
-            host = hosts[name] = Host(home, Settings(name=name), polite=False)
-            await host.enrol(None)
+        for host in hosts.values():
             stack.push_async_callback(ended, host, asyncio.create_task(host.run(stays=True)))
         async with asyncio.timeout(300):
             training = [asyncio.create_task(reaches(host, Phase.TRAINING)) for host in hosts.values()]

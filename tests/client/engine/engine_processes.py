@@ -144,6 +144,11 @@ class EngineProcess:
             assert not isinstance(report, Failed), report
         raise AssertionError(f"the engine ended without {kind.__name__}:\n{self.log}")
 
+    def until_logged(self, line: str) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while line not in self.log:
+            assert time.monotonic() < deadline, f"never logged: {line}\n{self.log}"
+
     def until_silent(self, silent_s: float) -> None:
         """It has reported nothing for so long."""
         with contextlib.suppress(queue.Empty):

@@ -160,6 +160,24 @@ def test_the_only_one_left_goes_on_with_another(engines: Engines, text_data: Dat
     assert spare.all(StepDone), "it computes with the other"
 
 
+class NotOpened(Table):
+    """A coordinator whose first round is yet to begin."""
+
+    def open_round(self) -> None:
+        pass
+
+
+def test_a_cluster_that_breaks_before_its_first_round_says_so(engines: Engines, text_data: Dataset) -> None:
+    left, lost = engines.start(2)
+    seated(elastic(text_data, 6, 2), [[left, lost]], kind=NotOpened)
+    left.until_logged(f"peer met peer={lost.identity.worker_id}")
+    lost.kill()
+    said = left.wait_for(PlanBroken)
+    assert said.lost_peer == lost.identity.worker_id
+    assert said.broken.points == ()
+    assert "Traceback" not in left.log
+
+
 def member_of(engine: EngineProcess) -> Member:
     [heard] = engine.all(Listening)
     endpoint = Endpoint(host="127.0.0.1", port=heard.port)

@@ -7,8 +7,21 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from legion.errors import Unusable
+from legion.accounts import AccountView, DeviceView, Standing, TeamRef
+from legion.errors import SecretUnknown, Unusable
 from legion.identity import Invite
+from legion_client.control.accounts import (
+    AccountAnswer,
+    AccountIs,
+    AccountRequest,
+    ClaimName,
+    CodeIs,
+    LinkAccount,
+    NewCode,
+    NewPhrase,
+    NewSignIn,
+    SignInIs,
+)
 from legion_client.control.messages import (
     Axis,
     Contribution,
@@ -64,6 +77,26 @@ TEXT = (
     "the ships that had passed, and on the third what the sea had told him, which was seldom the same thing twice."
 )
 
+CODE = "83015527"
+PHRASE = "gravity machine north sort system female filter attitude volume fold club stay"
+
+
+def account_of(nickname: str | None) -> AccountView:
+    """Of a volunteer with two computers, or of nobody's."""
+    standing = Standing(credit=12_345.6, credit_a_day=810.0, rank=7)
+    if nickname is None:
+        return AccountView(device=41, nickname=None, standing=standing)
+    return AccountView(
+        device=41,
+        nickname=nickname,
+        standing=standing,
+        devices=(
+            DeviceView(number=41, is_this=True, linked_at=1_800_000_000.0, credit=12_000.0),
+            DeviceView(number=52, is_this=False, linked_at=1_800_000_000.0, credit=345.6),
+        ),
+        team=TeamRef(team_id="attic72222222222", name="Attic 7", is_founder=False),
+    )
+
 
 class MemoryDesk:
     """The desk of an agent whose world is a few lists."""
@@ -77,6 +110,7 @@ class MemoryDesk:
         self.kept_happenings: list[Happening] = []
         self.kept_samples: list[Sample] = []
         self.kept_curve = CurveIs()
+        self.kept_account = account_of(None)
 
     def status(self) -> Status:
         return self._status
@@ -151,6 +185,23 @@ class MemoryDesk:
 
     async def curve(self, most: int) -> CurveIs:
         return self.kept_curve
+
+    async def account(self, request: AccountRequest) -> AccountAnswer:
+        match request:
+            case ClaimName(nickname=nickname):
+                self.kept_account = account_of(nickname)
+                return AccountIs(account=self.kept_account, phrase=PHRASE)
+            case LinkAccount(secret=secret):
+                if secret != CODE:
+                    raise SecretUnknown("nobody has this code or phrase, or it has expired")
+                self.kept_account = account_of("Ada")
+            case NewPhrase():
+                return AccountIs(account=self.kept_account, phrase=PHRASE)
+            case NewCode():
+                return CodeIs(code=CODE, expires_at=time.time() + 600)
+            case NewSignIn():
+                return SignInIs(url="https://training.example.org:8470/sign-in/once")
+        return AccountIs(account=self.kept_account)
 
     async def show(self, invite: str | None) -> None:
         raise Unusable("this agent has no window")

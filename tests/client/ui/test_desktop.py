@@ -105,8 +105,8 @@ def test_keys_open_pages_and_pause(stage: Stage, qtbot: QtBot) -> None:
         window.activateWindow()
         await until(window.isActiveWindow)
         control = Qt.KeyboardModifier.ControlModifier
-        pages = ("home", "run", "activity", "graphs", "preferences", "logs")
-        for key, page in zip("234561", (*pages[1:], "home"), strict=True):
+        pages = ("home", "run", "activity", "graphs", "account", "preferences", "logs")
+        for key, page in zip("2345671", (*pages[1:], "home"), strict=True):
             qtbot.keyClick(window, key, control)
             assert window.page == page
         qtbot.keyClick(window, Qt.Key.Key_Comma, control)

@@ -15,13 +15,13 @@ from tls_members import Node, failed, listening
 
 from legion.codec.api import Floats
 from legion.codec.registry import by_name
-from legion.comm import frames
+from legion.comm import frames, peers
 from legion.comm.api import Ballot, Batches
 from legion.comm.credentials import SERVER_OPTIONS, server_credentials
 from legion.comm.frames import encode_frame, frames_of
 from legion.comm.patience import Pace
 from legion.comm.server import SERVICE
-from legion.errors import LegionError, NotFinite, PartInvalid, PeerRefused
+from legion.errors import LegionError, NotFinite, PartInvalid, PeerLost, PeerRefused
 from legion.ids import Rank
 from legion.layout import CHUNK, Layout
 from legion.messages import Endpoint
@@ -155,6 +155,32 @@ async def test_unavailable_once_is_no_failure(tmp_path: Path) -> None:
     async with with_impostor(tmp_path, Claim=busy_at_first) as (node, _):
         assert await node.member.claim(0, 4) == 3
         assert next(calls) == 2
+
+
+async def test_a_pause_before_another_try_ends_with_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "RETRY_S", (3600.0,))
+    pausing = asyncio.Event()
+    require = peers.GrpcLink._require_retryable
+
+    def noted(link: peers.GrpcLink, error: Any) -> None:
+        require(link, error)
+        pausing.set()
+
+    monkeypatch.setattr(peers.GrpcLink, "_require_retryable", noted)
+
+    async def busy(context: Any) -> AsyncIterator[bytes]:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "come again")
+        yield b""
+
+    async with with_impostor(tmp_path, Claim=busy) as (node, _):
+        claim = asyncio.ensure_future(node.member.claim(0, 4))
+        await pausing.wait()
+        node.member.changes.fail(PeerLost("a third cannot be reached"))
+        async with asyncio.timeout(60):
+            with pytest.raises(PeerLost, match="a third"):
+                await claim
 
 
 async def test_a_transfer_that_stalls_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

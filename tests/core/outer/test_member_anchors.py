@@ -171,8 +171,8 @@ def test_a_newcomer_comes_in_at_its_round() -> None:
         office.plans = dict(world.offices[0].plans) | {2: world.plan}
         office.records, office.blobs = dict(world.offices[0].records), world.offices[0].blobs
         office.ready = 2
-    for member in late.members:
-        member.enter(2)
+    entered = [member.enter(2) for member in late.members]
+    assert entered == [True] * len(late.members)
     assert [office.waited for office in late.offices] == [[2]] * len(late.offices)
     assert late.round == 2
     assert np.array_equal(late.anchor, world.teams[0].anchor)
@@ -187,5 +187,5 @@ def test_who_is_told_to_stop_while_waiting_to_come_in_stays_where_it_was() -> No
     theta = np.zeros(TOTAL, np.float32)
     team = Team(A, world_of(A).config, theta, rounds=4)
     member = RoundMember(world_of(A).config, Place(RUN, A, Rank(0), team.layout, 4), theta, 0, office)
-    member.enter(3)
+    assert not member.enter(3)
     assert (office.waited, member.anchor, office.roots) == ([3], 0, [])

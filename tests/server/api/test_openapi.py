@@ -1,5 +1,6 @@
 """The description is complete, and the server keeps to it whatever it is sent."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,8 +24,9 @@ from legion.messages import PROTOCOL
 from legion_server.app import create_app
 from legion_server.settings import Settings
 
+EXAMPLES = int(os.environ.get("LEGION_TEST_EXAMPLES", "10"))  # of each route, right and wrong ones
 SEARCH = settings(
-    max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
 )
 ADMIN_TOKEN = "an-admin-token-for-tests"
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -32,6 +34,8 @@ CHECKS = [status_code_conformance, content_type_conformance, response_schema_con
 
 ROUTES = {
     ("GET", "/health"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
     ("GET", "/ca.pem"),
     ("GET", "/workers"),
     ("POST", "/workers"),
@@ -39,11 +43,42 @@ ROUTES = {
     ("POST", "/workers/{worker_id}/certificate"),
     ("GET", "/workers/{worker_id}/credit"),
     ("DELETE", "/workers/{worker_id}"),
+    ("GET", "/account"),
+    ("POST", "/account"),
+    ("PATCH", "/account"),
+    ("GET", "/account/data"),
+    ("POST", "/account/forget"),
+    ("POST", "/account/link-code"),
+    ("POST", "/account/link"),
+    ("POST", "/account/recovery"),
+    ("DELETE", "/account/devices/{number}"),
+    ("POST", "/account/sign-in"),
+    ("POST", "/teams"),
+    ("GET", "/teams/named"),
+    ("GET", "/boards/teams/{team_id}"),
+    ("PATCH", "/teams/{team_id}"),
+    ("POST", "/teams/{team_id}/requests"),
+    ("DELETE", "/teams/{team_id}/membership"),
+    ("PUT", "/teams/{team_id}/members/{nickname}"),
+    ("DELETE", "/teams/{team_id}/requests/{nickname}"),
+    ("DELETE", "/teams/{team_id}/members/{nickname}"),
+    ("GET", "/boards/{board}"),
+    ("GET", "/boards/{board}/search"),
+    ("GET", "/boards/volunteers/{nickname}"),
+    ("GET", "/export/{board}.jsonl.gz"),
     ("POST", "/invites"),
     ("GET", "/training/config"),
     ("PUT", "/training/config"),
     ("GET", "/training/plan"),
+    ("POST", "/runs/pause"),
     ("POST", "/runs/resume"),
+    ("POST", "/runs/stop"),
+    ("GET", "/runs"),
+    ("POST", "/runs"),
+    ("GET", "/runs/{run_id}"),
+    ("PATCH", "/runs/{run_id}"),
+    ("DELETE", "/runs/{run_id}"),
+    ("GET", "/runs/{run_id}/checkpoint/{name}"),
     ("GET", "/training/rounds/plan"),
     ("GET", "/training/rounds"),
     ("GET", "/training/global_version"),
@@ -54,6 +89,7 @@ ROUTES = {
     ("GET", "/blobs/{sha256}"),
     ("GET", "/metrics"),
     ("GET", "/metrics/curve"),
+    ("GET", "/metrics/server"),
     ("POST", "/network/probe"),
     ("POST", "/workers/{worker_id}/reachability"),
     ("GET", "/relays"),
@@ -82,6 +118,20 @@ Connect = Callable[[], AbstractContextManager[TestClient]]
 
 # The routes that do more for a member than to refuse it.
 MEMBERS_ROUTES = [
+    ("GET", "/account"),
+    ("POST", "/account"),
+    ("PATCH", "/account"),
+    ("POST", "/account/forget"),
+    ("POST", "/account/link-code"),
+    ("POST", "/account/link"),
+    ("POST", "/account/recovery"),
+    ("POST", "/account/sign-in"),
+    ("DELETE", "/account/devices/{number}"),
+    ("POST", "/teams"),
+    ("PATCH", "/teams/{team_id}"),
+    ("POST", "/teams/{team_id}/requests"),
+    ("DELETE", "/teams/{team_id}/membership"),
+    ("PUT", "/teams/{team_id}/members/{nickname}"),
     ("POST", "/workers/{worker_id}/heartbeat"),
     ("POST", "/workers/{worker_id}/certificate"),
     ("POST", "/metrics"),
@@ -111,7 +161,7 @@ def connect(tmp_path: Path) -> Connect:
     """A fresh server and a client that is its admin."""
     settings = Settings(data_dir=tmp_path / "server", host="127.0.0.1", admin_token=ADMIN_TOKEN)
     headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
-    return lambda: TestClient(create_app(settings), raise_server_exceptions=False, headers=headers)
+    return lambda: TestClient(create_app(settings), "http://localhost", raise_server_exceptions=False, headers=headers)
 
 
 def become_a_member(client: TestClient, tmp_path: Path, **config: Any) -> None:
@@ -137,7 +187,7 @@ def keeps_its_word(client: TestClient, method: str, path: str, mode: GenerationM
     @settings(SEARCH)
     @given(api[path][method].as_strategy(generation_mode=mode))
     def whatever_is_sent(case: Any) -> None:
-        request = case.as_transport_kwargs(base_url="http://testserver")
+        request = case.as_transport_kwargs(base_url="http://localhost")
         request.pop("cookies", None)
         # As bytes: the client would refuse to send what a hostile one sends.
         request["headers"] = {k: str(v).encode("latin-1", "replace") for k, v in (request["headers"] or {}).items()}
@@ -160,6 +210,14 @@ MODES = pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: m
 @pytest.mark.parametrize(("method", "path"), sorted(ROUTES))
 def test_whatever_an_admin_sends(connect: Connect, method: str, path: str, mode: GenerationMode) -> None:
     with connect() as client:
+        keeps_its_word(client, method, path, mode)
+
+
+@MODES
+@pytest.mark.parametrize(("method", "path"), sorted(ROUTES))
+def test_whatever_a_stranger_sends(connect: Connect, method: str, path: str, mode: GenerationMode) -> None:
+    with connect() as client:
+        del client.headers["Authorization"]
         keeps_its_word(client, method, path, mode)
 
 

@@ -8,6 +8,7 @@ from round_workers import Bench, plan_of
 from legion.errors import Unavailable
 from legion_server.service import round_log
 from legion_server.store.api import Change
+from legion_server.store.database import Database
 from legion_server.store.sql import SqlStore
 
 SOLO: dict[str, Any] = {
@@ -40,7 +41,7 @@ async def test_a_decision_that_may_or_may_not_be_stored_leaves_nothing_behind(
     assert house.backend.coordinator.state.rounds.turns[0].report is None
     await house.tick(26.5)  # the span is the next reducer's: the report is of no use any more
     assert (await plan_of(house)).terms == (1, 1)
-    again = SqlStore(house.backend.settings.database)
+    again = SqlStore(Database(house.backend.settings.database))
     await again.open()
     loaded = await again.load()
     await again.close()

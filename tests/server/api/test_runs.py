@@ -293,6 +293,7 @@ async def test_resume_goes_on_from_the_newest_complete_checkpoint(house: Any) ->
     assert [c["step"] for c in (await house.admin.get("/checkpoints")).json()] == [4]
     # Whoever still follows the old plan is no member, and a report from that past is not counted.
     assert (await one.beat("training", epoch=1)).json() == {
+        "run_id": house.backend.coordinator.run.run_id,
         "phase": "waiting",
         "epoch": 0,
         "interval_s": 5.0,

@@ -126,6 +126,7 @@ async def test_anybody_sees_numbers_only(house: Any) -> None:
 async def test_a_heartbeat_says_when_to_come_again(house: Any) -> None:
     member = await house.join()
     reply = (await member.beat("preparing")).json()
+    assert reply.pop("run_id") == house.backend.coordinator.run.run_id
     rounds = {"round": -1, "revision": 0, "gone": [], "regroup": False, "wanted": []}
     rounds |= {"measure": [], "measure_server": True, "found": [], "doubled": ""}
     assert reply == {"phase": "waiting", "epoch": 0, "interval_s": 5.0, "certificate_renewal": False} | rounds

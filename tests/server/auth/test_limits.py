@@ -39,4 +39,4 @@ def test_memory_is_bounded() -> None:
     limit = FailureLimit()
     for number in range(MOST_ADDRESSES + 50):
         limit.failed(str(number), 0.0)
-    assert len(limit._buckets) == MOST_ADDRESSES
+    assert len(limit.buckets) == MOST_ADDRESSES

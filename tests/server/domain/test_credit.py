@@ -35,15 +35,15 @@ def record_of(plan: RoundPlan, tokens: Sequence[dict[ClusterId, int]], number: i
 
 def test_members_share_what_all_spans_count() -> None:
     first, second = (participant.cluster for participant in PAIRS.participants)
-    lines = credit.of_round(PAIRS, record_of(PAIRS, [{first: 101, second: 10}] * 4, number=3))
-    assert lines == RoundCredit(RunId("run-1"), 3, {A: 51, B: 50, C: 5, D: 5})
+    lines = credit.of_round(PAIRS, record_of(PAIRS, [{first: 101, second: 10}] * 4, number=3), parameters=1000, at=7.0)
+    assert lines == RoundCredit(RunId("run-1"), 3, {A: 51, B: 50, C: 5, D: 5}, 1000, 7.0)
 
 
 def test_who_was_not_included_has_no_line() -> None:
     first, second = (participant.cluster for participant in PAIRS.participants)
-    lines = credit.of_round(PAIRS, record_of(PAIRS, [{first: 2, second: 0}] * 4))
+    lines = credit.of_round(PAIRS, record_of(PAIRS, [{first: 2, second: 0}] * 4), parameters=1000, at=7.0)
     assert lines.tokens == {A: 1, B: 1}
-    assert credit.of_round(PAIRS, record_of(PAIRS, [{}] * 4)).tokens == {}
+    assert credit.of_round(PAIRS, record_of(PAIRS, [{}] * 4), parameters=1000, at=7.0).tokens == {}
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.lists(st.booleans(), min_size=4, max_size=4)), max_size=8))
@@ -55,7 +55,9 @@ def test_work_that_is_included_span_by_span_is_credited_once(rounds: list[tuple[
         waiting = [before + tokens for before in waiting]
         counted = [{cluster: amount} if taken else {} for amount, taken in zip(waiting, included, strict=True)]
         waiting = [0 if taken else amount for amount, taken in zip(waiting, included, strict=True)]
-        credited += sum(credit.of_round(PAIRS, record_of(PAIRS, counted, number)).tokens.values())
+        credited += sum(
+            credit.of_round(PAIRS, record_of(PAIRS, counted, number), parameters=1000, at=7.0).tokens.values()
+        )
     done = sum(tokens for tokens, _ in rounds)
     assert done - len(rounds) - 1 <= credited <= done
 

@@ -1,7 +1,6 @@
 """The command lines of a relay and of its operator: what they need, said in a sentence."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +39,6 @@ def test_an_invite_of_no_use(tmp_path: Path, text: str | None, kind: type[BaseEx
         (tmp_path / "invite").write_text(text)
     assert isinstance(run("--data-dir", tmp_path / "relay", "--join", tmp_path / "invite"), kind)
     assert not (tmp_path / "relay").exists()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[RunningServer]:
-    server = RunningServer(tmp_path / "server")
-    try:
-        server.start()
-        yield server
-    finally:
-        server.kill()
 
 
 def enrolled(server: RunningServer, folder: Path, name: str) -> Enrolment:

@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -33,10 +34,34 @@ async def read(blobs: Blobs, name: str, start: int, stop: int) -> bytes:
     return b"".join([piece async for piece in blobs.read(name, start, stop)])
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(scope="module")
+def store() -> Iterator[Any]:
+    """A server that speaks S3, and a bucket in it."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    given = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
+    given |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret-of-the-bucket"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(name, value)
+        patch.delenv("AWS_PROFILE", raising=False)
+        fsspec.filesystem("s3").mkdir("updates")
+        yield server
+        fsspec.filesystem("s3").clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
 def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> Blobs:
-    url = str(tmp_path / "blobs") if request.param == "folder" else f"memory://{tmp_path.name}"
-    return Blobs(url, tmp_path / "blobs")
+    if request.param == "s3":
+        request.getfixturevalue("store")
+    places = {
+        "folder": str(tmp_path / "blobs"),
+        "memory": f"memory://{tmp_path.name}",
+        "s3": f"s3://updates/{tmp_path.name}",
+    }
+    return Blobs(places[request.param], tmp_path / "blobs")
 
 
 async def test_the_default_place_is_in_the_data_folder_whatever_that_is_called(tmp_path: Path) -> None:
@@ -109,15 +134,14 @@ async def test_what_is_deleted_is_gone(blobs: Blobs, tmp_path: Path) -> None:
         await blobs.fetch(name, 10, tmp_path / "copy")
 
 
-async def test_damage_in_storage_is_noticed_and_can_be_mended(
-    blobs: Blobs, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def damage(blobs: Blobs, name: str) -> None:
+    blobs._storage.pipe_file(blobs._path(name), b"0123456789")
+
+
+async def test_damage_in_storage_is_noticed_and_can_be_mended(blobs: Blobs, tmp_path: Path) -> None:
     name, data = content(10)
     await blobs.receive(name, 10, streamed(data))
-    if request.node.callspec.params["blobs"] == "folder":
-        (tmp_path / "blobs" / name).write_bytes(b"0123456789")
-    else:
-        fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/{name}", b"0123456789")
+    damage(blobs, name)
     with pytest.raises(Damaged):
         await blobs.fetch(name, 10, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
@@ -130,6 +154,7 @@ async def test_only_what_was_read_as_damaged_is_deleted(blobs: Blobs) -> None:
     """Of two readers of a damaged blob the slower one must not delete what was put in its place."""
     name, data = content(10)
     await blobs.receive(name, 10, streamed(data))
+    damage(blobs, name)
     before = await blobs.version(name)
     assert await blobs.discard(name, before)
     assert not await blobs.discard(name, before)
@@ -168,3 +193,27 @@ def test_a_place_that_nobody_knows_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(Unusable, match="cannot be used for blobs") as caught:
         Blobs(url, tmp_path)
     assert "LEGION_BLOBS_URL" in caught.value.hint
+
+
+async def test_a_store_that_is_away_is_named(tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its library raises then is no OSError."""
+
+    class Away(Exception):
+        pass
+
+    blobs = Blobs(f"s3://updates/{tmp_path.name}", tmp_path / "blobs")
+
+    def away(*_: object, **__: object) -> None:
+        raise Away("no connection to https://key:secret-of-the-bucket@store.example")
+
+    monkeypatch.setattr(blobs._storage, "ls", away)
+    with pytest.raises(StorageFailed, match=r"no connection to https://store\.example") as caught:
+        await blobs.names()
+    assert "secret-of-the-bucket" not in str(caught.value)
+
+
+async def test_a_bucket_that_does_not_exist_is_named(tmp_path: Path, store: Any) -> None:
+    blobs = Blobs("s3://nowhere/updates", tmp_path / "blobs")
+    name, data = content(10)
+    with pytest.raises(StorageFailed, match=r"storage|stored"):
+        await blobs.receive(name, 10, streamed(data))

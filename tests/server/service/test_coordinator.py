@@ -78,7 +78,7 @@ async def test_evaluations_beyond_the_run_are_not_counted(house: Any) -> None:
 
 async def test_an_evaluation_is_announced_once_and_again_when_its_past_was_given_up(house: Any) -> None:
     members = await house.start(3)
-    coordinator, events = house.backend.coordinator, house.backend.events
+    events = house.backend.events
     stream = events.follow(events.last, private=True)
 
     async def told() -> list[int]:
@@ -92,7 +92,7 @@ async def test_an_evaluation_is_announced_once_and_again_when_its_past_was_given
         body = {"epoch": 1, "evaluations": [evaluated(4), evaluated(2)]}
         await house.http.post("/metrics", json=body, headers=member.headers)
     assert await told() == [2, 4]
-    await coordinator.resume()
+    await house.backend.steering.resume()
     for member in members:
         await member.beat("ready")
     for member in members:

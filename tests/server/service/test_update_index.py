@@ -11,6 +11,7 @@ from legion.rounds import RoundRecord
 from legion_server.domain.rounds import Rounds
 from legion_server.service.update_index import UpdateIndex
 from legion_server.store.api import Change
+from legion_server.store.database import Database
 from legion_server.store.sql import SqlStore
 
 
@@ -27,7 +28,7 @@ async def rounds_of(store: SqlStore, count: int) -> tuple[Rounds, list[RoundReco
 async def test_random_digests_cost_nothing_that_grows_with_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}")
+    store = SqlStore(Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"))
     await store.open()
     rounds, records = await rounds_of(store, 11)
     index, read, asked = UpdateIndex(store), store.records, []

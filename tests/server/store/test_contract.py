@@ -1,6 +1,6 @@
 """What every store promises. SQLite always; PostgreSQL where LEGION_TEST_POSTGRES_URL names an empty database."""
 
-import os
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,39 +26,19 @@ from legion_server.domain.membership import Worker
 from legion_server.domain.plan import make_plan
 from legion_server.domain.runs import Failure, Run
 from legion_server.store.api import Change, Dataset, Loaded, Numbered, Store
+from legion_server.store.database import Database
+from legion_server.store.invites import InviteStore, StoredInvite
 from legion_server.store.migrate import alembic_config
 from legion_server.store.sql import KEPT_SAMPLES, SqlStore
 from legion_server.store.tables import credit_lines, metadata
 
-POSTGRES = os.environ.get("LEGION_TEST_POSTGRES_URL")
-NEEDS_POSTGRES = pytest.mark.skipif(POSTGRES is None, reason="LEGION_TEST_POSTGRES_URL is not set")
 A, B = WorkerId("a" * 32), WorkerId("b" * 32)
 MakeWorker = Callable[..., Worker]
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("postgresql", marks=NEEDS_POSTGRES),
-    ]
-)
-async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
-    assert POSTGRES is not None
-    engine = sa.ext.asyncio.create_async_engine(POSTGRES)
-    schema = f"test_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
-    async with engine.begin() as connection:
-        await connection.execute(sa.text(f"DROP SCHEMA IF EXISTS {schema} CASCADE"))
-        await connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    await engine.dispose()
-    own = sa.make_url(POSTGRES).update_query_dict({"options": f"-csearch_path={schema}"})
-    return own.render_as_string(hide_password=False)
-
-
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[Store]:
-    store = SqlStore(url)
+    store = SqlStore(Database(url))
     await store.open()
     yield store
     await store.close()
@@ -113,7 +93,7 @@ async def test_what_was_saved_is_loaded(url: str, store: Store, make_worker: Mak
     checkpoint = cp.begin(run.run_id, plan, 4, 99)
     event = Numbered(1, 7.25, Happening("phase", {"step": 1}, {"failure": "x"}))
     await store.save(Change(run=run, dataset=dataset, workers=(worker,), checkpoints=(checkpoint,), events=(event,)))
-    again = SqlStore(url)
+    again = SqlStore(Database(url))
     await again.open()
     assert await again.load() == Loaded(run, dataset, (worker,), (checkpoint,), (event,))
     await again.close()
@@ -216,8 +196,8 @@ async def test_credit_is_the_sum_of_its_lines(url: str, store: Store) -> None:
     run, other = RunId("run-1"), RunId("run-2")
     assert await store.credited(run) == {}
     for number, tokens in enumerate([{A: 10, B: 30}, {A: 25}, {}, {A: 1}]):
-        await store.save(Change(credit=RoundCredit(run, number, tokens)))
-    await store.save(Change(credit=RoundCredit(other, 0, {A: 10**15})))
+        await store.save(Change(credit=RoundCredit(run, number, tokens, 1000, 5.0)))
+    await store.save(Change(credit=RoundCredit(other, 0, {A: 10**15}, 1000, 5.0)))
     assert await store.credited(run) == {A: 36, B: 30}
     assert await store.credited(other) == {A: 10**15}
     assert await sums_of_lines(url) == {(run, A): 36, (run, B): 30, (other, A): 10**15}
@@ -229,9 +209,9 @@ async def test_a_round_that_is_committed_again_is_credited_once(
 ) -> None:
     """The answer to the first commit was lost, and the second may hold other work."""
     run = RunId("run-1")
-    await store.save(Change(credit=RoundCredit(run, 0, {A: 10, B: 30})))
+    await store.save(Change(credit=RoundCredit(run, 0, {A: 10, B: 30}, 1000, 5.0)))
     for _ in range(2):
-        await store.save(Change(credit=RoundCredit(run, 0, second)))
+        await store.save(Change(credit=RoundCredit(run, 0, second, 1000, 5.0)))
         assert await store.credited(run) == second
         assert await sums_of_lines(url) == {(run, worker): tokens for worker, tokens in second.items()}
 
@@ -277,7 +257,7 @@ async def test_rounds_are_kept(url: str, store: Store) -> None:
     await store.save(Change(forget_rounds_before=2))
     assert await store.records(0, 10) == [table.records[2]]
     assert await store.plans(0, 10) == [plans[2], newer]
-    again = SqlStore(url)
+    again = SqlStore(Database(url))
     await again.open()
     assert (await again.load()).rounds == table.rounds
     await again.close()
@@ -286,7 +266,7 @@ async def test_rounds_are_kept(url: str, store: Store) -> None:
 async def test_clusters_are_kept_with_their_shape(url: str, store: Store) -> None:
     table = Table(config_of(4, size=2), "abcd")
     await store.save(Change(run=table.run))
-    again = SqlStore(url)
+    again = SqlStore(Database(url))
     await again.open()
     assert (await again.load()).run == table.run
     await again.close()
@@ -297,7 +277,7 @@ async def test_a_database_of_the_first_release_is_brought_up_to_date(url: str, m
     async with engine.begin() as connection:
         await connection.run_sync(lambda plain: command.upgrade(alembic_config(plain), "0001"))
     await engine.dispose()
-    store = SqlStore(url)
+    store = SqlStore(Database(url))
     await store.open()
     assert await store.records(0, 10) == []
     await store.save(Change(workers=(make_worker("a"),)))
@@ -305,8 +285,8 @@ async def test_a_database_of_the_first_release_is_brought_up_to_date(url: str, m
     await store.close()
 
 
-async def test_an_invite_has_as_many_uses_as_it_says(store: Store) -> None:
-    await store.add_invite("h", 2, expires_at=100.0)
+async def test_an_invite_has_as_many_uses_as_it_says(store: Store, database: Database) -> None:
+    await InviteStore(database).add(StoredInvite("h", 2, expires_at=100.0))
     assert await store.use_invite("h", A, 1.0)
     assert not await store.use_invite("h", A, 2.0)  # the same worker asks again
     await store.use_invite("h", B, 3.0)
@@ -317,6 +297,19 @@ async def test_an_invite_has_as_many_uses_as_it_says(store: Store) -> None:
         await store.use_invite("h", A, 100.0)
     with pytest.raises(InviteInvalid, match="no such invite"):
         await store.use_invite("other", A, 1.0)
+
+
+async def test_workers_that_come_at_once_share_an_invites_uses(
+    store: Store, database: Database, make_worker: MakeWorker
+) -> None:
+    """Each reads before it writes, and the coordinator saves meanwhile."""
+    await InviteStore(database).add(StoredInvite("h", 6, expires_at=100.0))
+    uses = (store.use_invite("h", WorkerId(letter * 32), 1.0) for letter in "abcdefghij")
+    saves = (store.save(Change(workers=(make_worker(letter),))) for letter in "abcdefghij")
+    answers = await asyncio.gather(*uses, *saves, return_exceptions=True)
+    assert [type(answer) for answer in answers[:10]].count(InviteUsed) == 4
+    assert answers[:10].count(True) == 6
+    assert answers[10:] == [None] * 10
 
 
 async def test_migrations_lead_to_the_tables(url: str, store: Store) -> None:
@@ -334,7 +327,7 @@ async def test_a_database_of_a_newer_legion_is_refused(url: str, store: Store) -
     async with engine.begin() as connection:
         await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     await engine.dispose()
-    newer = SqlStore(url)
+    newer = SqlStore(Database(url))
     with pytest.raises(StorageFailed, match="schema 9999"):
         await newer.open()
     await newer.close()
@@ -342,7 +335,7 @@ async def test_a_database_of_a_newer_legion_is_refused(url: str, store: Store) -
 
 async def test_a_damaged_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.db").write_bytes(b"not a database" * 100)
-    store = SqlStore(f"sqlite+aiosqlite:///{tmp_path / 'bad.db'}")
+    store = SqlStore(Database(f"sqlite+aiosqlite:///{tmp_path / 'bad.db'}"))
     with pytest.raises(StorageFailed, match="not a database"):
         await store.open()
     await store.close()
@@ -351,7 +344,7 @@ async def test_a_damaged_database_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["nonsense", "mysql+nodriver://host/database", "oracle://host"])
 def test_another_database_is_refused_by_name(url: str) -> None:
     with pytest.raises(Unusable, match="database URL") as caught:
-        SqlStore(url)
+        SqlStore(Database(url))
     assert "postgresql+psycopg://" in caught.value.hint
 
 

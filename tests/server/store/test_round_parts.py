@@ -21,6 +21,7 @@ from legion_server.domain import rounds as rd
 from legion_server.domain import span_reports
 from legion_server.domain.rounds import Rounds
 from legion_server.store.api import Change
+from legion_server.store.database import Database
 from legion_server.store.migrate import alembic_config
 from legion_server.store.round_parts import ROUNDS, changed, joined
 from legion_server.store.sql import SqlStore
@@ -32,6 +33,7 @@ import asyncio, os, signal, sys
 import sqlalchemy as sa
 from coordinated_rounds import Table, config_of
 from legion_server.store.api import Change
+from legion_server.store.database import Database
 from legion_server.store.sql import SqlStore
 
 left, url = int(sys.argv[1]), sys.argv[2]
@@ -69,10 +71,11 @@ def dies(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
 async def save():
-    store = SqlStore(url)
+    database = Database(url)
+    store = SqlStore(database)
     await store.open()
     for event in ("before_cursor_execute", "commit"):
-        sa.event.listen(store._engine.sync_engine, event, dies)
+        sa.event.listen(database._engine.sync_engine, event, dies)
     found = (await store.load()).rounds
     kept = await store.records(0, 100)
     past = found is None
@@ -99,7 +102,7 @@ def url(tmp_path: Path) -> str:
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[SqlStore]:
-    store = SqlStore(url)
+    store = SqlStore(Database(url))
     await store.open()
     yield store
     await store.close()
@@ -163,7 +166,7 @@ async def test_a_state_that_was_one_document_is_taken_apart(url: str) -> None:
     async with engine.begin() as connection:
         await connection.run_sync(lambda plain: command.upgrade(alembic_config(plain), "0002"))
         await connection.execute(sa.text("INSERT INTO round_state VALUES ('', :d)"), {"d": document})
-    store = SqlStore(url)
+    store = SqlStore(Database(url))
     await store.open()
     assert (await store.load()).rounds == table.rounds
     ended = replace(table.rounds, plan=None, turns=())

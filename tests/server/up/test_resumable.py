@@ -14,6 +14,7 @@ from legion_server.domain.membership import Worker
 from legion_server.domain.plan import make_plan
 from legion_server.domain.runs import Run
 from legion_server.store.api import Change
+from legion_server.store.database import Database
 from legion_server.store.sql import SqlStore
 from legion_server.up.folder import RunFolder, new_run
 from legion_server.up.resumable import newest_run
@@ -32,7 +33,7 @@ def past_run(tmp_path: Path, make_worker: Callable[..., Worker]) -> PastRun:
         checkpoint = cp.begin(run.run_id, make_plan(run.run_id, run.config, Epoch(1), 0, [make_worker("a")]), 4, 100)
         if saved:
             checkpoint = cp.with_slice(checkpoint, SliceRef(rank=0, sha256="0" * 64, size_bytes=1), 100)
-        store = SqlStore(f"sqlite+aiosqlite:///{folder.server / 'legion.db'}")
+        store = SqlStore(Database(f"sqlite+aiosqlite:///{folder.server / 'legion.db'}"))
         await store.open()
         await store.save(Change(run=run, checkpoints=(checkpoint,)))
         await store.close()

@@ -1,36 +1,50 @@
-"""The status page: alive, self-contained, silent about workers."""
+"""The run page: alive, self-contained, silent about workers."""
 
 import re
-from itertools import pairwise
 from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+from legion.reports import EvaluationRecord, LossBucket, LossCurve, MetricsView, StepSummary
+from legion_server.web.pages import loss_chart, remaining
 
-from legion.reports import LossBucket, MetricsView, StepSummary
-from legion_server.web.pages import HEIGHT, LEFT, WIDTH, curve, remaining
-
-FOREIGN = re.compile(r"(?:src|href|action)=[\"'](?!/)|url\(|@import|https?://", re.IGNORECASE)
-
-
-def bucket(step: int, loss: float) -> LossBucket:
-    return LossBucket(first=step, last=step, tokens=1, loss=loss, least=loss, most=loss)
+FOREIGN = re.compile(r"(?:src|href|action)=[\"'](?![/#])|url\(|@import|https?://(?!www\.w3\.org)", re.IGNORECASE)
+INLINE = re.compile(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son[a-z]+=", re.IGNORECASE)
 
 
 def summary(step: int, loss: float) -> StepSummary:
     return StepSummary(step=step, loss=loss, grad_norm=1.0, lr=0.1, tokens=100, tokens_per_s=50.0)
 
 
-async def test_the_page_loads_nothing_from_elsewhere(house: Any) -> None:
+async def test_pages_load_nothing_from_elsewhere_and_run_nothing_inline(house: Any) -> None:
     page = await house.http.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    script = await house.http.get("/status.js")
-    assert script.headers["content-type"].startswith("text/javascript")
-    for text in (page.text, script.text):
-        assert not FOREIGN.search(text)
-    assert 'name="viewport"' in page.text
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert not INLINE.search(page.text)
+    found = re.findall(r"/static/[^\"]+", page.text)
+    assert len(set(found)) == 3
+    for address in found:
+        answer = await house.http.get(address)
+        assert "immutable" in answer.headers["cache-control"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert not FOREIGN.search(answer.text)
+    assert not FOREIGN.search(page.text)
     assert "Waiting for workers" in page.text
+
+
+async def test_a_file_of_another_version_is_not_served(house: Any) -> None:
+    answer = await house.http.get("/static/000000000000/legion.css")
+    assert answer.status_code == 404
+    assert (await house.http.get("/static/000000000000/..%2fpages.py")).status_code == 404
+
+
+async def test_browsers_get_errors_as_pages_and_programs_as_problems(house: Any) -> None:
+    page = await house.http.get("/nowhere", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert page.status_code == 404
+    assert page.headers["content-type"].startswith("text/html")
+    assert "Not Found" in page.text
+    assert not INLINE.search(page.text)
+    document = await house.http.get("/nowhere")
+    assert document.headers["content-type"] == "application/problem+json"
 
 
 async def test_the_page_shows_the_run_but_nobody_in_it(house: Any) -> None:
@@ -47,12 +61,12 @@ async def test_the_page_shows_the_run_but_nobody_in_it(house: Any) -> None:
     times = dict.fromkeys(("grad_norm", "lr", "step_s", "compute_s", "waiting_s"), 1.0)
     steps = [{"step": n, "loss": 6.0 - n} | times | dict.fromkeys(numbers, 7) for n in (1, 2, 3)]
     await house.http.post("/metrics", json={"epoch": 1, "steps": steps}, headers=one.headers)
-    text = (await house.http.get("/status")).text
-    assert "step 3 of 8" in text
+    text = (await house.http.get("/parts/run")).text
+    assert "Step 3 of 8" in text
     assert "<polyline" in text
     assert ">3.000<" in text
     await house.http.delete(f"/workers/{two.worker_id}", headers=two.headers)
-    text = (await house.http.get("/status")).text
+    text = (await house.http.get("/parts/run")).text
     assert "Failed" in text
     assert "a member of the cluster was lost" in text
     for member in (one, two):
@@ -62,12 +76,12 @@ async def test_the_page_shows_the_run_but_nobody_in_it(house: Any) -> None:
 
 async def test_the_page_shows_rounds(house: Any) -> None:
     (member,) = await house.start(1, cluster={"policy": "solo"}, rounds={"steps": 2})
-    text = (await house.http.get("/status")).text
+    text = (await house.http.get("/parts/run")).text
     assert "<dt>Rounds</dt><dd>0 of 4</dd>" in text
     assert "<dt>Clusters</dt><dd>1</dd>" in text
     assert "Waiting for workers" not in text
     await house.http.delete(f"/workers/{member.worker_id}", headers=member.headers)
-    text = (await house.http.get("/status")).text
+    text = (await house.http.get("/parts/run")).text
     assert "<dt>Clusters</dt><dd>0</dd>" in text
     assert "Training" in text
     assert "Waiting for workers" in text
@@ -83,19 +97,18 @@ async def test_names_in_the_configuration_are_escaped(house: Any) -> None:
     assert "&lt;script&gt;alert" in text
 
 
-@given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(-100, 100)), min_size=2, unique_by=lambda point: point[0]))
-def test_the_curve_stays_inside_its_frame(points: list[tuple[int, float]]) -> None:
-    found = curve([bucket(step, loss) for step, loss in sorted(points)])
-    assert found is not None
-    drawn = [tuple(map(float, point.split(","))) for point in found.points.split()]
-    assert len(drawn) == len(points)
-    assert all(LEFT <= x <= WIDTH and 0 <= y <= HEIGHT for x, y in drawn)
-    assert all(a[0] <= b[0] for a, b in pairwise(drawn))
-
-
-def test_one_point_is_no_curve() -> None:
-    assert curve([]) is None
-    assert curve([bucket(1, 2.0)]) is None
+def test_the_loss_chart_has_both_losses() -> None:
+    bucket = LossBucket(first=1, last=2, tokens=1, loss=2.0, least=2.0, most=2.0)
+    curve = LossCurve(
+        run_id="r",  # type: ignore[arg-type]
+        width=1,
+        training=(bucket, bucket.model_copy(update={"last": 4, "loss": 1.0})),
+        validation=(EvaluationRecord(step=4, loss=1.5, tokens=10),),
+    )
+    chart = loss_chart(curve)
+    assert chart is not None
+    assert [line.name for line in chart.lines] == ["Training loss", "Validation loss"]
+    assert loss_chart(curve.model_copy(update={"training": (), "validation": ()})) is None
 
 
 def test_the_time_that_remains() -> None:
@@ -110,7 +123,7 @@ def test_the_time_that_remains() -> None:
         evaluations=(),
         workers=(),
     )
-    assert remaining(view) == "2 h 0 min"
+    assert remaining(view) == "2 h"
     assert remaining(view.model_copy(update={"steps": 301})) == "10 min"
-    assert remaining(view.model_copy(update={"steps": 2})) == "under a minute"
+    assert remaining(view.model_copy(update={"steps": 2})) == "2 s"
     assert remaining(view.model_copy(update={"phase": "complete"})) is None
